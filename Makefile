@@ -1,0 +1,38 @@
+# install, demo, test and lint each make .venv first when it is missing or older than the lock.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install demo test lint lock clean
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
+$(STAMP): requirements.lock requirements-uv.lock setup.py
+	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock \
+		|| $(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Resolves again from requirements.in and setup.py; the only target that changes the locks.
+lock: $(STAMP)
+	$(BIN)/uv pip compile -q --upgrade --universal --fork-strategy fewest --python-version 3.10 --generate-hashes \
+		--extra dev requirements.in setup.py -o requirements.lock
+	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header - -o requirements-uv.lock
+
+clean:
+	rm -rf $(VENV)
