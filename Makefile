@@ -21,6 +21,7 @@ lint: $(STAMP)
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
 $(STAMP): requirements.lock requirements-uv.lock setup.py
+	@echo "Installing into $(VENV) from requirements.lock: one to three minutes the first time."
 	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock \

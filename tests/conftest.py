@@ -1,0 +1,32 @@
+"""Shared fixtures: seeds, threads, and the folder of real photographs."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would only get in each other's way
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from the global generator
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real data that `CLIPSELF_D2_ASSETS` names (it holds `data/` and `text_embeddings/`)."""
+    folder = os.environ.get("CLIPSELF_D2_ASSETS")
+    if not folder:
+        pytest.skip("CLIPSELF_D2_ASSETS is not set: no real photographs")
+    path = Path(folder).resolve()
+    if not (path / "data").is_dir():
+        pytest.skip(f"CLIPSELF_D2_ASSETS={folder} has no folder data/")
+    return path
