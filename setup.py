@@ -22,10 +22,12 @@ setup(
     install_requires=[
         "fvcore",
         "iopath",
+        "jinja2",
+        "matplotlib>=3.5",
         "numpy>=1.26",
         "omegaconf>=2.1",
         "open_clip_torch>=3",
-        "pillow>=10",
+        "pillow>=10.1",
         "pycocotools>=2.0.7",
         "rich",
         "safetensors",
