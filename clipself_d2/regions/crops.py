@@ -1,0 +1,115 @@
+"""Cutting and resizing on the device: the student's letterboxed image and the teacher's crops.
+
+The arithmetic is Pillow's 8-bit bicubic with antialiasing (a = -0.5, support widened when shrinking, the horizontal pass
+first, each pass rounded to whole grey levels), written as products with small weight matrices. In fp32 the result equals
+Pillow's but for rare differences of one grey level; with TF32 allowed the products may differ by one level more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Most float elements of the patches in one product: 256 MiB. Larger calls are cut into runs of regions.
+_MAX_ELEMENTS = 2**26
+
+
+def crop_and_resize(image: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cuts regions out of an image as the teacher sees them: aspect kept, longest side `size`, centred on black.
+
+    Coordinates are rounded to whole pixels as by ``PIL.Image.crop`` and clipped to the image; a crop has at least one pixel.
+
+    Args:
+        image: 3 x H x W uint8, on the device where the work is to be done.
+        boxes: R x 4 ``x0, y0, x1, y1`` in pixels.
+        size: side of the square result in pixels.
+
+    Returns:
+        R x 3 x size x size float tensor of whole numbers in 0..255.
+    """
+    boxes = _whole_boxes(boxes, *image.shape[-2:])
+    crops = image.new_empty((len(boxes), image.shape[0], size, size), dtype=torch.float32)
+    if len(boxes) == 0:
+        return crops
+    extent = boxes[:, 2:] - boxes[:, :2]
+    run = max(1, _MAX_ELEMENTS // (image.shape[0] * int(extent.amax(dim=0).prod())))
+    # Sorted, so that crops of like size share a run and little is spent on padding.
+    for chunk in extent.prod(dim=1).argsort().split(run):
+        crops[chunk.to(image.device)] = _resample(image, boxes[chunk], size, centred=True)
+    return crops
+
+
+def letterbox(images: Sequence[Tensor], size: int) -> tuple[Tensor, list[float]]:
+    """Resizes whole images as the student sees them: aspect kept, longest side `size`, black to the right and below.
+
+    Args:
+        images: 3 x H x W uint8 tensors on one device, each of its own size.
+        size: side of the square result in pixels.
+
+    Returns:
+        B x 3 x size x size float tensor of whole numbers in 0..255, and for every image the factor from its pixels to the
+        result's.
+    """
+    whole = [torch.tensor([[0, 0, image.shape[-1], image.shape[-2]]]) for image in images]
+    batch = [_resample(image, box, size, centred=False) for image, box in zip(images, whole, strict=True)]
+    return torch.cat(batch), [size / max(image.shape[-2:]) for image in images]
+
+
+def _whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Boxes rounded half to even (as Pillow does), inside the image and of at least one pixel; R x 4 on the CPU."""
+    limit = torch.tensor([width, height])
+    boxes = boxes.detach().cpu().double().nan_to_num().round()
+    start = boxes[:, :2].clamp(min=0).minimum(limit - 1)
+    end = boxes[:, 2:].minimum(limit).maximum(start + 1)
+    return torch.cat([start, end], dim=1).long()
+
+
+@torch.no_grad()
+def _resample(image: Tensor, boxes: Tensor, size: int, centred: bool) -> Tensor:
+    """R >= 1 crops, whole pixels inside the image, on the CPU -> R x 3 x size x size."""
+    extent = boxes[:, 2:] - boxes[:, :2]
+    content = (extent * (size / extent.amax(dim=1, keepdim=True).double())).round().long().clamp(min=1)
+    offset = (size - content) // 2 if centred else torch.zeros_like(content)
+    max_width, max_height = extent.amax(dim=0).tolist()
+    height, width = image.shape[-2:]
+
+    # One R x 3 x h x w batch: smaller crops are filled up with pixels beyond them, whose weight is zero.
+    device = image.device
+    x0, y0 = boxes[:, :2].to(device).split(1, dim=1)
+    x = (x0 + torch.arange(max_width, device=device)).clamp(max=width - 1)
+    y = (y0 + torch.arange(max_height, device=device)).clamp(max=height - 1)
+    patches = image[:, y[:, :, None], x[:, None, :]].transpose(0, 1)
+
+    geometry = torch.stack([extent, content, offset]).to(device)
+    across = _bicubic_weights(*geometry[:, :, 0], size, max_width)
+    down = _bicubic_weights(*geometry[:, :, 1], size, max_height)
+    with torch.autocast(device.type, enabled=False):
+        rows = torch.einsum("rchw,rxw->rchx", patches.float(), across).round_().clamp_(0, 255)
+        return torch.einsum("rchx,ryh->rcyx", rows, down).round_().clamp_(0, 255)
+
+
+def _bicubic_weights(extent: Tensor, content: Tensor, offset: Tensor, size: int, longest: int) -> Tensor:
+    """Resampling weights along one axis.
+
+    Args:
+        extent: R, pixels of each crop.
+        content: R, pixels that it gets in the result.
+        offset: R, first of these pixels.
+        size: pixels of the result; those outside the content get zero weights, hence black.
+        longest: pixels of the common patch; those beyond the crop get zero weights.
+
+    Returns:
+        R x size x longest float tensor; the rows of the content sum to 1.
+    """
+    extent, content, offset = (t[:, None, None] for t in (extent, content, offset))
+    target = torch.arange(size, device=extent.device)[None, :, None] - offset
+    source = torch.arange(longest, device=extent.device)
+    scale = extent / content
+    distance = (source + 0.5 - (target + 0.5) * scale).div_(scale.clamp(min=1)).abs_()
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    weights = weights * ((source < extent) & (target >= 0) & (target < content))
+    return weights / weights.sum(dim=-1, keepdim=True).where(weights.any(dim=-1, keepdim=True), 1.0)

@@ -1,0 +1,119 @@
+"""Pooling a region's embedding from a dense map of unit embeddings (paper equation 1: RoIAlign, or mask pooling)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from clipself_d2.errors import InputError
+
+MASK_RESIZES = ("area", "bicubic", "bicubic_antialias")
+
+_EPS = 1e-12
+# Most float elements of the masks that are resized at once: 256 MiB.
+_MAX_ELEMENTS = 2**26
+
+
+def pool_boxes(dense: Tensor, boxes: Sequence[Tensor], stride: float) -> Tensor:
+    """Averages the dense map over boxes: RoIAlign of one bin, samples as dense as the cells, half-pixel aligned.
+
+    Args:
+        dense: B x C x h x w, unit norm over C.
+        boxes: for every image R_i x 4 ``x0, y0, x1, y1`` in pixels of the tower's input.
+        stride: pixels of the tower's input that a cell of the map spans.
+
+    Returns:
+        sum(R_i) x C float32 unit embeddings, image by image. A box without area gives zeros.
+    """
+    # roi_align has no bfloat16, and averages of many cells need fp32 in any case.
+    with torch.autocast(dense.device.type, enabled=False):
+        rois = [b.to(dense.device, torch.float32) for b in boxes]
+        pooled = roi_align(dense.float(), rois, 1, spatial_scale=1 / stride, sampling_ratio=-1, aligned=True)
+        return F.normalize(pooled.flatten(1), dim=-1, eps=_EPS)
+
+
+def pool_masks(dense: Tensor, masks: Tensor) -> Tensor:
+    """Averages the dense map over masks.
+
+    Args:
+        dense: C x h x w, unit norm over C.
+        masks: R x h x w weights of the cells, 0..1 or bool; see `letterbox_masks`.
+
+    Returns:
+        R x C float32 unit embeddings. A mask without weight gives zeros.
+    """
+    with torch.autocast(dense.device.type, enabled=False):
+        weights = masks.to(dense.device, torch.float32)
+        weights = weights / weights.sum(dim=(1, 2), keepdim=True).clamp(min=_EPS)
+        return F.normalize(torch.einsum("chw,rhw->rc", dense.float(), weights), dim=-1, eps=_EPS)
+
+
+def resize_masks(masks: Tensor, size: tuple[int, int], method: str = "area") -> Tensor:
+    """Resizes masks to the grid of a dense map.
+
+    Args:
+        masks: R x H x W bool.
+        size: rows and columns of the grid.
+        method: ``"area"``: every cell weighs the part of its area that the mask covers, so a mask of one pixel or more never
+            vanishes. ``"bicubic"``: cells where the bicubic, not antialiased, resize is above 0 weigh 1; what the released
+            code does with torchvision before 0.17. ``"bicubic_antialias"``: the same antialiased, as it does with later
+            ones; dilates masks by up to two cells. Small masks may vanish by ``"bicubic"``.
+
+    Returns:
+        R x h x w float weights in 0..1.
+
+    Raises:
+        InputError: for an unknown method.
+    """
+    if method not in MASK_RESIZES:
+        raise InputError(f"mask resize {method!r} is not known: use one of {', '.join(MASK_RESIZES)}")
+    resize = _area if method == "area" else _bicubic
+    run = max(1, _MAX_ELEMENTS // max(1, masks.shape[-2] * masks.shape[-1]))
+    with torch.autocast(masks.device.type, enabled=False):
+        return torch.cat([resize(part.float(), size, method) for part in masks.split(run)])
+
+
+def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
+    """Brings masks of an image to the square dense map of the letterboxed image: zero to the right and below.
+
+    Args:
+        masks: R x H x W bool, in pixels of the image.
+        grid: rows, and columns, of the dense map.
+        method: see `resize_masks`. ``"area"`` is exact: a cell's weight is its covered part even where the image ends within it;
+            the bicubic ones round the content to whole cells, as the released code does.
+
+    Returns:
+        R x grid x grid float weights in 0..1.
+    """
+    height, width = masks.shape[-2:]
+    longest = max(height, width)
+    if method == "area":
+        return resize_masks(F.pad(masks, (0, longest - width, 0, longest - height)), (grid, grid), method)
+    rows, columns = (max(1, round(side * grid / longest)) for side in (height, width))
+    return F.pad(resize_masks(masks, (rows, columns), method), (0, grid - columns, 0, grid - rows))
+
+
+def _bicubic(masks: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    resized = F.interpolate(
+        masks[:, None], size, mode="bicubic", align_corners=False, antialias=method == "bicubic_antialias"
+    )
+    return (resized[:, 0] > 0).float()
+
+
+def _area(masks: Tensor, size: tuple[int, int], method: str) -> Tensor:
+    down, across = (
+        _overlaps(cells, pixels, masks.device) for cells, pixels in zip(size, masks.shape[-2:], strict=True)
+    )
+    return (down @ (masks @ across.mT)).clamp(max=1)
+
+
+def _overlaps(cells: int, pixels: int, device: torch.device) -> Tensor:
+    """Part of each cell's length that each pixel covers: cells x pixels, rows sum to 1."""
+    cell = torch.arange(cells, device=device, dtype=torch.float64)[:, None] * (pixels / cells)
+    pixel = torch.arange(pixels, device=device, dtype=torch.float64)
+    overlap = (pixel + 1).minimum(cell + pixels / cells) - pixel.maximum(cell)
+    return (overlap.clamp(min=0) * (cells / pixels)).float()

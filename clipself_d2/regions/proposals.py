@@ -1,0 +1,175 @@
+"""Region proposals read from a COCO-format json, and the teacher's enlarged crops (released code, proposal recipe)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clipself_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = None) -> dict[int, np.ndarray]:
+    """Reads boxes by image; categories and scores play no part.
+
+    Boxes without area or wholly outside their image (where the file tells its size) are left out, and the log says how many.
+
+    Args:
+        json_file: ``{"annotations": [{"image_id", "bbox": [x, y, width, height]}, ...], "images": [...]}``;
+            ``"images"`` may be missing.
+        image_ids: the images that the proposals may name. None: those of the file's own ``"images"``, if any.
+
+    Returns:
+        Image id -> N x 4 float32 array of ``x0, y0, x1, y1`` in pixels, in the order of the file.
+
+    Raises:
+        InputError: if the file cannot be read, is of another format, or names unknown images.
+    """
+    try:
+        content = json.loads(Path(json_file).read_text())
+        annotations = content["annotations"]
+        owner = np.array([a["image_id"] for a in annotations], dtype=np.int64)
+        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(len(annotations), 4)
+    except OSError as error:
+        raise InputError(f"{json_file}: the proposals cannot be read ({error.strerror}): check the path") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{json_file}: not a COCO-format file of proposals ({type(error).__name__}: {error}): it needs 'annotations' "
+            "whose entries have 'image_id' and 'bbox' [x, y, width, height]"
+        ) from error
+
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content.get("images", ())}
+    if image_ids is not None or "images" in content:
+        _check_known(json_file, np.unique(owner).tolist(), sizes if image_ids is None else image_ids)
+
+    boxes[:, 2:] += boxes[:, :2]
+    limits = np.array([[size or np.inf for size in sizes.get(i, (None, None))] for i in owner.tolist()]).reshape(-1, 2)
+    valid = (np.minimum(boxes[:, 2:], limits) > np.maximum(boxes[:, :2], 0)).all(axis=1)  # false for NaN
+    if not valid.all():
+        logger.warning(
+            "%s: %d of %d boxes are empty or outside their image and are left out",
+            json_file,
+            np.count_nonzero(~valid),
+            len(valid),
+        )
+    owner, boxes = owner[valid], boxes[valid]
+    order = np.argsort(owner, kind="stable")
+    ids, starts = np.unique(owner[order], return_index=True)
+    return dict(zip(ids.tolist(), np.split(boxes[order], starts[1:]), strict=False))
+
+
+def _check_known(json_file: str | Path, named: Collection[int], known: Collection[int]) -> None:
+    unknown = sorted(set(named).difference(known))
+    if unknown:
+        some = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise InputError(
+            f"{json_file}: proposals name {len(unknown)} unknown image ids ({some}): use the proposals of this data set"
+        )
+
+
+def sample_proposals(
+    boxes: np.ndarray,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    *,
+    max_regions: int = 20,
+    min_size: float = 8.0,
+    max_size: float = 1024.0,
+) -> Tensor:
+    """Draws regions from the proposals of an image.
+
+    As in the released code the draw comes first and the size filter second, so that fewer than `max_regions` may remain,
+    or none. Boxes are clipped to the image before they are measured.
+
+    Args:
+        boxes: N x 4 ``x0, y0, x1, y1`` in pixels.
+        height: image height in pixels.
+        width: image width in pixels.
+        rng: the only source of randomness.
+        max_regions: boxes drawn.
+        min_size: a region needs an area of at least min_size squared.
+        max_size: and of at most max_size squared.
+
+    Returns:
+        R x 4 float tensor, 0 <= R <= max_regions.
+    """
+    drawn = torch.from_numpy(boxes[rng.permutation(len(boxes))[:max_regions]]).float().reshape(-1, 4)
+    drawn = _clip(drawn, height, width)
+    sides = drawn[:, 2:] - drawn[:, :2]
+    area = sides.prod(dim=1)
+    return drawn[(sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)]
+
+
+def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
+    """Enlarges boxes about their centres and clips them to the image: the teacher's view of a proposal.
+
+    Args:
+        boxes: R x 4 ``x0, y0, x1, y1`` in pixels.
+        scale: factor on both sides (released code: 1.5).
+        height: image height in pixels.
+        width: image width in pixels.
+
+    Returns:
+        R x 4 boxes.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
+    return _clip(torch.cat([centre - half, centre + half], dim=1), height, width)
+
+
+def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
+    limit = boxes.new_tensor([width, height, width, height])
+    return boxes.clamp(min=0).minimum(limit)
+
+
+class ProposalRegions:
+    """Draws the regions of a training image from proposals: the student's box is the proposal, the teacher's crop wider.
+
+    An image without a valid proposal gives a box at its top left, a quarter of its sides, as in the released code.
+    """
+
+    def __init__(
+        self,
+        json_file: str | Path,
+        max_regions: int = 20,
+        min_size: float = 8.0,
+        max_size: float = 1024.0,
+        crop_scale: float = 1.5,
+    ):
+        """Reads the proposals: see `load_proposals`, `sample_proposals` and `enlarge` for the arguments and errors."""
+        if max_regions < 1:
+            raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")
+        self.json_file = json_file
+        self.proposals = load_proposals(json_file)
+        self.max_regions = max_regions
+        self.min_size = min_size
+        self.max_size = max_size
+        self.crop_scale = crop_scale
+
+    def check(self, image_ids: Collection[int]) -> None:
+        """Raises InputError if a proposal belongs to none of these images, those of the data set."""
+        _check_known(self.json_file, self.proposals.keys(), image_ids)
+
+    def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Returns the student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1."""
+        boxes = sample_proposals(
+            self.proposals.get(image_id, np.zeros((0, 4), np.float32)),
+            height,
+            width,
+            rng,
+            max_regions=self.max_regions,
+            min_size=self.min_size,
+            max_size=self.max_size,
+        )
+        if len(boxes) == 0:
+            fallback = torch.tensor([[0.0, 0.0, width / 4, height / 4]])
+            return fallback, fallback.floor()
+        return boxes, enlarge(boxes, self.crop_scale, height, width)
