@@ -1,6 +1,5 @@
-"""Overlays on images: boxes, masks, label maps, heatmaps of a word. Enlarge small images first: their pixels stay crisp."""
+"""Overlays on images: boxes, masks, label maps, heatmaps of a word. Enlarge small images first: pixels stay crisp."""
 
-import colorsys
 from collections.abc import Sequence
 
 import matplotlib
@@ -14,10 +13,9 @@ Colour = tuple[int, int, int]
 
 
 def colours(count: int) -> list[Colour]:
-    """`count` RGB colours, 0..255: hues a golden angle apart, so that neighbours in the list differ most."""
-    shades = [(0.62, 0.93), (0.78, 0.70), (0.42, 0.98)]
-    hsv = [((0.58 + 0.618034 * i) % 1.0, *shades[i // 5 % len(shades)]) for i in range(count)]
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in (colorsys.hsv_to_rgb(*c) for c in hsv)]
+    """`count` RGB colours, 0..255: the ten of Tableau, then their ten light shades, then from the start again."""
+    tableau = matplotlib.colormaps["tab20"](np.r_[0:20:2, 1:20:2], bytes=True)[:, :3]
+    return [(int(r), int(g), int(b)) for r, g, b in tableau[np.arange(count) % len(tableau)]]
 
 
 def to_pil(image: Tensor) -> Image.Image:

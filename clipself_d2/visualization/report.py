@@ -30,6 +30,10 @@ class Mark:
 Cell = str | float | Mark | None
 
 
+def _mark(cell: Cell) -> Mark:
+    return cell if isinstance(cell, Mark) else Mark(cell)
+
+
 @dataclass(frozen=True)
 class Text:
     """Paragraphs of plain text, divided by empty lines."""
@@ -88,17 +92,22 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of {len(row)} cells in a table of {len(self.columns)} columns: {row}")
 
-    def text(self, cell: Cell) -> str:
-        """What is written in a cell."""
-        value = cell.value if isinstance(cell, Mark) else cell
+    @property
+    def marks(self) -> list[list[Mark]]:
+        """The rows, each cell with its text and tone."""
+        return [[Mark(self._text(mark.value), mark.tone) for mark in map(_mark, row)] for row in self.rows]
+
+    @property
+    def alignments(self) -> list[str]:
+        """`left` for the first column and columns of words, `right` for columns of figures."""
+        columns = zip(*self.marks, strict=True) if self.rows else [()] * len(self.columns)
+        words = [any(str(mark.value)[:1].isalpha() for mark in column) for column in columns]
+        return ["left" if i == 0 or word else "right" for i, word in enumerate(words)]
+
+    def _text(self, value: str | float | None) -> str:
         if value is None:
             return "\N{EN DASH}"
         return value if isinstance(value, str) else f"{value:.{self.decimals}f}"
-
-    def style(self, cell: Cell) -> str:
-        """The CSS classes of a cell."""
-        value, tone = (cell.value, cell.tone) if isinstance(cell, Mark) else (cell, "plain")
-        return f"{tone} text" if isinstance(value, str) else tone
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Picture:
     @property
     def marks(self) -> list[Mark]:
         """The lines, each with its tone."""
-        return [line if isinstance(line, Mark) else Mark(line) for line in self.lines]
+        return [_mark(line) for line in self.lines]
 
 
 @dataclass(frozen=True)
