@@ -32,8 +32,8 @@ class RegionEmbedder(nn.Module):
             tower: a `clip.ImageTower`.
             size: side of the square input of the dense forward, a multiple of the tower's stride.
             crop_size: side of the square crops. None: the tower's native size.
-            mode: a dense mode of the tower (``"value"``, ``"full"``), or ``"masked"``: each region is embedded by a class
-                token that attends to the region alone (paper table A1, row 3).
+            mode: a dense mode of the tower (``"value"``, ``"full"``), or ``"masked"``: each region is embedded by a
+                class token that attends to the region alone (paper table A1, row 3).
             mask_resize: how masks come to the grid of the dense map, see `resize_masks`.
 
         Raises:
@@ -55,8 +55,8 @@ class RegionEmbedder(nn.Module):
         """Embeds the regions of a batch of images.
 
         Args:
-            inputs: for every image ``image`` (3 x H x W uint8) and any of ``boxes`` and ``crop_boxes`` (`Boxes` in pixels of
-                the image) and ``masks`` (R x H x W bool).
+            inputs: for every image ``image`` (3 x H x W uint8) and any of ``boxes`` and ``crop_boxes`` (`Boxes` in
+                pixels of the image) and ``masks`` (R x H x W bool).
 
         Returns:
             For every image those of ``boxes``, ``masks`` and ``crops`` (the crop_boxes) that it asks for: R x C unit

@@ -48,7 +48,8 @@ def grid_boxes(rows: int, columns: int, height: int, width: int) -> Tensor:
         width: image width in pixels.
 
     Returns:
-        rows * columns x 4 float tensor of ``x0, y0, x1, y1`` in pixels, row by row. Neighbours share their edge to the bit.
+        rows * columns x 4 float tensor of ``x0, y0, x1, y1`` in pixels, row by row. Neighbours share their edge to the
+        bit.
     """
     y = np.linspace(0.0, height, rows + 1)
     x = np.linspace(0.0, width, columns + 1)

@@ -58,10 +58,10 @@ def resize_masks(masks: Tensor, size: tuple[int, int], method: str = "area") -> 
     Args:
         masks: R x H x W bool.
         size: rows and columns of the grid.
-        method: ``"area"``: every cell weighs the part of its area that the mask covers, so a mask of one pixel or more never
-            vanishes. ``"bicubic"``: cells where the bicubic, not antialiased, resize is above 0 weigh 1; what the released
-            code does with torchvision before 0.17. ``"bicubic_antialias"``: the same antialiased, as it does with later
-            ones; dilates masks by up to two cells. Small masks may vanish by ``"bicubic"``.
+        method: ``"area"``: every cell weighs the part of its area that the mask covers, so a mask of one pixel or more
+            never vanishes. ``"bicubic"``: cells where the bicubic, not antialiased, resize is above 0 weigh 1; what the
+            released code does with torchvision before 0.17; small masks may vanish. ``"bicubic_antialias"``: the same
+            antialiased, as it does with later ones; dilates masks by up to two cells.
 
     Returns:
         R x h x w float weights in 0..1.
@@ -83,8 +83,8 @@ def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
     Args:
         masks: R x H x W bool, in pixels of the image.
         grid: rows, and columns, of the dense map.
-        method: see `resize_masks`. ``"area"`` is exact: a cell's weight is its covered part even where the image ends within it;
-            the bicubic ones round the content to whole cells, as the released code does.
+        method: see `resize_masks`. ``"area"`` is exact: a cell's weight is its covered part even where the image ends
+            within it; the bicubic ones round the content to whole cells, as the released code does.
 
     Returns:
         R x grid x grid float weights in 0..1.

@@ -19,7 +19,8 @@ logger = logging.getLogger(__name__)
 def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = None) -> dict[int, np.ndarray]:
     """Reads boxes by image; categories and scores play no part.
 
-    Boxes without area or wholly outside their image (where the file tells its size) are left out, and the log says how many.
+    Boxes without area or wholly outside their image (where the file tells its size) are left out, and the log says how
+    many.
 
     Args:
         json_file: ``{"annotations": [{"image_id", "bbox": [x, y, width, height]}, ...], "images": [...]}``;
@@ -41,8 +42,8 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
         raise InputError(f"{json_file}: the proposals cannot be read ({error.strerror}): check the path") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{json_file}: not a COCO-format file of proposals ({type(error).__name__}: {error}): it needs 'annotations' "
-            "whose entries have 'image_id' and 'bbox' [x, y, width, height]"
+            f"{json_file}: not a COCO-format file of proposals ({type(error).__name__}: {error}): it needs "
+            "'annotations' whose entries have 'image_id' and 'bbox' [x, y, width, height]"
         ) from error
 
     sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content.get("images", ())}
@@ -86,8 +87,8 @@ def sample_proposals(
 ) -> Tensor:
     """Draws regions from the proposals of an image.
 
-    As in the released code the draw comes first and the size filter second, so that fewer than `max_regions` may remain,
-    or none. Boxes are clipped to the image before they are measured.
+    As in the released code the draw comes first and the size filter second, so that fewer than `max_regions` may
+    remain, or none. Boxes are clipped to the image before they are measured.
 
     Args:
         boxes: N x 4 ``x0, y0, x1, y1`` in pixels.
@@ -131,7 +132,7 @@ def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class ProposalRegions:
-    """Draws the regions of a training image from proposals: the student's box is the proposal, the teacher's crop wider.
+    """Draws the regions of a training image from proposals: the student sees the box, the teacher a wider crop.
 
     An image without a valid proposal gives a box at its top left, a quarter of its sides, as in the released code.
     """
