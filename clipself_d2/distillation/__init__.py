@@ -1,0 +1,6 @@
+"""Meta-architectures that train a CLIP image tower, and the export of what they trained."""
+
+from clipself_d2.distillation.clipself import CLIPSelf
+from clipself_d2.distillation.export import CLIPExporter
+
+__all__ = ["CLIPExporter", "CLIPSelf"]

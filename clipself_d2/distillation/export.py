@@ -1,0 +1,35 @@
+"""Writing a trained image tower back into the CLIP that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipself_d2.clip import build_text_tower, save_checkpoint
+from clipself_d2.distillation.clipself import CLIPSelf
+
+
+class CLIPExporter:
+    """Writes a whole CLIP with the trained image tower; `open_clip.create_model(name, pretrained=path)` loads it.
+
+    Args:
+        name: the CLIP that was trained; see `clip.build_towers`.
+        pretrained: the weights that it started from; the text tower is theirs.
+    """
+
+    def __init__(self, name: str, pretrained: str | None) -> None:
+        self.name = name
+        self.pretrained = pretrained
+
+    def __call__(self, model: CLIPSelf, path: str | Path, card: Mapping[str, Any]) -> None:
+        """Save the interpolated tower with the text tower.
+
+        Args:
+            model: trained; what is written is its `export_state()`.
+            path: `NAME.safetensors`; the card is `NAME.json`.
+            card: what else is to be known about the run.
+        """
+        text = build_text_tower(self.name, self.pretrained).state_dict()
+        source = {"model": self.name, "pretrained": self.pretrained, "alpha": model.alpha}
+        save_checkpoint({**model.export_state(), **text}, path, {**source, **card})

@@ -1,0 +1,1 @@
+"""Training shared by all applications: trainer, checkpoints, hooks, optimiser, launch, run."""

@@ -1,0 +1,149 @@
+"""Reading a LazyConfig: a file, then `key=value` overrides, then a check of every key before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from detectron2.config import LazyConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from clipself_d2.errors import InputError
+from clipself_d2.training.settings import TrainSettings
+
+SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+    """Read a config file and apply overrides.
+
+    Args:
+        path: a LazyConfig `.py` file, or the `config.yaml` that a run wrote.
+        overrides: `key=value` with dots in the key; values in Hydra's grammar (numbers, true, null, [1,2], text).
+
+    Returns:
+        The config, its `train` section completed with the defaults of `TrainSettings`.
+
+    Raises:
+        InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), or a bad value.
+    """
+    cfg = _read(Path(path))
+    for name in SECTIONS:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise InputError(f"{path}: has no section '{name}'; see configs/common for examples")
+    known = asdict(TrainSettings())
+    _check_keys(cfg.train, known, f"{path}: train")
+    cfg.train = OmegaConf.merge(known, cfg.train)
+    for override in overrides:
+        _check_override(cfg, override)
+    try:
+        LazyConfig.apply_overrides(cfg, list(overrides))
+    except (HydraException, OmegaConfBaseException, KeyError) as error:
+        raise InputError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+    _check_targets(cfg, "")
+    train_settings(cfg)
+    return cfg
+
+
+def train_settings(cfg: DictConfig) -> TrainSettings:
+    """The `train` section as a checked dataclass, interpolations resolved.
+
+    Raises:
+        InputError: for a value of the wrong type or outside its range.
+    """
+    try:
+        values = OmegaConf.to_container(cfg.train, resolve=True)
+        return cast(TrainSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), values)))
+    except OmegaConfBaseException as error:
+        raise InputError(f"train.{error.full_key}: {_first_line(error)}") from error
+
+
+def _read(path: Path) -> DictConfig:
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; pass one with --config-file")
+    try:
+        if path.suffix == ".py":
+            return LazyConfig.load(str(path))
+        # LazyConfig.load would read yaml with the unsafe loader.
+        cfg = OmegaConf.create(yaml.safe_load(path.read_text()), flags={"allow_objects": True})
+        if not isinstance(cfg, DictConfig):
+            raise InputError(f"{path}: is not a mapping of sections")
+        return cfg
+    except (SyntaxError, ImportError, NameError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: {_first_line(error)}") from error
+
+
+def _check_keys(node: DictConfig, known: dict[str, Any], where: str) -> None:
+    for key in node:
+        if str(key) not in known:
+            raise _unknown(f"{where}.{key!s}", str(key), known)
+        if isinstance(known[str(key)], dict):
+            _check_keys(node[key], known[str(key)], f"{where}.{key!s}")
+
+
+def _check_override(cfg: DictConfig, override: str) -> None:
+    """Every part of the key must exist in the config, or be an argument of the target that it belongs to."""
+    key, equals, _ = override.partition("=")
+    if not equals:
+        raise InputError(f"{override}: an override has the form key=value")
+    node: Any = cfg
+    for part in key.split("."):
+        if isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, DictConfig) and (part in node or part in (_arguments(node) or ())):
+            node = node.get(part) if not OmegaConf.is_interpolation(node, part) and part in node else None
+        else:
+            known = [*node, *(_arguments(node) or ())] if isinstance(node, DictConfig) else []
+            raise _unknown(key, part, known)
+
+
+def _check_targets(node: Any, where: str) -> None:
+    """Every key beside a `_target_` must be an argument of it."""
+    if isinstance(node, ListConfig):
+        for i in range(len(node)):
+            if not OmegaConf.is_interpolation(node, i):
+                _check_targets(node[i], f"{where}.{i}")
+    if not isinstance(node, DictConfig):
+        return
+    arguments = _arguments(node)
+    for key in node:
+        path = f"{where}.{key!s}".lstrip(".")
+        if arguments is not None and key != "_target_" and key not in arguments:
+            raise _unknown(path, str(key), arguments)
+        if not OmegaConf.is_interpolation(node, str(key)):
+            _check_targets(node[key], path)
+
+
+def _arguments(node: DictConfig) -> list[str] | None:
+    """Names of the arguments of a node's target; None for a plain dictionary and for a target that takes any."""
+    target = node.get("_target_")
+    if target is None:
+        return None
+    if isinstance(target, str):
+        from detectron2.utils.registry import locate
+
+        target = locate(target)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters]
+
+
+def _unknown(path: str, key: str, known: Iterable[Any]) -> InputError:
+    nearest = get_close_matches(key, [str(name) for name in known], 1)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(map(str, known)) or 'nothing'}"
+    return InputError(f"{path}: unknown config key '{key}'; {hint}")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

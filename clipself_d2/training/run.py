@@ -1,0 +1,304 @@
+"""A run from the command line to its results: what `tools/train_net.py` calls."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
+from detectron2.evaluation import inference_on_dataset
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clipself_d2 import __version__
+from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.errors import InputError
+from clipself_d2.training.checkpoint import Checkpointer, load_model
+from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.training.errors import RunError
+from clipself_d2.training.hooks import (
+    AfterTraining,
+    Evaluate,
+    ProgressPrinter,
+    SaveCheckpoint,
+    Throughput,
+    trim_metrics,
+)
+from clipself_d2.training.launch import launch
+from clipself_d2.training.settings import TrainSettings
+from clipself_d2.training.trainer import PRECISIONS, Trainer
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, dict[str, float]]
+
+EXAMPLES = """
+examples:
+  train on one GPU (or the CPU: add train.device=cpu):
+    python tools/train_net.py --config-file configs/distillation/clipself_eva02_b16_coco_patches.py
+  on 8 GPUs, into a folder of your own:
+    python tools/train_net.py --config-file FILE --num-gpus 8 train.output_dir=output/mine
+  go on after an interruption; the result is that of an uninterrupted run:
+    python tools/train_net.py --config-file FILE --resume train.output_dir=output/mine
+  change any value of the config:
+    python tools/train_net.py --config-file FILE train.max_iter=1000 model.student_size=640 optimizer.lr=2e-5
+  evaluate the CLIP of the config, an exported tower, or a checkpoint of a run:
+    python tools/train_net.py --config-file FILE --eval-only
+    python tools/train_net.py --config-file FILE --eval-only clip.pretrained=output/mine/tower.safetensors
+    python tools/train_net.py --config-file FILE --eval-only train.init_checkpoint=output/mine/checkpoint_0001000.pth
+  with torchrun, or on 2 machines (run on both, with --machine-rank 0 and 1):
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file FILE
+    python tools/train_net.py --config-file FILE --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url
+    tcp://HOST:PORT
+
+The run writes config.yaml, log.txt, metrics.json (the training curve), checkpoints, results.json (the last evaluation),
+and at the end tower.safetensors + tower.json where the config has an `export`. Data sets are looked for in
+$DETECTRON2_DATASETS.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0, 2 for wrong input, 1 for a run that had to stop."""
+    try:
+        args = parse_args(sys.argv[1:] if argv is None else argv)
+        cfg = load_config(args.config_file, args.opts)
+        launch(
+            run,
+            (args,),
+            device=resolve_device(train_settings(cfg).device),
+            ranks_per_machine=args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are `InputError`s: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see --help)")
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse Detectron2's usual arguments.
+
+    Raises:
+        InputError: for an unknown or missing argument.
+    """
+    parser = _Parser(
+        "train_net.py",
+        description="Train and evaluate a CLIP image tower.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="a config of configs/, or a run's config.yaml")
+    add("--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir, if any")
+    add("--eval-only", action="store_true", help="evaluate and stop")
+    add("--num-gpus", type=int, default=1, metavar="N", help="ranks of this machine; on CPU with train.device=cpu")
+    add("--num-machines", type=int, default=1, metavar="M", help="machines that run this command")
+    add("--machine-rank", type=int, default=0, metavar="I", help="number of this machine, from 0")
+    add("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines")
+    add("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    return parser.parse_intermixed_args(argv)
+
+
+def run(args: argparse.Namespace) -> Results:
+    """Train or evaluate on this rank.
+
+    Args:
+        args: what `parse_args` gave.
+
+    Returns:
+        The last evaluation's results on rank 0, `{task: {metric: value}}`; empty on other ranks and without an
+        evaluation.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    settings = train_settings(cfg)
+    device = torch.device(resolve_device(settings.device))
+    _set_up(cfg, settings, args)
+    model: nn.Module = instantiate(cfg.model).to(device)
+    if settings.init_checkpoint:
+        load_model(model, settings.init_checkpoint)
+    if args.eval_only:
+        if args.resume:
+            Checkpointer(settings.output_dir, model=model).resume()
+        return evaluate(cfg, model)
+    return train(cfg, model, resume=args.resume, source=args.config_file)
+
+
+def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: str = "") -> Results:
+    """Train a model as the config says, evaluate it and export it.
+
+    Args:
+        cfg: from `load_config`.
+        model: `list[dict] -> {name: loss}` in training, on its device.
+        resume: go on from the newest checkpoint of `train.output_dir`.
+        source: name of the config for the card of the export.
+
+    Returns:
+        The results of the last evaluation on rank 0, else an empty dictionary.
+
+    Raises:
+        InputError: when the folder holds checkpoints and `resume` is False.
+        RunError: when the loss is not finite or the last checkpoint cannot be written.
+    """
+    settings = train_settings(cfg)
+    output = Path(settings.output_dir)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    if settings.compile:
+        model.compile()
+    trainer = Trainer(
+        _parallel(model, settings),
+        (),
+        optimizer,
+        seed=settings.seed,
+        precision=settings.precision,
+        accumulate=settings.accumulate,
+        clip_grad_norm=settings.clip_grad_norm,
+    )
+    checkpointer = Checkpointer(
+        output, settings.checkpointer.max_to_keep, model=model, optimizer=optimizer, trainer=trainer
+    )
+    start = 0
+    if resume:
+        start = checkpointer.resume() or 0
+    elif checkpointer.checkpoints():
+        raise InputError(f"{output}: holds checkpoints of an earlier run; pass --resume, or another train.output_dir")
+    cfg.dataloader.train.start_iter = start
+    trainer.data_loader = instantiate(cfg.dataloader.train)
+
+    results: Results = {}
+
+    def test() -> Results:
+        results.update(evaluate(cfg, model))
+        return results
+
+    trainer.register_hooks(
+        [
+            IterationTimer(),
+            LRScheduler(optimizer, instantiate(cfg.lr_multiplier)),
+            Throughput(),
+            SaveCheckpoint(checkpointer, settings.checkpointer.period),
+            Evaluate(test, settings.eval_period) if _has_evaluation(cfg) else None,
+            AfterTraining(lambda: export(cfg, model, source, results)) if cfg.get("export") else None,
+            PeriodicWriter(_writers(output, settings, start), settings.log_period) if comm.is_main_process() else None,
+        ]
+    )
+    trainer.train(start, settings.max_iter)
+    return results
+
+
+def evaluate(cfg: DictConfig, model: nn.Module) -> Results:
+    """Evaluate on the config's test set, with the weights that the model would export, and write `results.json`.
+
+    Returns:
+        `{task: {metric: value}}` on rank 0, else an empty dictionary.
+
+    Raises:
+        InputError: when the config has no `dataloader.test` or no `dataloader.evaluator`.
+    """
+    if not _has_evaluation(cfg):
+        raise InputError("config: nothing to evaluate with; define dataloader.test and dataloader.evaluator")
+    settings = train_settings(cfg)
+    device = resolve_device(settings.device)
+    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    autocast = torch.autocast(device, dtype=PRECISIONS[settings.precision], enabled=settings.precision != "fp32")
+    with getattr(model, "exported", nullcontext)(), autocast:
+        results: Results = inference_on_dataset(model, loader, evaluator)
+    if comm.is_main_process():
+        text = json.dumps(results, indent=2) + "\n"
+        write_atomically(Path(settings.output_dir) / "results.json", lambda file: file.write_text(text))
+        for task, metrics in results.items():
+            logger.info("%s: %s", task, "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return results
+
+
+def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> None:
+    """Call the config's `export(model, path, card)`: a callable that writes a usable model to `tower.safetensors`."""
+    settings = train_settings(cfg)
+    path = Path(settings.output_dir) / "tower.safetensors"
+    card = {
+        "config": Path(source).name,
+        "data": str(cfg.dataloader.train.get("dataset", "")),
+        "steps": settings.max_iter,
+        "metrics": results,
+        "clipself_d2": __version__,
+    }
+    instantiate(cfg.export)(model, path, card)
+    logger.info("Exported to %s", path)
+
+
+def resolve_device(name: str) -> str:
+    """ "auto" is CUDA where there is a device."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _set_up(cfg: DictConfig, settings: TrainSettings, args: argparse.Namespace) -> None:
+    """Folder, logs, the copy of the config, and seeds: the same on all ranks, so that all build the same model."""
+    output = Path(settings.output_dir)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"train.output_dir={output}: cannot be made ({error})") from error
+    for name in ("clipself_d2", "detectron2", "fvcore"):
+        setup_logger(str(output), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
+    if comm.is_main_process():
+        LazyConfig.save(cfg, str(output / "config.yaml"))
+    logger.info("%s; %d ranks on %s; writing to %s", args.config_file, comm.get_world_size(), settings.device, output)
+    if settings.device != "cpu":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # TF32, as in the released code
+    random.seed(settings.seed)
+    np.random.seed(settings.seed)  # noqa: NPY002  (for libraries that draw from the global generator)
+    torch.manual_seed(settings.seed)
+
+
+def _parallel(model: nn.Module, settings: TrainSettings) -> nn.Module:
+    if comm.get_world_size() == 1:
+        return model
+    device_ids = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
+    ddp = settings.ddp
+    return DistributedDataParallel(
+        model,
+        device_ids=device_ids,
+        find_unused_parameters=ddp.find_unused_parameters,
+        broadcast_buffers=ddp.broadcast_buffers,
+        gradient_as_bucket_view=ddp.gradient_as_bucket_view,
+    )
+
+
+def _has_evaluation(cfg: DictConfig) -> bool:
+    return bool(cfg.dataloader.get("test")) and bool(cfg.dataloader.get("evaluator"))
+
+
+def _writers(output: Path, settings: TrainSettings, start: int) -> list[EventWriter]:
+    metrics = output / "metrics.json"
+    trim_metrics(metrics, start)
+    return [ProgressPrinter(settings.max_iter), JSONWriter(str(metrics)), TensorboardXWriter(str(output))]

@@ -1,0 +1,190 @@
+"""The training loop: one optimiser step of any model that turns a list of samples into a dictionary of losses."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from clipself_d2.training.errors import NonFiniteLossError
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Trainer(TrainerBase):
+    """Runs `model(list[dict]) -> dict[str, scalar]` over a loader, one optimiser step an iteration.
+
+    Every iteration seeds torch from `(seed, iteration, rank)`, so that a resumed run repeats an uninterrupted one.
+
+    Gradient accumulation splits the rank's batch into `accumulate` chunks, so it changes the memory, not the batch. A
+    model whose loss is a mean over something else than samples (CLIPSelf: regions) says how many terms a chunk has by a
+    method `num_terms(list[dict]) -> int`; chunks are weighted by it, summed over ranks, and a chunk without terms on
+    every rank is skipped by all of them. A model must therefore accept an empty list when it trains on several ranks.
+
+    Args:
+        model: the model, wrapped in `DistributedDataParallel` when there are several ranks.
+        data_loader: yields this rank's `list[dict]`.
+        optimizer: its parameter groups hold the trainable parameters.
+        seed: of everything random inside the model.
+        precision: "fp32", or autocast in "bf16" or "fp16" (with gradient scaling).
+        accumulate: number of chunks that a rank's batch is cut into, at least 1.
+        clip_grad_norm: largest global gradient norm, or None for no clipping.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int = 0,
+        precision: str = "fp32",
+        accumulate: int = 1,
+        clip_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.seed = seed
+        self.precision = precision
+        self.accumulate = accumulate
+        self.clip_grad_norm = clip_grad_norm
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.device = self.parameters[0].device
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self._batches: Iterator[list[dict[str, Any]]] | None = None
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run iterations `start_iter` to `max_iter - 1`; hooks find `self.iter == max_iter` only after success."""
+        logger.info("Training from iteration %d to %d", start_iter, max_iter)
+        self.model.train()
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = max_iter
+            finally:
+                self.after_train()
+
+    def run_step(self) -> None:
+        """Read a batch, add up the gradients of its chunks, and update the weights."""
+        start = time.perf_counter()
+        batch = self._next_batch()
+        data_time = time.perf_counter() - start
+        torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
+
+        chunks = split(batch, self.accumulate)
+        weights, num_images = self._agree(chunks)
+        self.storage.put_scalars(data_time=data_time, num_images=num_images, smoothing_hint=False)
+        active = [i for i, weight in enumerate(weights) if weight > 0]
+        if not active:
+            logger.warning("Iteration %d: no rank has anything to learn from in its batch; skipped", self.iter)
+            return
+
+        losses: dict[str, Tensor] = {}
+        for i in active:
+            with self._autocast(), self._synchronise_gradients(i == active[-1]):
+                chunk_losses = self.model(chunks[i])
+                total = sum(chunk_losses.values()) * weights[i]
+                self.grad_scaler.scale(total).backward()
+            for name, loss in chunk_losses.items():
+                losses[name] = losses.get(name, 0) + loss.detach().float() * weights[i]
+        self.after_backward()
+        self._update(losses, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The iteration, the hooks' states and the gradient scaler's."""
+        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and state_dict["grad_scaler"]:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _next_batch(self) -> list[dict[str, Any]]:
+        if self._batches is None:
+            self._batches = iter(self.data_loader)
+        return next(self._batches)
+
+    def _agree(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int]:
+        """Weights of the chunks, the same on every rank (sum 1, or all 0), and the number of images of all ranks."""
+        num_terms = getattr(unwrap(self.model), "num_terms", len)
+        counts = torch.tensor([num_terms(chunk) for chunk in chunks] + [sum(map(len, chunks))], dtype=torch.float64)
+        *terms, images = reduce_sum(counts.to(self.device)).tolist()
+        return [count / max(sum(terms), 1) for count in terms], int(images)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision], enabled=self.precision != "fp32")
+
+    def _synchronise_gradients(self, enabled: bool) -> Any:
+        """Ranks exchange gradients once a step, in the backward pass of the last chunk."""
+        if enabled or not isinstance(self.model, DistributedDataParallel):
+            return nullcontext()
+        return self.model.no_sync()
+
+    def _update(self, losses: dict[str, Tensor], batch: Sequence[dict[str, Any]]) -> None:
+        """Check, clip, step and log. Nothing that is not finite reaches the weights."""
+        self.grad_scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm or math.inf)
+        names = list(losses)
+        means = reduce_sum(torch.stack([losses[name] for name in names] + [norm.float()])) / comm.get_world_size()
+        *values, grad_norm = means.tolist()
+        # With fp16 the scaler skips a step whose gradients overflow and lowers its scale: that is no error.
+        if not np.isfinite(values).all() or not (np.isfinite(grad_norm) or self.grad_scaler.is_enabled()):
+            raise NonFiniteLossError(self._describe(dict(zip(names, values, strict=True)), grad_norm, batch))
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+        self.storage.put_scalars(total_loss=sum(values), grad_norm=grad_norm)
+        if len(names) > 1:
+            self.storage.put_scalars(**dict(zip(names, values, strict=True)))
+
+    def _describe(self, losses: dict[str, float], grad_norm: float, batch: Sequence[dict[str, Any]]) -> str:
+        ids = [sample.get("image_id", sample.get("file_name", "?")) for sample in batch]
+        ids = [image_id for rank_ids in comm.all_gather(ids) for image_id in rank_ids]
+        text = ", ".join(f"{name} = {value:.4g}" for name, value in losses.items())
+        return f"iteration {self.iter}: {text}, gradient norm = {grad_norm:.4g}; image ids of the batch: {ids}"
+
+
+def step_seed(seed: int, iteration: int, rank: int) -> int:
+    """A 64-bit seed that is a function of the three numbers and close to none of their neighbours'."""
+    return int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1, np.uint64)[0])
+
+
+def split(batch: list[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
+    """Cut a batch into `parts` chunks in order, of about equal lengths; a short batch gives empty ones."""
+    ends = [len(batch) * i // parts for i in range(parts + 1)]
+    return [batch[start:end] for start, end in pairwise(ends)]
+
+
+def reduce_sum(values: Tensor) -> Tensor:
+    """Sum of a tensor over all ranks, on every rank."""
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(values)
+    return values
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside `DistributedDataParallel`, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

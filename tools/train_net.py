@@ -1,0 +1,8 @@
+"""Train and evaluate by a config: `python tools/train_net.py --config-file FILE [--resume] [key=value ...]`."""
+
+import sys
+
+from clipself_d2.training.run import main
+
+if __name__ == "__main__":
+    sys.exit(main())
