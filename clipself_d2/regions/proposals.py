@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from clipself_d2.errors import InputError
 
@@ -103,7 +104,7 @@ def sample_proposals(
         R x 4 float tensor, 0 <= R <= max_regions.
     """
     drawn = torch.from_numpy(boxes[rng.permutation(len(boxes))[:max_regions]]).float().reshape(-1, 4)
-    drawn = _clip(drawn, height, width)
+    drawn = clip_boxes_to_image(drawn, (height, width))
     sides = drawn[:, 2:] - drawn[:, :2]
     area = sides.prod(dim=1)
     return drawn[(sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)]
@@ -123,12 +124,7 @@ def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
     """
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
-    return _clip(torch.cat([centre - half, centre + half], dim=1), height, width)
-
-
-def _clip(boxes: Tensor, height: int, width: int) -> Tensor:
-    limit = boxes.new_tensor([width, height, width, height])
-    return boxes.clamp(min=0).minimum(limit)
+    return clip_boxes_to_image(torch.cat([centre - half, centre + half], dim=1), (height, width))
 
 
 class ProposalRegions:

@@ -1,0 +1,133 @@
+"""Reading the jsons of COCO and LVIS: image lists and panoptic segments, as lists of Detectron2 dataset dicts."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipself_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+_HOW_TO_GET = "download it as datasets/README.md says, or set DETECTRON2_DATASETS to the folder that holds it"
+
+
+def load_image_list(json_file: str | Path | None, image_root: str | Path) -> list[dict[str, Any]]:
+    """Lists photographs, without annotations.
+
+    Args:
+        json_file: a COCO or LVIS json whose ``"images"`` have ``id`` and ``file_name`` (or ``coco_url``, of which the
+            last two parts are the file name, as in LVIS v1). None: every image file of the folder, its number for an
+            id.
+        image_root: the folder that the file names start from.
+
+    Returns:
+        A dict an image: ``file_name`` (full path), ``image_id``, and ``height`` and ``width`` where the json tells
+        them.
+
+    Raises:
+        InputError: if the json or the folder is missing or unreadable, or there are no images.
+    """
+    root = _folder(image_root, "photographs")
+    if json_file is None:
+        files = sorted(file for file in root.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES)
+        records = [
+            {"file_name": str(file), "image_id": int(file.stem) if file.stem.isdecimal() else number}
+            for number, file in enumerate(files)
+        ]
+    else:
+        records = [
+            _image_record(json_file, image, root) for image in _entries(json_file, _read_json(json_file), "images")
+        ]
+    if not records:
+        raise InputError(f"{json_file or image_root}: holds no images: check the path")
+    return records
+
+
+def load_panoptic(
+    json_file: str | Path,
+    png_root: str | Path,
+    image_root: str | Path,
+    categories: Sequence[Mapping[str, Any]] | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Lists panoptic segments in the COCO format.
+
+    Args:
+        json_file: the panoptic json, with ``"images"``, ``"annotations"`` and ``"categories"``.
+        png_root: the folder of its label PNGs.
+        image_root: the folder of the photographs.
+        categories: the classes (``id``, ``name``, ``isthing``). None: those of the json.
+
+    Returns:
+        The dataset dicts, one an annotated image: ``file_name``, ``image_id``, ``height``, ``width``,
+        ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` counts from 0 in the order of the ids; and
+        the categories in that order.
+
+    Raises:
+        InputError: if something is missing, empty, or does not fit together.
+    """
+    root, labels = _folder(image_root, "photographs"), _folder(png_root, "panoptic PNGs")
+    content = _read_json(json_file)
+    images = {image["id"]: _image_record(json_file, image, root) for image in _entries(json_file, content, "images")}
+    annotations = _entries(json_file, content, "annotations")
+    if not annotations:
+        raise InputError(f"{json_file}: 'annotations' is empty: there is nothing to evaluate")
+    ordered = sorted(map(dict, categories or _entries(json_file, content, "categories")), key=lambda c: c["id"])
+    index = {category["id"]: number for number, category in enumerate(ordered)}
+
+    records = []
+    for annotation in annotations:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise InputError(
+                f"{json_file}: an annotation names the unknown image id {annotation['image_id']}: mend its 'images'"
+            )
+        segments = []
+        for segment in annotation["segments_info"]:
+            number = index.get(segment["category_id"])
+            if number is None:
+                raise InputError(
+                    f"{json_file}: segment {segment['id']} has the unknown category_id {segment['category_id']}: "
+                    "mend its 'categories'"
+                )
+            segments.append({**segment, "category_id": number, "isthing": bool(ordered[number]["isthing"])})
+        records.append({**image, "pan_seg_file_name": str(labels / annotation["file_name"]), "segments_info": segments})
+    if len(records) < len(images):
+        logger.warning("%s: %d of %d images have no annotation", json_file, len(images) - len(records), len(images))
+    return records, ordered
+
+
+def _image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    name = image.get("file_name") or "/".join(image.get("coco_url", "").split("/")[-2:])
+    if "id" not in image or not name:
+        raise InputError(f"{json_file}: an entry of 'images' has no id or no file_name: mend it")
+    sizes = {side: image[side] for side in ("height", "width") if image.get(side)}
+    return {"file_name": str(root / name), "image_id": image["id"], **sizes}
+
+
+def _read_json(json_file: str | Path) -> dict[str, Any]:
+    try:
+        content = json.loads(Path(json_file).read_text())
+    except OSError as error:
+        raise InputError(f"{json_file}: cannot be read ({error.strerror}): {_HOW_TO_GET}") from error
+    except ValueError as error:
+        raise InputError(f"{json_file}: is not json ({error}): download it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{json_file}: is a list, not a COCO-format json: give one with 'images'")
+    return content
+
+
+def _entries(json_file: str | Path, content: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
+    if not isinstance(content.get(field), list):
+        raise InputError(f"{json_file}: has no '{field}': give a COCO-format json that has")
+    return content[field]
+
+
+def _folder(path: str | Path, what: str) -> Path:
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: there is no such folder of {what}: {_HOW_TO_GET}")
+    return Path(path)

@@ -1,0 +1,85 @@
+"""Registering data sets with Detectron2's `DatasetCatalog`: one line a data set, nothing read before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.errors import InputError
+
+Categories = Sequence[Mapping[str, Any]]
+
+
+def register_image_list(name: str, json_file: str | Path | None, image_root: str | Path) -> None:
+    """Registers photographs for training; see `load_image_list` for the arguments."""
+    DatasetCatalog.register(name, lambda: load_image_list(json_file, image_root))
+    MetadataCatalog.get(name).set(image_root=str(image_root))
+
+
+def register_panoptic_regions(
+    name: str,
+    json_file: str | Path,
+    png_root: str | Path | Sequence[str | Path],
+    image_root: str | Path,
+    categories: Categories | None = None,
+) -> None:
+    """Registers panoptic segments for region classification.
+
+    The metadata gets ``region_classes`` (names) and ``region_isthing``, at once if categories are given, else when the
+    data set is first loaded.
+
+    Args:
+        name: the new data set's name.
+        json_file: the panoptic json.
+        png_root: the folder of the label PNGs, or several of which the first that exists is taken.
+        image_root: the folder of the photographs.
+        categories: the classes (``id``, ``name``, ``isthing``), instead of the json's.
+    """
+    roots = [png_root] if isinstance(png_root, (str, Path)) else list(png_root)
+
+    def load() -> list[dict[str, Any]]:
+        root = next((root for root in roots if Path(root).is_dir()), roots[0])
+        records, ordered = load_panoptic(json_file, root, image_root, categories)
+        _set_classes(name, ordered)
+        return records
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(image_root=str(image_root), panoptic_json=str(json_file))
+    if categories is not None:
+        _set_classes(name, sorted(categories, key=lambda c: c["id"]))
+
+
+def _set_classes(name: str, categories: Categories) -> None:
+    MetadataCatalog.get(name).set(
+        region_classes=[c["name"] for c in categories], region_isthing=[bool(c["isthing"]) for c in categories]
+    )
+
+
+def get_dataset(dataset: str | Sequence[str] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of a data set.
+
+    Args:
+        dataset: a registered name, several names (their records one after another), or the records themselves.
+
+    Returns:
+        A list of Detectron2 dataset dicts.
+
+    Raises:
+        InputError: if a name is not registered, or there are no records.
+    """
+    names = [dataset] if isinstance(dataset, str) else list(dataset)
+    records: list[dict[str, Any]] = []
+    for name in names:
+        if not isinstance(name, str):
+            records.append(name)
+        elif name in DatasetCatalog:
+            records.extend(DatasetCatalog.get(name))
+        else:
+            raise InputError(f"data set {name!r} is not registered: see datasets/README.md for the names")
+    if not records:
+        raise InputError(f"data set {dataset!r} is empty: there is nothing to load")
+    return records
