@@ -1,0 +1,155 @@
+"""From a model's name and its weights to the two towers."""
+
+import difflib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from timm.models.eva import Eva
+from torch import nn
+
+from clipself_d2.clip.checkpoint import load_checkpoint
+from clipself_d2.clip.eva import EVATower
+from clipself_d2.clip.resnet import ResNetTower
+from clipself_d2.clip.text import TextTower
+from clipself_d2.clip.tower import ImageTower
+from clipself_d2.clip.vit import ViTTower
+from clipself_d2.errors import InputError
+
+_SHIPPED = frozenset(open_clip.list_models())
+
+
+def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTower]:
+    """Build both towers of a CLIP model, on the CPU, in fp32 and in evaluation mode.
+
+    Args:
+        name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``) or the path of a JSON config in
+            open_clip's form, which is then registered with open_clip under the file's name.
+        pretrained: one of open_clip's tags (the only case that downloads), the path of a checkpoint in any published
+            format, or ``"random"`` (None is the same) for untrained weights.
+
+    Raises:
+        InputError: an unknown name, tag or path, with the nearest known ones; a bad config; weights of another model;
+            an image tower of a family that has no dense embeddings.
+    """
+    model, mean, std = build_model(name, pretrained)
+    return _image_tower(name, model, mean, std), _text_tower(name, model)
+
+
+def build_image_tower(name: str, pretrained: str | None) -> ImageTower:
+    """The image tower alone; see `build_towers`. The checkpoint must still fit the whole model."""
+    return _image_tower(name, *build_model(name, pretrained))
+
+
+def build_text_tower(name: str, pretrained: str | None) -> TextTower:
+    """The text tower alone; see `build_towers`. The checkpoint must still fit the whole model."""
+    return _text_tower(name, build_model(name, pretrained)[0])
+
+
+def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """The whole open_clip model, with the RGB mean and standard deviation (0..1 units) that its images need.
+
+    A tag brings its own statistics and activation; everything else has OpenAI's statistics and the config's activation.
+    """
+    name = _register(name)
+    tag = {} if pretrained in (None, "random") else get_pretrained_cfg(name, pretrained)
+    if not tag and pretrained not in (None, "random") and not Path(str(pretrained)).is_file():
+        raise InputError(_unknown_weights(name, str(pretrained)))
+    quick_gelu = tag.get("quick_gelu", False)
+    try:
+        with _quiet():
+            model = open_clip.create_model(
+                name, pretrained_image=False, pretrained_text=False, force_quick_gelu=quick_gelu
+            )
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
+    if tag:
+        load_checkpoint(model, download_pretrained(tag))
+    elif pretrained not in (None, "random"):
+        load_checkpoint(model, str(pretrained))
+    statistics = (tag.get(key, default) for key, default in _STATISTICS)
+    return model.eval(), *map(tuple, statistics)
+
+
+_STATISTICS = (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD))
+
+
+def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
+    visual = model.visual
+    if isinstance(visual, VisionTransformer):
+        return ViTTower(visual, mean, std).eval()
+    if isinstance(visual, ModifiedResNet):
+        return ResNetTower(visual, mean, std).eval()
+    if isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva):
+        return EVATower(visual, mean, std).eval()
+    raise InputError(
+        f"model '{name}': dense embeddings need a class token or an attention pool; known image towers are open_clip's "
+        f"ViT, EVA-02-CLIP and CLIP ResNet (SigLIP, ConvNeXt and others are not)"
+    )
+
+
+def _text_tower(name: str, model: Any) -> TextTower:
+    name = Path(name).stem if name.endswith(".json") else name
+    return TextTower(model, open_clip.get_tokenizer(name), open_clip.get_model_config(name)["embed_dim"]).eval()
+
+
+def _register(name: str) -> str:
+    """A name that open_clip knows; a JSON config is registered first."""
+    if name.endswith(".json"):
+        return _register_config(Path(name))
+    if name not in open_clip.list_models():
+        known = {model.lower(): model for model in open_clip.list_models()}
+        near = [known[key] for key in difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)]
+        raise InputError(
+            f"model '{name}' is unknown to open_clip: {_did_you_mean(near)}or give the path of a JSON config"
+        )
+    return name
+
+
+def _register_config(path: Path) -> str:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this model config ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: this model config is no JSON ({error})") from None
+    if not isinstance(config, dict) or (missing := {"embed_dim", "vision_cfg", "text_cfg"} - config.keys()):
+        fields = ", ".join(sorted(missing)) if isinstance(config, dict) else "every field"
+        raise InputError(f"{path}: this model config lacks {fields}")
+    if path.stem in _SHIPPED:
+        raise InputError(f"{path}: open_clip has its own model of this name, rename the file")
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def _unknown_weights(name: str, pretrained: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
+    known = f"the tags of '{name}' are {', '.join(tags)}" if tags else f"'{name}' has no tags"
+    return (
+        f"pretrained '{pretrained}' is neither a file nor a tag: {_did_you_mean(near)}{known}; "
+        f"'random' asks for untrained weights"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without open_clip's warning that the model is random: it is filled afterwards, or was asked to be."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _did_you_mean(near: list[str]) -> str:
+    return f"did you mean {', '.join(near)}? " if near else ""

@@ -1,0 +1,169 @@
+"""Reading weights in every published format, and writing ours (open_clip safetensors with a JSON card)."""
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from clipself_d2.clip.formats import is_openai, match_text_names, to_open_clip, unwrap, uses_quick_gelu
+from clipself_d2.errors import InputError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Read weights of any published format, with open_clip's names.
+
+    Nothing is ever unpickled. A TorchScript archive (OpenAI's download) is read by ``torch.jit.load``, whose own reader
+    builds tensors and sandboxed script and cannot call Python; none of its code is run here.
+
+    Args:
+        path: ``.safetensors``, or a ``torch.save`` file of a state dict, alone or in a training checkpoint
+            (``state_dict``, ``model``, ``module``), or a TorchScript archive.
+
+    Returns:
+        CPU tensors by name. EVA-02 names are timm's under ``visual.trunk.``. The text tower's stay where the file has
+        them (at the top for CLIP, under ``text.`` for CustomTextCLIP); `load_checkpoint` moves them as the model needs.
+
+    Raises:
+        InputError: no such file, a truncated file, or a file that holds no weights.
+    """
+    return to_open_clip(_read_raw(Path(path)))
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Load weights of any published format into an open_clip model, strictly.
+
+    Args:
+        model: a whole open_clip model (image and text tower).
+        path: see `read_checkpoint`.
+
+    Raises:
+        InputError: what `read_checkpoint` raises; or weights of another model: names the missing, unexpected and
+            wrongly shaped ones; or OpenAI's weights for a model without QuickGELU.
+    """
+    raw = _read_raw(Path(path))
+    if is_openai(raw) and "visual.proj" in raw and not uses_quick_gelu(model):
+        raise InputError(f"{path}: OpenAI's weights need QuickGELU: choose the model's '-quickgelu' name")
+    expected = model.state_dict()
+    state = match_text_names(to_open_clip(raw), expected)
+    for key in ("logit_scale", "logit_bias"):  # scalar in some releases, one element in others
+        if key in state and key in expected and state[key].numel() == expected[key].numel() == 1:
+            state[key] = state[key].reshape(expected[key].shape)
+    check_fit(state, expected, str(path))
+    model.load_state_dict(state)
+
+
+def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
+    """Raise one InputError that lists every kind of misfit between a state and a model's; silence when they fit."""
+    both = [key for key in expected if key in state]
+    faults = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in both
+            if state[key].shape != expected[key].shape
+        ],
+    }
+    parts = [
+        f"{len(keys)} {kind}: {', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''}"
+        for kind, keys in faults.items()
+        if keys
+    ]
+    if parts:
+        raise InputError(
+            f"{source} does not fit the model named ({'; '.join(parts)}): name the model it was saved from"
+        )
+
+
+def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: Mapping[str, Any]) -> None:
+    """Write weights as safetensors and what is known about them as a JSON card beside them.
+
+    Each file appears whole or not at all: a full disk or a kill leaves an older file of the same name as it was.
+
+    Args:
+        model_state: state dict with open_clip's names, image and text tower.
+        path: ``NAME.safetensors``; the card is ``NAME.json``.
+        card: anything that JSON takes: source model, alpha, data, steps, metrics.
+
+    Raises:
+        InputError: a path that does not end in ``.safetensors``.
+        OSError: the disk.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: weights are written as safetensors, end the name in .safetensors")
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model_state.items()}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    text = json.dumps(dict(card), indent=2, sort_keys=True) + "\n"
+    write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file in the same folder, flush it to the disk, then give it its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def interpolate(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """``alpha * student + (1 - alpha) * teacher``, entry by entry (released code; the paper does not mention it).
+
+    Integer entries (counters) are the student's.
+
+    Raises:
+        InputError: alpha outside 0..1, or states of different models.
+    """
+    if not 0.0 <= alpha <= 1.0:
+        raise InputError(f"alpha is {alpha}: it must lie in 0..1 (1 keeps the student, 0 the teacher)")
+    check_fit(student, teacher, "the student's state")
+    return {
+        key: value.detach()
+        if not value.is_floating_point()
+        else torch.lerp(teacher[key].detach().to(value), value.detach(), alpha)
+        for key, value in student.items()
+    }
+
+
+def _read_raw(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            return unwrap(load_file(path))
+        if _is_torchscript(path):
+            return unwrap(torch.jit.load(path, map_location="cpu").state_dict())
+        return unwrap(torch.load(path, map_location="cpu", weights_only=True))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # the readers raise a dozen kinds for a damaged or foreign file
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a readable file of weights, truncated or of another kind ({reason})") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,122 @@
+"""EVA-02-CLIP: timm's Eva trunk inside open_clip's TimmModel (B/16, L/14, L/14-336)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from open_clip.timm_model import TimmModel
+from timm.layers import apply_rot_embed_cat
+from timm.models.eva import Eva, EvaBlock
+from torch import Tensor, nn
+
+from clipself_d2.clip.positions import rotary_table
+from clipself_d2.clip.transformer import TransformerTower
+from clipself_d2.errors import InputError
+
+
+class EVATower(TransformerTower):
+    """An image tower on timm's EVA-02 trunk: separate q, k, v, an inner norm, SwiGLU, rotary positions.
+
+    Args:
+        visual: open_clip's `TimmModel` around an EVA-02-CLIP trunk.
+        pixel_mean: RGB mean in 0..1 units.
+        pixel_std: RGB standard deviation in 0..1 units.
+
+    Raises:
+        InputError: an Eva trunk of another build (EVA-01, EVA-02-E, Perception Encoder).
+    """
+
+    visual: TimmModel
+
+    def __init__(self, visual: TimmModel, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+        trunk = visual.trunk
+        if not is_eva02_clip(trunk):
+            raise InputError("this timm trunk is no EVA-02-CLIP (B/16, L/14, L/14-336): its blocks are built otherwise")
+        super().__init__(
+            visual,
+            native_grid=trunk.patch_embed.grid_size,
+            stride=trunk.patch_embed.patch_size[0],
+            embed_dim=trunk.num_classes,
+            num_blocks=len(trunk.blocks),
+            block_dim=trunk.embed_dim,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        self.head_dim: int = trunk.blocks[0].attn.head_dim
+
+    @property
+    def patch_embedding(self) -> nn.Module:
+        """See `TransformerTower`."""
+        return self.visual.trunk.patch_embed.proj
+
+    @property
+    def class_token(self) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.trunk.cls_token
+
+    @property
+    def position_embedding(self) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.trunk.pos_embed[0]
+
+    def pre_norm(self, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.trunk.norm_pre(tokens)
+
+    def rotary(self, size: tuple[int, int], device: torch.device) -> Tensor | None:
+        """See `TransformerTower`."""
+        reference = self.visual.trunk.rope.ref_feat_shape
+        return self.tables.get(("rotary", size, device), lambda: rotary_table(size, self.head_dim, reference, device))
+
+    def trainable_units(self) -> Sequence[nn.Module]:
+        """See `ImageTower`."""
+        return self.visual.trunk.blocks
+
+    def unused_in_value_mode(self) -> list[nn.Parameter]:
+        """See `ImageTower`."""
+        attention = self.visual.trunk.blocks[-1].attn
+        return [*attention.q_proj.parameters(), *attention.k_proj.parameters()]
+
+    def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """See `TransformerTower`."""
+        attention, tokens = block.attn, block.norm1(tokens)
+        query, key, value = (
+            layer(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        if rotary is not None:
+            query, key = (apply_rot_embed_cat(x, rotary).to(value.dtype) for x in (query, key))
+        return query, key, value
+
+    def values(self, block: Any, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return block.attn.v_proj(block.norm1(tokens))
+
+    def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return tokens + block.attn.proj(block.attn.norm(attended))
+
+    def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return tokens + block.mlp(block.norm2(tokens))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        trunk = self.visual.trunk
+        return self.visual.head(trunk.head(trunk.norm(tokens)))
+
+
+def is_eva02_clip(trunk: nn.Module) -> bool:
+    """Whether a timm trunk computes what `EVATower` computes."""
+    return (
+        isinstance(trunk, Eva)
+        and trunk.num_prefix_tokens == 1
+        and trunk.global_pool == "token"
+        and trunk.rope is not None
+        and trunk.rope.ref_feat_shape is not None
+        and isinstance(trunk.fc_norm, nn.Identity)
+        and all(
+            isinstance(block, EvaBlock) and block.gamma_1 is None and getattr(block.attn, "q_proj", None) is not None
+            for block in trunk.blocks
+        )
+    )

@@ -1,0 +1,117 @@
+"""Names of the weights in each published format, and how they become open_clip's.
+
+Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), ours. Written: open_clip, OpenAI.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipself_d2.errors import InputError
+
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+_WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
+_FLAT_TEXT = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
+# official EVA-CLIP -> timm, in this order (w12 is absent from the EVA-02-CLIP models)
+_EVA_NAMES = (
+    (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.attn\.q_bias$", ".attn.q_proj.bias"),
+    (r"\.attn\.v_bias$", ".attn.v_proj.bias"),
+    (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^visual\.", "visual.trunk."),
+)
+
+
+def unwrap(content: object) -> dict[str, Tensor]:
+    """The tensors inside a training checkpoint (``{"state_dict": ..., "optimizer": ...}`` and the like).
+
+    Raises:
+        InputError: nothing in it is a dictionary of tensors.
+    """
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
+        raise InputError("it holds no dictionary of weights")
+    numbers = {
+        key: torch.tensor(value) for key, value in content.items() if key in OPENAI_NUMBERS and isinstance(value, int)
+    }
+    if wrong := [key for key, value in content.items() if not isinstance(value, Tensor) and key not in numbers]:
+        raise InputError(f"'{wrong[0]}' in it is no tensor, so it is no dictionary of weights")
+    return {key.removeprefix("module."): value for key, value in {**content, **numbers}.items()}
+
+
+def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename weights of any published format to open_clip's names; tables that are recomputed are dropped."""
+    renamed = dict(state)
+    if any(key.startswith("visual.blocks.") for key in renamed):
+        renamed = {_eva_name(key): value for key, value in renamed.items() if ".rope." not in key}
+    dropped = {*OPENAI_NUMBERS, "text.transformer.embeddings.position_ids"}
+    return {key: value for key, value in renamed.items() if key not in dropped}
+
+
+def match_text_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the text tower's names where a model expects them: ``text.*`` (CustomTextCLIP) or at the top (CLIP)."""
+    if "text_projection" in state and "text.text_projection" in expected:
+        return {f"text.{key}" if key.startswith(_FLAT_TEXT) else key: value for key, value in state.items()}
+    if "text.text_projection" in state and "text_projection" in expected:
+        return {key.removeprefix("text."): value for key, value in state.items()}
+    return dict(state)
+
+
+def is_openai(state: Mapping[str, Tensor]) -> bool:
+    """Whether weights come from OpenAI's own archives, whose networks use QuickGELU."""
+    return all(key in state for key in OPENAI_NUMBERS)
+
+
+def uses_quick_gelu(model: nn.Module) -> bool:
+    """Whether any activation of an open_clip model is QuickGELU."""
+    return any(type(module).__name__ == "QuickGELU" for module in model.modules())
+
+
+def to_openai(model: Any) -> dict[str, Tensor]:
+    """An open_clip model's weights as OpenAI's state dict, fp32, with the three numbers that its loader reads.
+
+    Args:
+        model: an open_clip model that OpenAI's loader can rebuild: plain ViT or ResNet, QuickGELU, heads of 64.
+
+    Raises:
+        InputError: any other model; OpenAI's loader would build another network from the same weights.
+    """
+    state = match_text_names(model.state_dict(), {"text_projection": torch.empty(0)})
+    if "visual.proj" not in state and "visual.attnpool.c_proj.weight" not in state:
+        raise InputError(
+            "only plain CLIP ViTs and ResNets have an OpenAI format; EVA-02 has none: use --format open_clip"
+        )
+    if "visual.proj" in state and not uses_quick_gelu(model):
+        raise InputError(
+            "OpenAI's loader always uses QuickGELU and this model does not, so it would compute other embeddings: "
+            "use --format open_clip"
+        )
+    blocks = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    if any(block.head_dim != 64 for block in blocks):
+        raise InputError("OpenAI's loader expects attention heads of 64 channels: use --format open_clip")
+    size = model.visual.image_size
+    numbers = {
+        "input_resolution": size[0] if isinstance(size, (tuple, list)) else size,
+        "context_length": state["positional_embedding"].shape[0],
+        "vocab_size": state["token_embedding.weight"].shape[0],
+    }
+    weights = {key: value.detach().float().contiguous() for key, value in state.items()}
+    return {**weights, **{key: torch.tensor(value) for key, value in numbers.items()}}
+
+
+def _eva_name(key: str) -> str:
+    if not key.startswith("visual."):
+        return key
+    for pattern, replacement in _EVA_NAMES:
+        key = re.sub(pattern, replacement, key)
+    return key

@@ -1,0 +1,81 @@
+"""Positional tables of CLIP towers at any map size."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+import torch.nn.functional as F
+from timm.layers import build_rotary_pos_embed
+from torch import Tensor
+
+
+def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Resample a learnt positional embedding to another map.
+
+    Bicubic, ``align_corners=False``, without antialias, the class token's entry kept: the released code's arithmetic.
+    (timm resamples with antialias, which differs by about 1e-3.)
+
+    Args:
+        embedding: ``(1 + gh * gw) x D``, the class token's entry first.
+        native: ``(gh, gw)``.
+        size: ``(h, w)``.
+
+    Returns:
+        ``(1 + h * w) x D``.
+    """
+    if native == size:
+        return embedding
+    grid = embedding[1:].T.reshape(1, -1, *native)
+    grid = F.interpolate(grid.float(), size, mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([embedding[:1], grid.flatten(2)[0].T.to(embedding.dtype)])
+
+
+def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], device: torch.device) -> Tensor:
+    """Sines and cosines of EVA-02's rotary position embedding.
+
+    Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` stands at ``y / h * reference[0]``,
+    columns likewise. 10000-based frequencies, each for two neighbouring channels; rows turn the first half of a head,
+    columns the second. The class token's row is the identity.
+
+    Args:
+        size: ``(h, w)``.
+        dim: channels of one head.
+        reference: grid on which the frequencies were learnt, ``(16, 16)`` for EVA-02-CLIP.
+        device: where to put the table.
+
+    Returns:
+        ``(1 + h * w) x 2 dim``: sines, then cosines.
+    """
+    sin, cos = build_rotary_pos_embed(
+        list(size), dim=dim, in_pixels=False, ref_feat_shape=list(reference), device=device, dtype=torch.float32
+    )
+    patches = torch.cat([sin, cos], dim=-1)
+    identity = torch.cat([patches.new_zeros(1, dim), patches.new_ones(1, dim)], dim=-1)
+    return torch.cat([identity, patches])
+
+
+class TableCache:
+    """The last few constant tables, by key; tables never carry gradients and may be used in any grad mode."""
+
+    def __init__(self, capacity: int = 8) -> None:
+        self.capacity = capacity
+        self.tables: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
+        """The table of this key, built on first use."""
+        if key not in self.tables:
+            # a table built under inference_mode could not be saved for a later backward
+            with torch.inference_mode(False), torch.no_grad():
+                self.tables[key] = build()
+            if len(self.tables) > self.capacity:
+                self.tables.popitem(last=False)
+        self.tables.move_to_end(key)
+        return self.tables[key]
+
+    def position_embedding(self, embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """`resize_position_embedding`, cached while the embedding is frozen."""
+        if embedding.requires_grad or native == size:
+            return resize_position_embedding(embedding, native, size)
+        # the version counter notices weights that are loaded in place
+        key = (size, embedding.device, embedding.dtype, embedding.data_ptr(), embedding._version)
+        return self.get(key, lambda: resize_position_embedding(embedding, native, size))

@@ -1,0 +1,98 @@
+"""The plain CLIP ViT: open_clip's VisionTransformer (OpenAI, LAION, the miniature)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from clipself_d2.clip.transformer import TransformerTower
+from clipself_d2.errors import InputError
+
+
+class ViTTower(TransformerTower):
+    """An image tower on open_clip's `VisionTransformer`.
+
+    Args:
+        visual: a ViT with class-token pooling and open_clip's default blocks.
+        pixel_mean: RGB mean in 0..1 units.
+        pixel_std: RGB standard deviation in 0..1 units.
+
+    Raises:
+        InputError: average or attentional pooling, or custom blocks.
+    """
+
+    visual: VisionTransformer
+
+    def __init__(self, visual: VisionTransformer, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+        blocks = visual.transformer.resblocks
+        if visual.pool_type != "tok" or visual.attn_pool is not None:
+            raise InputError("this ViT does not pool its class token: dense embeddings are not defined for it")
+        if not all(type(block) is ResidualAttentionBlock for block in blocks):
+            raise InputError(
+                "this ViT has custom attention blocks (block_type): only open_clip's default block is known"
+            )
+        if visual.patch_size[0] != visual.patch_size[1]:
+            raise InputError(f"patches of {visual.patch_size} pixels: patches must be square")
+        super().__init__(
+            visual,
+            native_grid=visual.grid_size,
+            stride=visual.patch_size[0],
+            embed_dim=visual.output_dim,
+            num_blocks=len(blocks),
+            block_dim=visual.transformer.width,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+
+    @property
+    def patch_embedding(self) -> nn.Module:
+        """See `TransformerTower`."""
+        return self.visual.conv1
+
+    @property
+    def class_token(self) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.class_embedding
+
+    @property
+    def position_embedding(self) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.positional_embedding
+
+    def pre_norm(self, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.ln_pre(tokens)
+
+    def rotary(self, size: tuple[int, int], device: torch.device) -> Tensor | None:
+        """See `TransformerTower`."""
+        return None
+
+    def trainable_units(self) -> Sequence[nn.Module]:
+        """See `ImageTower`."""
+        return self.visual.transformer.resblocks
+
+    def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """See `TransformerTower`."""
+        fused = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        query, key, value = fused.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return query, key, value
+
+    def values(self, block: Any, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        weight, bias = block.attn.in_proj_weight.chunk(3)[2], block.attn.in_proj_bias.chunk(3)[2]
+        return F.linear(block.ln_1(tokens), weight, bias)
+
+    def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return tokens + block.ls_1(block.attn.out_proj(attended))
+
+    def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """See `TransformerTower`."""
+        return self.visual.ln_post(tokens) @ self.visual.proj
