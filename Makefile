@@ -25,7 +25,8 @@ $(STAMP): requirements.lock requirements-uv.lock setup.py
 	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock \
-		|| $(BIN)/python -m pip install -q --require-hashes -r requirements.lock
+		|| $(BIN)/python -m pip install -q --require-hashes -r requirements.lock \
+		|| { echo "requirements.lock did not install (it is for Linux x86-64). By hand: docs/install.md" >&2; exit 2; }
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --editable .
 	touch $@
 
