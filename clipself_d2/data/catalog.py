@@ -59,7 +59,7 @@ def _set_classes(name: str, categories: Categories) -> None:
     )
 
 
-def get_dataset(dataset: str | Sequence[str] | list[dict[str, Any]]) -> list[dict[str, Any]]:
+def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of a data set.
 
     Args:
@@ -71,15 +71,15 @@ def get_dataset(dataset: str | Sequence[str] | list[dict[str, Any]]) -> list[dic
     Raises:
         InputError: if a name is not registered, or there are no records.
     """
-    names = [dataset] if isinstance(dataset, str) else list(dataset)
+    entries = [dataset] if isinstance(dataset, str) else list(dataset)
     records: list[dict[str, Any]] = []
-    for name in names:
-        if not isinstance(name, str):
-            records.append(name)
-        elif name in DatasetCatalog:
-            records.extend(DatasetCatalog.get(name))
+    for entry in entries:
+        if not isinstance(entry, str):
+            records.append(entry)
+        elif entry in DatasetCatalog:
+            records.extend(DatasetCatalog.get(entry))
         else:
-            raise InputError(f"data set {name!r} is not registered: see datasets/README.md for the names")
+            raise InputError(f"data set {entry!r} is not registered: see datasets/README.md for the names")
     if not records:
         raise InputError(f"data set {dataset!r} is empty: there is nothing to load")
     return records

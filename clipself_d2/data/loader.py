@@ -67,7 +67,7 @@ class _MappedRecords(Dataset):
     """Records seen through a mapper; InputErrors become values, because exceptions lose their shape between
     processes."""
 
-    def __init__(self, records: list[dict[str, Any]], mapper: Callable[..., Sample], seed: int | None = None):
+    def __init__(self, records: list[dict[str, Any]], mapper: Callable[..., Sample], seed: int = 0):
         self.records = DatasetFromList(records)
         self.mapper = mapper
         self.seed = seed

@@ -1,5 +1,6 @@
 """Regions of an image: where they come from, how they are cut, how their embeddings are pooled."""
 
+from clipself_d2.regions.classifier import RegionClassifier
 from clipself_d2.regions.crops import crop_and_resize, letterbox
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
@@ -9,6 +10,7 @@ from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposa
 __all__ = [
     "GridRegions",
     "ProposalRegions",
+    "RegionClassifier",
     "RegionEmbedder",
     "crop_and_resize",
     "enlarge",

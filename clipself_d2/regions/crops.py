@@ -85,27 +85,25 @@ def _resample(image: Tensor, boxes: Tensor, size: int, centred: bool) -> Tensor:
     patches = image[channel, y[:, None, :, None], x[:, None, None, :]].float()
 
     geometry = torch.stack([extent, content, offset]).to(device)
-    across = _bicubic_weights(*geometry[:, :, 0], size, max_width)
-    down = _bicubic_weights(*geometry[:, :, 1], size, max_height)
+    across = _bicubic_weights(geometry[:, :, 0], size, max_width)
+    down = _bicubic_weights(geometry[:, :, 1], size, max_height)
     with torch.autocast(device.type, enabled=False):
         rows = (patches.flatten(1, 2) @ across.mT).round_().clamp_(0, 255).unflatten(1, patches.shape[1:3])
         return (down[:, None] @ rows).round_().clamp_(0, 255)
 
 
-def _bicubic_weights(extent: Tensor, content: Tensor, offset: Tensor, size: int, longest: int) -> Tensor:
+def _bicubic_weights(geometry: Tensor, size: int, longest: int) -> Tensor:
     """Resampling weights along one axis.
 
     Args:
-        extent: R, pixels of each crop.
-        content: R, pixels that it gets in the result.
-        offset: R, first of these pixels.
+        geometry: 3 x R: pixels of each crop, pixels that it gets in the result, and the first of these.
         size: pixels of the result; those outside the content get zero weights, hence black.
         longest: pixels of the common patch; those beyond the crop get zero weights.
 
     Returns:
         R x size x longest float tensor; the rows of the content sum to 1.
     """
-    extent, content, offset = (t[:, None, None] for t in (extent, content, offset))
+    extent, content, offset = geometry[:, :, None, None]
     target = torch.arange(size, device=extent.device)[None, :, None] - offset
     source = torch.arange(longest, device=extent.device)
     scale = extent / content

@@ -1,0 +1,170 @@
+"""Zero-shot region classification: top-1 and top-5 accuracy, averaged over classes (mAcc; paper tables 1 and 2)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import Tensor
+
+from clipself_d2.data import get_dataset
+from clipself_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+TOP_KS = (1, 5)
+
+# Result -> the embeddings that it judges, and whether those of things or of stuff.
+TASKS = {
+    "boxes": ("boxes", True),
+    "thing_masks": ("masks", True),
+    "stuff_masks": ("masks", False),
+    "crops": ("crops", True),
+}
+
+
+def mean_class_accuracy(hits: Tensor, regions: Tensor) -> float:
+    """Accuracy of each class, averaged over the classes that have regions.
+
+    Args:
+        hits: K, regions of each class that were classified rightly.
+        regions: K, regions of each class.
+
+    Returns:
+        Percentage, 0..100; NaN without regions.
+    """
+    present = regions > 0
+    return 100 * (hits[present].double() / regions[present].double()).mean().item()
+
+
+class RegionClassificationEvaluator(DatasetEvaluator):
+    """Judges the embeddings of labelled regions by their cosines with the texts of all classes, things and stuff
+    together.
+
+    Results: ``boxes``, ``thing_masks``, ``stuff_masks`` and ``crops`` (things), each with ``top1`` and ``top5`` in
+        percent. A
+    task for which there was no embedding or no region is absent.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        text: Tensor | Callable[[Sequence[str]], Tensor],
+        output_dir: str | Path | None = None,
+    ):
+        """Prepares for a data set.
+
+        Args:
+            dataset_name: a data set of panoptic regions, whose metadata has ``region_classes``.
+            text: K x C embeddings of the classes in that order, or a function that makes them of the names, such as
+                `clip.TextClassifier`; called once, when the first embeddings arrive.
+            output_dir: rank 0 writes the accuracy of every class to ``region_accuracy.json`` here. None: nowhere.
+        """
+        self.dataset_name = dataset_name
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self._text = text
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all regions."""
+        self._rows: Tensor | None = None
+        self._counts: dict[str, Tensor] = {}
+        self._skipped = 0
+
+    @torch.no_grad()
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Tensor]]) -> None:
+        """Counts the regions of some images, and the hits among them.
+
+        A class that ties with the right one counts as better, so that embeddings of zeros, or not finite, are misses.
+
+        Args:
+            inputs: samples with ``classes`` (R long).
+            outputs: for each any of ``boxes``, ``masks`` and ``crops``: R x C unit embeddings.
+        """
+        for sample, output in zip(inputs, outputs, strict=True):
+            self._skipped += sample.get("skipped_segments", 0)
+            for field, embeddings in output.items():
+                rows = self._class_rows(embeddings.device)
+                labels = sample["classes"].to(embeddings.device)
+                with torch.autocast(embeddings.device.type, enabled=False):
+                    cosines = embeddings.float() @ rows.T
+                worse = (cosines < cosines.gather(1, labels[:, None])).sum(dim=1)
+                better = len(rows) - 1 - worse
+                marks = torch.stack([torch.ones_like(better), *((better < k).long() for k in TOP_KS)])
+                if field not in self._counts:
+                    self._counts[field] = marks.new_zeros(len(marks), len(rows))
+                self._counts[field].index_add_(1, labels, marks)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Sums up over all ranks.
+
+        Returns:
+            The same on all ranks: ``{"boxes": {"top1", "top5"}, "thing_masks": .., "stuff_masks": .., "crops": ..}``.
+
+        Raises:
+            InputError: if there was no region at all.
+        """
+        gathered = comm.all_gather(({field: counts.cpu() for field, counts in self._counts.items()}, self._skipped))
+        totals: dict[str, Tensor] = {}
+        for counts, _ in gathered:
+            for field, count in counts.items():
+                totals[field] = totals.get(field, torch.zeros_like(count)) + count
+        if not any(total[0].any() for total in totals.values()):
+            raise InputError(f"data set {self.dataset_name!r} gave no region to classify: check its annotations")
+
+        isthing = torch.tensor(self._metadata().region_isthing)
+        results: dict[str, dict[str, float]] = {}
+        table: dict[str, dict[str, dict[str, float]]] = {}
+        for task, (field, things) in TASKS.items():
+            if field not in totals or not (totals[field][0] * (isthing == things)).any():
+                continue
+            regions, *hits = totals[field] * (isthing == things)
+            results[task] = {f"top{k}": mean_class_accuracy(h, regions) for k, h in zip(TOP_KS, hits, strict=True)}
+            table[task] = self._by_class(regions, hits)
+            logger.info("%s: %d regions of %d classes", task, regions.sum(), (regions > 0).sum())
+        if skipped := sum(number for _, number in gathered):
+            logger.info("%d segments were left out by the protocol (too small, too large or without a pixel)", skipped)
+        if self.output_dir is not None and comm.is_main_process():
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            (self.output_dir / "region_accuracy.json").write_text(json.dumps(table, indent=2) + "\n")
+        return results
+
+    def _by_class(self, regions: Tensor, hits: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+        names = self._metadata().region_classes
+        return {
+            names[i]: {
+                "regions": int(regions[i]),
+                **{f"top{k}": 100 * (h[i] / regions[i]).item() for k, h in zip(TOP_KS, hits, strict=True)},
+            }
+            for i in regions.nonzero()[:, 0].tolist()
+        }
+
+    def _class_rows(self, device: torch.device) -> Tensor:
+        if self._rows is None:
+            names = list(self._metadata().region_classes)
+            text = self._text(names) if callable(self._text) else self._text
+            if text.ndim != 2 or len(text) != len(names):
+                raise InputError(
+                    f"text embeddings are {tuple(text.shape)}, data set {self.dataset_name!r} has {len(names)} "
+                    "classes: give a row for each"
+                )
+            self._rows = F.normalize(text.detach().float(), dim=-1)
+        self._rows = self._rows.to(device)
+        return self._rows
+
+    def _metadata(self) -> Metadata:
+        metadata = MetadataCatalog.get(self.dataset_name)
+        if "region_classes" not in metadata.as_dict():
+            get_dataset(self.dataset_name)  # a data set may tell its classes only when it is loaded
+        if "region_classes" not in metadata.as_dict():
+            raise InputError(f"data set {self.dataset_name!r} has no region_classes: use register_panoptic_regions")
+        return metadata
