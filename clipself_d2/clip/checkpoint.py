@@ -2,13 +2,14 @@
 
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -99,23 +100,28 @@ def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: M
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as safetensors, end the name in .safetensors")
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model_state.items()}
-    write_atomically(path, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
+    save_tensors(model_state, path)
     text = json.dumps(dict(card), indent=2, sort_keys=True) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file, whole or not at all; an OSError where the disk refuses."""
+    content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    try:
+        write_atomically(path, lambda file: save_file(content, file, metadata={"format": "pt"}))
+    except SafetensorError as error:  # how its writer reports a full disk
+        raise OSError(f"{path}: {error}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file in the same folder, flush it to the disk, then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -161,9 +167,3 @@ def _is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -61,6 +61,7 @@ class TableCache:
         self.capacity = capacity
         self.tables: OrderedDict[Hashable, Tensor] = OrderedDict()
 
+    @torch.compiler.disable
     def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
         """The table of this key, built on first use."""
         if key not in self.tables:
@@ -72,6 +73,7 @@ class TableCache:
         self.tables.move_to_end(key)
         return self.tables[key]
 
+    @torch.compiler.disable
     def position_embedding(self, embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """`resize_position_embedding`, cached while the embedding is frozen."""
         if embedding.requires_grad or native == size:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.clip.checkpoint import save_tensors
 from clipself_d2.clip.templates import TEMPLATES, fill
 from clipself_d2.errors import InputError
 
@@ -126,9 +126,8 @@ class TextClassifier:
         rows = _load_rows(path)
         if rows is None:
             rows = self._embed(classes)
-            kept = rows.cpu()
-            with suppress(OSError, SafetensorError):  # a cache that cannot be written is no reason to fail
-                write_atomically(path, lambda file: save_file({"rows": kept}, file))
+            with suppress(OSError):  # a cache that cannot be written is no reason to fail
+                save_tensors({"rows": rows}, path)
         return rows.to(device)
 
     @torch.no_grad()  # not inference_mode: a head that trains must be able to save the rows for its backward

@@ -1,0 +1,64 @@
+"""Convert CLIP weights of any published format to open_clip's or OpenAI's.
+
+Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), official EVA-CLIP, official
+CLIPSelf, and this project's own files.
+
+Writes:
+  open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
+  openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
+
+Examples:
+  python tools/convert_checkpoint.py EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
+  python tools/convert_checkpoint.py output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from clipself_d2.clip.build import build_model
+from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
+from clipself_d2.clip.formats import to_openai
+from clipself_d2.errors import InputError
+
+
+def convert(source: Path, output: Path, name: str, form: str) -> None:
+    """Read the weights into the model named, strictly, and write them in the other format."""
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    if form == "openai" and output.suffix != ".pt":
+        raise InputError(f"{output}: OpenAI's format is a .pt file, end the name in .pt")
+    if form == "open_clip" and output.suffix != ".safetensors":
+        raise InputError(f"{output}: open_clip's format is written as safetensors, end the name in .safetensors")
+    model, _, _ = build_model(name, str(source))
+    if form == "openai":
+        state = to_openai(model)
+        write_atomically(output, lambda file: torch.save(state, file))
+    else:
+        save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line for a wrong argument or file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", type=Path, help="weights in any of the formats above")
+    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument(
+        "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
+    )
+    parser.add_argument("--format", choices=("open_clip", "openai"), default="open_clip", help="default: open_clip")
+    args = parser.parse_args(argv)
+    try:
+        convert(args.input, args.output, args.model, args.format)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

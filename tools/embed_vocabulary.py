@@ -1,0 +1,78 @@
+"""Embed class names with a CLIP text tower and write the rows of a classifier.
+
+The vocabulary is a file or a list of names:
+  classes.txt    one class a line; synonyms of a class are separated by commas
+  classes.json   a list whose items are names or lists of synonyms
+  "cat,dog"      names separated by commas
+
+OUTPUT.npy holds K x C unit vectors in the order given; OUTPUT.pt a dictionary from (first) name to vector.
+
+Examples:
+  python tools/embed_vocabulary.py --model EVA02-B-16 --pretrained eva02_b16.safetensors \\
+      --vocabulary classes.txt --output classes.npy
+  python tools/embed_vocabulary.py --model ViT-B-16-quickgelu --pretrained openai \\
+      --vocabulary "cat,dog" --templates photo --output pets.pt
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from clipself_d2.clip import TextClassifier, build_text_tower
+from clipself_d2.clip.precomputed import save_text_embeddings
+from clipself_d2.clip.text import check_vocabulary
+from clipself_d2.errors import InputError
+
+
+def read_vocabulary(source: str) -> list[tuple[str, ...]]:
+    """Classes, each a tuple of synonyms, from a file or a comma-separated list."""
+    path = Path(source)
+    if path.suffix not in (".txt", ".json"):
+        return check_vocabulary([name.strip() for name in source.split(",")])
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read this vocabulary ({error})") from None
+    if path.suffix == ".txt":
+        return check_vocabulary([[n.strip() for n in line.split(",")] for line in text.splitlines() if line.strip()])
+    try:
+        classes = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: this vocabulary is no JSON ({error})") from None
+    if not isinstance(classes, list) or not all(isinstance(entry, str | list) for entry in classes):
+        raise InputError(f"{path}: a JSON vocabulary is a list of names or of lists of synonyms")
+    return check_vocabulary(classes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 2 with one line for a wrong argument or file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
+    parser.add_argument("--pretrained", required=True, help="one of open_clip's tags, a checkpoint, or 'random'")
+    parser.add_argument("--vocabulary", required=True, help='classes.txt, classes.json, or "cat,dog"')
+    parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
+    parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    args = parser.parse_args(argv)
+    try:
+        if args.output.suffix not in (".npy", ".pt"):
+            raise InputError(f"{args.output}: end the name in .npy or .pt")
+        vocabulary = read_vocabulary(args.vocabulary)
+        if args.device.startswith("cuda") and not torch.cuda.is_available():
+            raise InputError("--device cuda: this machine has no usable GPU, use cpu")
+        tower = build_text_tower(args.model, args.pretrained).to(args.device)
+        rows = TextClassifier(tower, args.templates)(vocabulary)
+        save_text_embeddings(rows, [synonyms[0] for synonyms in vocabulary], args.output)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {len(rows)} x {rows.shape[1]} embeddings to {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
