@@ -105,20 +105,20 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def _check_targets(node: Any, where: str) -> None:
-    """Every key beside a `_target_` must be an argument of it."""
-    if isinstance(node, ListConfig):
-        for i in range(len(node)):
-            if not OmegaConf.is_interpolation(node, i):
-                _check_targets(node[i], f"{where}.{i}")
-    if not isinstance(node, DictConfig):
+    """Every key beside a `_target_` must be an argument of it, and every `${...}` must lead somewhere."""
+    if not OmegaConf.is_config(node):
         return
-    arguments = _arguments(node)
-    for key in node:
+    arguments = _arguments(node) if isinstance(node, DictConfig) else None
+    for key in node if isinstance(node, DictConfig) else range(len(node)):
         path = f"{where}.{key!s}".lstrip(".")
         if arguments is not None and key != "_target_" and key not in arguments:
             raise _unknown(path, str(key), arguments)
-        if not OmegaConf.is_interpolation(node, str(key)):
-            _check_targets(node[key], path)
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            raise InputError(f"{path}: {_first_line(error)}") from error
+        if not OmegaConf.is_interpolation(node, cast(str, key)):
+            _check_targets(value, path)
 
 
 def _arguments(node: DictConfig) -> list[str] | None:

@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import inference_context, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
@@ -229,9 +229,14 @@ def evaluate(cfg: DictConfig, model: nn.Module) -> Results:
     settings = train_settings(cfg)
     device = resolve_device(settings.device)
     loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
-    autocast = torch.autocast(device, dtype=PRECISIONS[settings.precision], enabled=settings.precision != "fp32")
-    with getattr(model, "exported", nullcontext)(), autocast:
-        results: Results = inference_on_dataset(model, loader, evaluator)
+
+    def predict(inputs: list[dict[str, Any]]) -> Any:
+        # The model alone: an evaluator's own arithmetic stays in fp32.
+        with torch.autocast(device, dtype=PRECISIONS[settings.precision], enabled=settings.precision != "fp32"):
+            return model(inputs)
+
+    with getattr(model, "exported", nullcontext)(), inference_context(model):
+        results: Results = inference_on_dataset(predict, loader, evaluator)
     if comm.is_main_process():
         text = json.dumps(results, indent=2) + "\n"
         write_atomically(Path(settings.output_dir) / "results.json", lambda file: file.write_text(text))

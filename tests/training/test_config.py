@@ -1,0 +1,107 @@
+import pytest
+from detectron2.config import instantiate
+
+from clipself_d2.errors import InputError
+from clipself_d2.training.config import load_config, train_settings
+from tests.training.toy import CONFIG
+
+
+@pytest.fixture
+def path(tmp_path):
+    file = tmp_path / "toy.py"
+    file.write_text(CONFIG)
+    return file
+
+
+def test_defaults_complete_the_train_section(path):
+    settings = train_settings(load_config(path))
+    assert (settings.max_iter, settings.accumulate, settings.checkpointer.period) == (12, 1, 4)
+    assert settings.clip_grad_norm is None
+    assert settings.ddp.find_unused_parameters is False
+
+
+def test_overrides_reach_every_kind_of_key(path):
+    cfg = load_config(
+        path,
+        [
+            "train.max_iter=30",
+            "train.clip_grad_norm=0.5",
+            "optimizer.lr=2e-5",
+            "optimizer.eps=1e-6",  # an argument of the target that the file leaves at its default
+            "dataloader.train.length=7",
+            "train.checkpointer.period=9",
+            "train.init_checkpoint=/a/b-c.pth",
+        ],
+    )
+    settings = train_settings(cfg)
+    assert (settings.max_iter, settings.clip_grad_norm, settings.checkpointer.period) == (30, 0.5, 9)
+    assert settings.init_checkpoint == "/a/b-c.pth"
+    assert (cfg.optimizer.lr, cfg.optimizer.eps, cfg.dataloader.train.length) == (2e-5, 1e-6, 7)
+    assert cfg.lr_multiplier.max_iter == 30
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_itr=3", r"train.max_itr: unknown config key 'max_itr'; did you mean 'max_iter'\?"),
+        ("modle.noise=3", r"did you mean 'model'\?"),
+        ("model.nose=3", r"did you mean 'noise'\?"),
+        ("model.noise.deeper=3", "unknown config key 'deeper'"),
+        ("optimizer.params.weight_decya=3", r"did you mean 'weight_decay'\?"),
+        ("train.max_iter", "form key=value"),
+        ("train.max_iter=many", "train.max_iter"),
+        ("train.max_iter=0", "must be at least 1"),
+        ("train.precision=int8", "must be one of fp32, bf16, fp16"),
+        ("train.device=tpu", "must be auto, cuda or cpu"),
+        ("train.clip_grad_norm=-1", "must be positive"),
+        ("train.checkpointer.max_to_keep=0", "max_to_keep"),
+        ("train.output_dir=[", "output_dir"),
+    ],
+)
+def test_wrong_overrides_are_said_in_one_line(path, override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (CONFIG.replace("ToyModel)(noise", "ToyModel)(nois"), r"model.nois: .*did you mean 'noise'\?"),
+        (CONFIG.replace("max_iter=12", "max_iters=12"), r"did you mean 'max_iter'\?"),
+        (CONFIG.replace("dict(period", "dict(perod"), r"checkpointer.perod: .*did you mean 'period'\?"),
+        (CONFIG.replace("optimizer =", "optimiser ="), "no section 'optimizer'"),
+        ("model = (", "syntax error"),
+        ("from nowhere import something", "nowhere"),
+        ("x = undefined", "undefined"),
+        (CONFIG.replace("train.seed", "train.sead"), "dataloader.train.seed: .*train.sead"),
+    ],
+)
+def test_wrong_files_are_said_in_one_line(path, text, message):
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(InputError, match="no such config file"):
+        load_config(tmp_path / "missing.py")
+
+
+def test_a_saved_config_can_be_loaded_again(path, tmp_path):
+    from detectron2.config import LazyConfig
+
+    cfg = load_config(path, ["model.noise=0.25"])
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    again = load_config(tmp_path / "config.yaml", ["train.max_iter=5"])
+    assert instantiate(again.model).noise == 0.25
+    assert train_settings(again).max_iter == 5
+
+
+def test_a_yaml_config_cannot_run_code(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"model: !!python/object/apply:builtins.open ['{tmp_path}/ran', 'w']")
+    with pytest.raises(InputError):
+        load_config(file)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,198 @@
+import json
+import logging
+
+import pytest
+import torch
+
+from clipself_d2.training import run as run_module
+from clipself_d2.training.hooks import trim_metrics
+from clipself_d2.training.run import main
+from tests.training.toy import CONFIG
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    yield
+    for name in ("clipself_d2", "detectron2", "fvcore"):  # set_up_logger keeps its handlers otherwise
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "toy.py"
+    file.write_text(CONFIG)
+    return str(file)
+
+
+def train(config, output, *more) -> int:
+    return main(["--config-file", config, f"train.output_dir={output}", *more])
+
+
+def final(output, iteration=12):
+    return torch.load(output / f"checkpoint_{iteration:07d}.pth", weights_only=True)
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def metrics(output) -> list[dict]:
+    return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+
+
+def test_a_run_writes_everything(config, tmp_path):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    names = {path.name.split(".")[0] if "events" in path.name else path.name for path in out.iterdir()}
+    assert names == {
+        "config.yaml", "log.txt", "metrics.json", "results.json", "tower.safetensors", "events", "last_checkpoint",
+        "checkpoint_0000008.pth", "checkpoint_0000012.pth",
+    }  # fmt: skip
+    results = json.loads((out / "results.json").read_text())
+    lines = metrics(out)
+    assert [line["iteration"] for line in lines] == [1, 3, 5, 7, 9, 11, 12]
+    assert {"total_loss", "lr", "grad_norm", "images_per_second", "memory_gib", "time"} <= set(lines[2])
+    assert lines[-1]["fit/error"] == results["fit"]["error"]
+    exported = torch.load(out / "tower.safetensors")
+    assert exported["card"]["metrics"] == results
+    assert (exported["card"]["steps"], exported["card"]["config"]) == (12, "toy.py")
+    assert same(exported["weights"], final(out)["model"])
+    log = (out / "log.txt").read_text()
+    assert "iter 12/12" in log and "eta" in log and "images/s" in log and "memory" in log
+
+
+def test_the_learning_rate_follows_the_schedule(config, tmp_path):
+    assert train(config, tmp_path / "out", "train.log_period=1") == 0
+    rates = [line["lr"] for line in metrics(tmp_path / "out") if "lr" in line]
+    assert rates[:4] == pytest.approx([0.05 / 3, 0.1 / 3, 0.05, 0.05])
+    assert rates == rates[:3] + sorted(rates[3:], reverse=True)
+
+
+def test_resumed_equals_uninterrupted_to_the_bit(config, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(config, whole) == 0
+
+    class Interrupt(run_module.Trainer):
+        def run_step(self) -> None:
+            if self.iter == 7:
+                raise KeyboardInterrupt
+            super().run_step()
+
+    monkeypatch.setattr(run_module, "Trainer", Interrupt)
+    assert train(config, cut) == 130
+    monkeypatch.undo()
+    assert not (cut / "results.json").exists()
+    torch.randn(99)
+    assert train(config, cut, "--resume") == 0
+    assert same(final(cut), final(whole))
+    assert [line["iteration"] for line in metrics(cut)] == [line["iteration"] for line in metrics(whole)]
+    for a, b in zip(metrics(cut)[-2:], metrics(whole)[-2:], strict=True):
+        assert a.get("lr") == b.get("lr") and a.get("fit/error") == b.get("fit/error")
+
+
+def test_resuming_a_finished_run_evaluates_and_exports_again(config, tmp_path):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    before = metrics(out)
+    (out / "tower.safetensors").unlink()
+    assert train(config, out, "--resume") == 0
+    assert (out / "tower.safetensors").exists()
+    assert [line["iteration"] for line in metrics(out)] == [line["iteration"] for line in before]
+
+
+def test_resume_without_a_checkpoint_starts(config, tmp_path):
+    assert train(config, tmp_path / "out", "--resume", "train.max_iter=2") == 0
+
+
+def test_an_earlier_run_is_not_overwritten(config, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    saved = final(out)
+    capsys.readouterr()
+    assert train(config, out) == 2
+    assert "holds checkpoints of an earlier run" in capsys.readouterr().err
+    assert same(final(out), saved)
+
+
+def test_eval_only_of_the_config_of_a_checkpoint_and_of_a_run(config, tmp_path):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    trained = json.loads((out / "results.json").read_text())
+
+    def error(name, *more):
+        assert train(config, tmp_path / name, "--eval-only", *more) == 0
+        return json.loads((tmp_path / name / "results.json").read_text())
+
+    assert error("raw")["fit"]["error"] > trained["fit"]["error"]
+    assert error("init", f"train.init_checkpoint={out}/checkpoint_0000012.pth") == trained
+    assert error("out", "--resume") == trained
+
+
+def test_evaluation_while_training(config, tmp_path):
+    assert train(config, tmp_path / "out", "train.eval_period=5") == 0
+    assert [line["iteration"] for line in metrics(tmp_path / "out") if "fit/error" in line] == [4, 9, 12]
+    # The weights do not feel it.
+    assert train(config, tmp_path / "other") == 0
+    assert same(final(tmp_path / "out"), final(tmp_path / "other"))
+
+
+def test_a_config_without_evaluation_and_export(config, tmp_path, capsys):
+    without = ["dataloader.test=null", "dataloader.evaluator=null", "export=null"]
+    assert train(config, tmp_path / "out", *without) == 0
+    assert not (tmp_path / "out" / "results.json").exists()
+    assert not (tmp_path / "out" / "tower.safetensors").exists()
+    capsys.readouterr()
+    assert train(config, tmp_path / "other", "--eval-only", *without) == 2
+    assert "nothing to evaluate with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "--config-file"),
+        (["--config-file", "missing.py"], "no such config file"),
+        (["--config-file", "CONFIG", "--num-gpu-s", "2"], "unrecognized arguments"),
+        (["--config-file", "CONFIG", "--num-gpus", "0"], "at least 1"),
+        (["--config-file", "CONFIG", "--num-machines", "2"], "--dist-url"),
+        (["--config-file", "CONFIG", "train.max_itr=2"], "did you mean"),
+        (["--config-file", "CONFIG", "train.init_checkpoint=missing.pth"], "missing.pth"),
+        (["--config-file", "CONFIG", "train.output_dir=/dev/null/x"], "cannot be made"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(config, tmp_path, capsys, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert main([config if word == "CONFIG" else word for word in argv]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ") and message in lines[0]
+
+
+def test_not_a_number_is_one_line_and_exit_code_1(config, tmp_path, capsys):
+    assert train(config, tmp_path / "out", "optimizer.lr=1e30", "optimizer.params.weight_decay=1e30") == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("error: iteration ") and "image ids" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "examples:" in out and "--resume" in out and "torchrun" in out
+
+
+def test_metrics_are_trimmed_to_what_a_resumed_run_keeps(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text('{"iteration": 1}\n{"iteration": 3}\n{"iteration": 5}\n{"iterat')
+    trim_metrics(file, 5)
+    assert file.read_text() == '{"iteration": 1}\n{"iteration": 3}\n'
+    trim_metrics(tmp_path / "missing.json", 3)
