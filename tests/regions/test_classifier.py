@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+
+from clipself_d2.clip import build_towers, save_checkpoint
+from clipself_d2.errors import InputError
+from clipself_d2.regions import RegionClassifier
+from tests.regions.fake_tower import ColourTower
+from tests.regions.test_embedder import BLUE, RED, halves
+
+COLOURS = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]])  # red, green, blue; not normalised on purpose
+
+
+def test_probabilities_are_a_softmax_of_cosines():
+    sample = halves()
+    classifier = RegionClassifier(ColourTower(), COLOURS, temperature=20.0, size=64)
+    boxes = torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]])
+    [by_box] = classifier.classify_boxes([sample["image"]], [boxes])
+    cosines = torch.stack([RED, BLUE]) @ torch.eye(3)
+    torch.testing.assert_close(by_box, (20 * cosines).softmax(dim=1), atol=1e-3, rtol=0)
+    sample["masks"][:, :, 16:48] = False
+    [by_mask] = classifier.classify_masks([sample["image"]], [sample["masks"]])
+    torch.testing.assert_close(by_mask, by_box, atol=1e-3, rtol=0)
+
+
+def test_images_keep_their_regions():
+    images, counts = [halves()["image"], halves(20, 50)["image"]], [3, 0]
+    outputs = RegionClassifier(ColourTower(), COLOURS, size=32).classify_boxes(
+        images, [torch.tensor([[0.0, 0, 9, 9]]).repeat(n, 1) for n in counts]
+    )
+    assert [tuple(o.shape) for o in outputs] == [(3, 3), (0, 3)]
+
+
+def test_text_of_another_clip_is_refused():
+    with pytest.raises(InputError, match="channels"):
+        RegionClassifier(ColourTower(), torch.ones(4, 5))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tower")
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    model = folder / "tiny-regions.json"
+    model.write_text(json.dumps(config))
+    torch.manual_seed(0)
+    image, text = build_towers(str(model), "random")
+    save_checkpoint({**image.state_dict(), **text.state_dict()}, folder / "tower.safetensors", {"model": str(model)})
+    return folder
+
+
+def test_from_pretrained_by_card_or_by_name(exported, monkeypatch, tmp_path):
+    monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path))
+    vocabulary = ["cat", ["dog", "puppy"], "grass"]
+    image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    boxes = torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]])
+    doors = [
+        RegionClassifier.from_pretrained(exported / "tower.safetensors", vocabulary, templates="photo"),
+        RegionClassifier.from_pretrained(exported / "tower.json", vocabulary, templates="photo"),
+        RegionClassifier.from_pretrained(
+            exported / "tiny-regions.json",
+            vocabulary,
+            pretrained=str(exported / "tower.safetensors"),
+            templates="photo",
+        ),
+    ]
+    answers = [door.classify_boxes([image], [boxes])[0] for door in doors]
+    assert answers[0].shape == (2, 3) and doors[0].vocabulary == vocabulary and not doors[0].training
+    torch.testing.assert_close(answers[0].sum(dim=1), torch.ones(2))
+    torch.testing.assert_close(answers[0], answers[1])
+    torch.testing.assert_close(answers[0], answers[2])
+
+
+def test_bad_doors(tmp_path):
+    with pytest.raises(InputError, match="pretrained"):
+        RegionClassifier.from_pretrained("ViT-B-16", ["cat"])
+    with pytest.raises(InputError, match="tower.json"):
+        RegionClassifier.from_pretrained(tmp_path / "tower.safetensors", ["cat"])
+    (tmp_path / "tower.json").write_text("{}")
+    with pytest.raises(InputError, match="model"):
+        RegionClassifier.from_pretrained(tmp_path / "tower.json", ["cat"])
+    (tmp_path / "tower.json").write_text('{"model": "ViT-B-16"}')
+    with pytest.raises(InputError, match="weights"):
+        RegionClassifier.from_pretrained(tmp_path / "tower.json", ["cat"])

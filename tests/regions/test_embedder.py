@@ -1,0 +1,101 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes
+
+from clipself_d2.errors import InputError
+from clipself_d2.regions import RegionEmbedder, crop_and_resize, letterbox, letterbox_masks, pool_boxes, pool_masks
+from tests.regions.fake_tower import ColourTower
+
+
+def halves(height=32, width=64):
+    """Left half red, right half blue; the boxes and masks of the halves."""
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    image[0, :, : width // 2] = 255
+    image[2, :, width // 2 :] = 255
+    boxes = torch.tensor([[0.0, 0, width / 2, height], [width / 2, 0, width, height]])
+    masks = torch.zeros(2, height, width, dtype=torch.bool)
+    masks[0, :, : width // 2] = masks[1, :, width // 2 :] = True
+    return {"image": image, "boxes": Boxes(boxes), "masks": masks, "crop_boxes": Boxes(boxes)}
+
+
+RED = F.normalize(torch.tensor([1.1, 0.1, 0.1]), dim=0)
+BLUE = F.normalize(torch.tensor([0.1, 0.1, 1.1]), dim=0)
+
+
+@pytest.mark.parametrize("mode", ["value", "masked"])
+@pytest.mark.parametrize("mask_resize", ["area", "bicubic"])
+def test_regions_have_their_colours(mode, mask_resize):
+    sample = halves()
+    # Two cells inward, away from the bicubic overshoot at the border of the colours.
+    sample["boxes"] = Boxes(torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]]))
+    sample["masks"][:, :, 16:48] = False
+    [output] = RegionEmbedder(ColourTower(), 64, mode=mode, mask_resize=mask_resize)([sample])
+    assert set(output) == {"boxes", "masks", "crops"}
+    torch.testing.assert_close(output["boxes"], torch.stack([RED, BLUE]), atol=1e-4, rtol=0)
+    if mask_resize == "area":
+        torch.testing.assert_close(output["masks"], torch.stack([RED, BLUE]), atol=1e-4, rtol=0)
+    else:
+        assert (output["masks"].argmax(dim=1) == torch.tensor([0, 2])).all()
+
+
+def test_batch_equals_images_alone():
+    tower, samples = ColourTower(), [halves(32, 64), halves(50, 30), halves(17, 90)]
+    samples[1]["boxes"] = Boxes(torch.tensor([[3.0, 4, 20, 30], [1, 1, 30, 50], [0, 40, 9, 50]]))
+    embedder = RegionEmbedder(tower, 32)
+    together = embedder(samples)
+    assert [name for name, _ in tower.calls] == ["value", "image"]  # one forward each, whatever the number of images
+    for output, sample in zip(together, samples, strict=True):
+        [alone] = embedder([sample])
+        for field in ("boxes", "masks", "crops"):
+            torch.testing.assert_close(output[field], alone[field])
+
+
+def test_parts_follow_the_functions():
+    tower, sample = ColourTower(), halves(50, 30)
+    [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic")([sample])
+    pixels, [scale] = letterbox([sample["image"]], 40)
+    dense = tower.dense_embeddings(tower.normalize(pixels))
+    torch.testing.assert_close(output["boxes"], pool_boxes(dense, [sample["boxes"].tensor * scale], 8))
+    torch.testing.assert_close(output["masks"], pool_masks(dense[0], letterbox_masks(sample["masks"], 5, "bicubic")))
+    crops = tower.image_embeddings(tower.normalize(crop_and_resize(sample["image"], sample["crop_boxes"].tensor, 24)))
+    torch.testing.assert_close(output["crops"], F.normalize(crops, dim=1))
+
+
+@pytest.mark.parametrize("fields", [["boxes"], ["masks"], ["crop_boxes"], []])
+def test_only_what_is_asked_for(fields):
+    tower = ColourTower()
+    sample = {"image": halves()["image"], **{f: halves()[f] for f in fields}}
+    [output] = RegionEmbedder(tower, 32)([sample])
+    assert list(output) == ["crops" if f == "crop_boxes" else f for f in fields]
+    assert len(tower.calls) == len(fields)
+
+
+def test_many_crops_go_through_in_parts():
+    tower, sample = ColourTower(), {"image": halves()["image"], "crop_boxes": Boxes(torch.rand(130, 4).sort().values *
+    32)} [output] = RegionEmbedder(tower, 32)([sample])
+    assert output["crops"].shape == (130, 3)
+    assert [count for _, count in tower.calls] == [64, 64, 2]
+
+
+def test_no_regions_and_no_images():
+    none = {"boxes": Boxes(torch.zeros(0, 4)), "masks": torch.zeros(0, 32, 64), "crop_boxes": Boxes(torch.zeros(0, 4))}
+    for mode in ("value", "masked"):
+        embedder = RegionEmbedder(ColourTower(), 32, mode=mode)
+        assert embedder([]) == []
+        [output] = embedder([{"image": halves()["image"], **none}])
+        assert {name: tuple(e.shape) for name, e in output.items()} == dict.fromkeys(("boxes", "masks", "crops"), (0,
+        3))
+
+
+def test_masked_mode_never_asks_for_an_empty_region():
+    sample = {"image": halves()["image"], "boxes": Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64,
+    32]]))} [output] = RegionEmbedder(ColourTower(), 64, mode="masked")([sample])
+    assert torch.isfinite(output["boxes"]).all()
+    assert output["boxes"][:2].argmax(dim=1).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("arguments", [{"size": 30}, {"size": 0}, {"size": 32, "mask_resize": "x"}])
+def test_wrong_arguments(arguments):
+    with pytest.raises(InputError):
+        RegionEmbedder(ColourTower(), **arguments)

@@ -1,0 +1,107 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipself_d2.errors import InputError
+from clipself_d2.regions import ProposalRegions, enlarge, load_proposals, sample_proposals
+
+
+def write(path, annotations, images=None):
+    content = {"annotations": [{"image_id": i, "bbox": b, "category_id": 1} for i, b in annotations]}
+    if images is not None:
+        content["images"] = images
+    path.write_text(json.dumps(content))
+    return path
+
+
+IMAGES = [{"id": 1, "width": 100, "height": 80}, {"id": 2, "width": 50, "height": 50}]
+
+
+def test_boxes_come_by_image_in_order(tmp_path):
+    file = write(tmp_path / "p.json", [(2, [1, 2, 10, 20]), (1, [0, 0, 5, 5]), (2, [3, 3, 4.5, 4])], IMAGES)
+    proposals = load_proposals(file)
+    assert sorted(proposals) == [1, 2]
+    np.testing.assert_array_equal(proposals[2], [[1, 2, 11, 22], [3, 3, 7.5, 7]])
+
+
+@pytest.mark.parametrize("images", [None, IMAGES])
+def test_empty_file_gives_no_proposals(tmp_path, images):
+    assert load_proposals(write(tmp_path / "p.json", [], images)) == {}
+
+
+def test_useless_boxes_are_left_out_and_counted(tmp_path, caplog):
+    boxes = [[0, 0, 10, 10], [5, 5, 0, 9], [5, 5, -3, 9], [200, 10, 20, 20], [-30, 0, 20, 20], [-5, -5, 20, 20]]
+    with caplog.at_level(logging.WARNING):
+        proposals = load_proposals(write(tmp_path / "p.json", [(1, b) for b in boxes], IMAGES))
+    np.testing.assert_array_equal(proposals[1], [[0, 0, 10, 10], [-5, -5, 15, 15]])
+    assert "4 of 6 boxes" in caplog.text
+
+
+def test_unknown_images_are_named(tmp_path):
+    file = write(tmp_path / "p.json", [(1, [0, 0, 9, 9]), (77, [0, 0, 9, 9])], IMAGES)
+    with pytest.raises(InputError, match=r"p\.json.*77"):
+        load_proposals(file)
+    file = write(tmp_path / "q.json", [(1, [0, 0, 9, 9]), (2, [0, 0, 9, 9])])
+    with pytest.raises(InputError, match=r"q\.json.*\(2\)"):
+        load_proposals(file, image_ids=[1])
+    with pytest.raises(InputError, match=r"q\.json.*\(1\)"):
+        ProposalRegions(file).check({2, 3})
+    ProposalRegions(file).check({1, 2, 3})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"annotations": [{"image_id": 1}]}', '{"annotations": [{"bbox":
+3}]}']) def test_other_formats_are_refused(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(InputError, match=r"p\.json"):
+        load_proposals(tmp_path / "p.json")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(InputError, match="none.json"):
+        load_proposals(tmp_path / "none.json")
+
+
+@given(st.integers(0, 10**6), st.integers(0, 60), st.integers(1, 25))
+def test_cut_comes_before_the_size_filter(seed, count, max_regions):
+    # Every second box is too small; were the filter first, the number left would not vary.
+    boxes = np.array([[i, 0, i + (20 if i % 2 else 3), 9] for i in range(count)], np.float32).reshape(-1, 4)
+    drawn = sample_proposals(boxes, 100, 100, np.random.default_rng(seed), max_regions=max_regions)
+    order = np.random.default_rng(seed).permutation(count)[:max_regions]
+    assert [b[0] for b in drawn.tolist()] == [i for i in order if i % 2]
+
+
+def test_sizes_are_limits_of_the_area():
+    boxes = np.array([[0, 0, 8, 8], [0, 0, 7.9, 8], [0, 0, 1024, 1024], [0, 0, 1025, 1024]], np.float32)
+    drawn = sample_proposals(boxes, 2000, 2000, np.random.default_rng(0))
+    assert sorted(drawn[:, 2].tolist()) == [8, 1024]
+
+
+def test_boxes_are_clipped_and_outer_ones_dropped():
+    boxes = np.array([[-10, -10, 20, 30], [90, 70, 130, 120], [200, 200, 300, 300]], np.float32)
+    drawn = sample_proposals(boxes, 80, 100, np.random.default_rng(0), min_size=0)
+    assert sorted(drawn.tolist()) == [[0, 0, 20, 30], [90, 70, 100, 80]]
+
+
+def test_enlarged_crop():
+    crop = enlarge(torch.tensor([[40.0, 30.0, 60.0, 40.0], [0.0, 0.0, 20.0, 20.0]]), 1.5, 80, 100)
+    assert crop.tolist() == [[35.0, 27.5, 65.0, 42.5], [0.0, 0.0, 25.0, 25.0]]
+
+
+def test_fallback_is_a_box_at_the_top_left(tmp_path):
+    regions = ProposalRegions(write(tmp_path / "p.json", [(1, [0, 0, 3, 3])], IMAGES))
+    for image in (1, 2):  # one with boxes that are too small, one without any
+        boxes, crops = regions(image, 81, 102, np.random.default_rng(0))
+        assert boxes.tolist() == [[0, 0, 25.5, 20.25]]
+        assert crops.tolist() == [[0, 0, 25, 20]]
+
+
+def test_student_gets_the_box_and_the_teacher_a_wider_crop(tmp_path):
+    regions = ProposalRegions(write(tmp_path / "p.json", [(1, [40, 30, 20, 10])], IMAGES))
+    boxes, crops = regions(1, 80, 100, np.random.default_rng(0))
+    assert boxes.tolist() == [[40, 30, 60, 40]]
+    assert crops.tolist() == [[35, 27.5, 65, 42.5]]
