@@ -71,10 +71,8 @@ def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[flo
             )
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
-    if tag:
-        load_checkpoint(model, download_pretrained(tag))
-    elif pretrained not in (None, "random"):
-        load_checkpoint(model, str(pretrained))
+    if pretrained not in (None, "random"):
+        load_checkpoint(model, _download(name, str(pretrained), tag) if tag else str(pretrained))
     statistics = (tag.get(key, default) for key, default in _STATISTICS)
     return model.eval(), *map(tuple, statistics)
 
@@ -128,6 +126,19 @@ def _register_config(path: Path) -> str:
         raise InputError(f"{path}: open_clip has its own model of this name, rename the file")
     open_clip.add_model_config(path)
     return path.stem
+
+
+def _download(name: str, pretrained: str, tag: dict[str, Any]) -> str:
+    try:
+        path = download_pretrained(tag)
+    except Exception as error:  # whatever the two download libraries raise
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(
+            f"tag '{pretrained}' of '{name}' cannot be downloaded ({reason}): give the path of a file that you have"
+        ) from None
+    if not path:
+        raise InputError(f"tag '{pretrained}' of '{name}' has no file to download: give the path of one that you have")
+    return path
 
 
 def _unknown_weights(name: str, pretrained: str) -> str:

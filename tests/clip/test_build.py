@@ -1,0 +1,147 @@
+"""Names, tags, paths and configs, right and wrong."""
+
+import json
+
+import open_clip
+import pytest
+import torch
+
+from clipself_d2.clip import build as module
+from clipself_d2.clip import build_image_tower, build_text_tower, build_towers
+from clipself_d2.clip.eva import EVATower
+from clipself_d2.clip.resnet import ResNetTower
+from clipself_d2.clip.vit import ViTTower
+from clipself_d2.errors import InputError
+
+from .conftest import CONFIGS
+
+
+def test_one_tower_alone_is_the_same_tower(configs, checkpoint):
+    path = str(checkpoint("tiny-vit"))
+    image, text = build_towers(configs["tiny-vit"], path)
+    alone = (
+        build_image_tower(configs["tiny-vit"], path).state_dict(),
+        build_text_tower(configs["tiny-vit"], path).state_dict(),
+    )
+    for state, expected in zip(alone, (image.state_dict(), text.state_dict()), strict=True):
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in state)
+    assert not any("visual" in key for key in text.state_dict())
+    assert not image.training and not text.training
+
+
+@pytest.mark.parametrize("pretrained", [None, "random"])
+def test_random_weights_are_drawn_from_the_seed(configs, pretrained):
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(build_image_tower(configs["tiny-vit"], pretrained).state_dict()["visual.proj"])
+    assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize(
+    "name, kind, stride, dim, size, blocks",
+    [
+        ("EVA02-B-16", EVATower, 16, 512, 224, 12),
+        ("EVA02-L-14-336", EVATower, 14, 768, 336, 24),
+        ("ViT-B-16-quickgelu", ViTTower, 16, 512, 224, 12),
+        ("ViT-L-14-336-quickgelu", ViTTower, 14, 768, 336, 24),
+        ("RN50x4-quickgelu", ResNetTower, 32, 640, 288, 4),
+        ("RN50x64-quickgelu", ResNetTower, 32, 1024, 448, 4),
+    ],
+)
+def test_the_papers_models(name, kind, stride, dim, size, blocks):
+    with torch.device("meta"):  # the shapes without the weights
+        model = open_clip.create_model(name, device="meta")
+    tower = module._image_tower(name, model, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    assert isinstance(tower, kind)
+    assert (tower.stride, tower.embed_dim, tower.native_size, tower.num_blocks) == (stride, dim, size, blocks)
+
+
+def test_a_tag_brings_weights_statistics_and_activation(configs, checkpoint, monkeypatch):
+    """A tag is the one case that downloads; here the download is a file."""
+    path = checkpoint("tiny-vit-quickgelu")
+    build_towers(configs["tiny-vit"], None)
+    tag = {"url": "x", "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3), "quick_gelu": True}
+    monkeypatch.setattr(module, "get_pretrained_cfg", lambda name, wanted: tag if wanted == "openai" else {})
+    monkeypatch.setattr(module, "download_pretrained", lambda cfg: str(path))
+    tower = build_image_tower("tiny-vit", "openai")
+    assert tower.pixel_mean.flatten().tolist() == pytest.approx([0.5, 0.4, 0.3])
+    assert tower.pixel_std.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    images = torch.randn(1, 3, 32, 32)
+    expected = build_image_tower(configs["tiny-vit-quickgelu"], str(path)).image_embeddings(images)
+    torch.testing.assert_close(tower.image_embeddings(images), expected)
+
+
+def test_a_failed_download_is_an_input_error(configs, monkeypatch):
+    build_towers(configs["tiny-vit"], None)
+
+    def refuse(cfg):
+        raise OSError("no network")
+
+    monkeypatch.setattr(module, "get_pretrained_cfg", lambda name, wanted: {"url": "x"})
+    monkeypatch.setattr(module, "download_pretrained", refuse)
+    with pytest.raises(InputError, match=r"tag 'openai' of 'tiny-vit' cannot be downloaded \(no network\)"):
+        build_image_tower("tiny-vit", "openai")
+
+
+def test_unknown_names_and_tags_name_the_nearest():
+    with pytest.raises(InputError, match=r"'EVA02-CLIP-B-16' is unknown.*EVA02-B-16"):
+        build_towers("EVA02-CLIP-B-16", "random")
+    with pytest.raises(InputError, match=r"'vit-b-16' is unknown.*ViT-B-16"):
+        build_towers("vit-b-16", "random")
+    with pytest.raises(InputError, match=r"'opnai' is neither a file nor a tag.*openai.*laion2b_s34b_b88k.*'random'"):
+        build_towers("ViT-B-16", "opnai")
+    with pytest.raises(
+        InputError, match=r"'missing\.pt' is neither a file nor a tag: the tags of 'EVA02-B-16' are merged2b"
+    ):
+        build_towers("EVA02-B-16", "missing.pt")
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "convnext_base"])
+def test_other_image_towers_are_refused(name):
+    class Model:
+        visual = torch.nn.Identity()
+
+    with pytest.raises(InputError, match="dense embeddings need a class token"):
+        module._image_tower(name, Model(), (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize(
+    "field, reason", [({"pool_type": "avg"}, "class token"), ({"qk_norm": True}, "custom attention blocks")]
+)
+def test_vits_of_another_build_are_refused(tmp_path, field, reason):
+    config = {**CONFIGS["tiny-vit"], "vision_cfg": {**CONFIGS["tiny-vit"]["vision_cfg"], **field}}
+    (tmp_path / "tiny-other.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=reason):
+        build_image_tower(str(tmp_path / "tiny-other.json"), "random")
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (None, "cannot read"),
+        ("{", "no JSON"),
+        ("[]", "lacks every field"),
+        ('{"embed_dim": 8}', "lacks text_cfg, vision_cfg"),
+        ('{"embed_dim": 8, "vision_cfg": {"widht": 64}, "text_cfg": {}}', "widht"),
+    ],
+)
+def test_bad_configs(tmp_path, content, reason):
+    path = tmp_path / "tiny-bad.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=reason):
+        build_towers(str(path), "random")
+
+
+def test_a_config_may_not_take_the_name_of_open_clips_own(tmp_path):
+    path = tmp_path / "ViT-B-16.json"
+    path.write_text(json.dumps(CONFIGS["tiny-vit"]))
+    with pytest.raises(InputError, match="rename the file"):
+        build_towers(str(path), "random")
+
+
+def test_building_says_nothing(configs, caplog):
+    build_towers(configs["tiny-vit"], "random")
+    assert not caplog.records

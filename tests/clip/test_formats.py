@@ -1,0 +1,233 @@
+"""Every published format loads to the same embeddings; weights of another model never do."""
+
+import json
+import re
+
+import open_clip
+import pytest
+import torch
+from open_clip.openai import load_openai_model
+from safetensors.torch import save_file
+
+from clipself_d2.clip import build_towers, load_checkpoint, read_checkpoint
+from clipself_d2.clip.build import build_model
+from clipself_d2.clip.formats import to_openai
+from clipself_d2.errors import InputError
+
+from .conftest import CONFIGS, FAMILIES
+
+
+def answers(name, path):
+    """Embeddings of the towers that a file gives."""
+    image, text = build_towers(name, str(path))
+    pixels = torch.linspace(-2, 2, 3 * 64 * 96).view(1, 3, 64, 96)
+    with torch.no_grad():
+        return image.dense_embeddings(pixels), image.image_embeddings(pixels), text(["a cat", "two dogs"])
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+def official_eva(state, width):
+    """Our tiny EVA under the names of the official release, with its duplicated rotary buffers."""
+    table = {
+        "attn.norm.": "attn.inner_attn_ln.",
+        "attn.q_proj.bias": "attn.q_bias",
+        "attn.v_proj.bias": "attn.v_bias",
+        "mlp.norm.": "mlp.ffn_ln.",
+        "mlp.fc1_g.": "mlp.w1.",
+        "mlp.fc1_x.": "mlp.w2.",
+        "mlp.fc2.": "mlp.w3.",
+        "visual.trunk.": "visual.",
+    }
+    out = {}
+    for key, value in state.items():
+        if key.startswith("visual."):
+            for ours, theirs in table.items():
+                key = key.replace(ours, theirs)
+        out[key] = value
+    for prefix in ["visual.rope", *(f"visual.blocks.{i}.attn.rope" for i in range(3))]:
+        out[f"{prefix}.freqs_cos"] = torch.rand(16, width)
+        out[f"{prefix}.freqs_sin"] = torch.rand(16, width)
+    return out
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_open_clip_files_in_every_wrapping(name, configs, checkpoint, tmp_path):
+    plain = checkpoint(name)
+    state = torch.load(plain, weights_only=True)
+    expected = answers(configs[name], plain)
+    wrapped = {
+        "state_dict.pt": {"epoch": 3, "name": "run", "state_dict": state, "optimizer": {"lr": 0.1}},
+        "module.pt": {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        "model.bin": {"model": state, "optimizer": None},
+        "half.pt": {key: value.double() for key, value in state.items()},
+    }
+    for file, content in wrapped.items():
+        torch.save(content, tmp_path / file)
+        assert_same(answers(configs[name], tmp_path / file), expected)
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "plain.safetensors")
+    assert_same(answers(configs[name], tmp_path / "plain.safetensors"), expected)
+
+
+@pytest.mark.parametrize("wrapper", ["official EVA-CLIP", "official CLIPSelf"])
+def test_official_eva_names(wrapper, configs, checkpoint, tmp_path):
+    plain = checkpoint("tiny-eva")
+    state = official_eva(torch.load(plain, weights_only=True), 64)
+    assert "visual.blocks.0.attn.inner_attn_ln.weight" in state and "visual.blocks.2.mlp.w3.bias" in state
+    content = {
+        "epoch": 6,
+        "name": "clipself",
+        "state_dict": state,
+        "optimizer": {"state": {}},
+        "scaler": {"scale": 2.0},
+    }
+    torch.save(state if wrapper.endswith("EVA-CLIP") else content, tmp_path / "official.pt")
+    assert_same(answers(configs["tiny-eva"], tmp_path / "official.pt"), answers(configs["tiny-eva"], plain))
+    assert set(read_checkpoint(tmp_path / "official.pt")) == set(torch.load(plain, weights_only=True))
+
+
+def test_text_names_move_to_where_the_model_has_them(configs, checkpoint, tmp_path):
+    """A plain CLIP's file for a model with ``custom_text``, and back."""
+    for name, rename in (
+        ("tiny-vit-layerscale", lambda key: key.removeprefix("text.")),
+        ("tiny-vit", lambda key: key if key.startswith(("visual.", "logit_scale")) else f"text.{key}"),
+    ):
+        plain = checkpoint(name)
+        moved = {rename(key): value for key, value in torch.load(plain, weights_only=True).items()}
+        torch.save(moved, tmp_path / "moved.pt")
+        assert_same(answers(configs[name], tmp_path / "moved.pt"), answers(configs[name], plain))
+
+
+def test_logit_scale_of_one_element(configs, checkpoint, tmp_path):
+    plain = checkpoint("tiny-vit")
+    state = torch.load(plain, weights_only=True)
+    torch.save({**state, "logit_scale": state["logit_scale"].reshape(1)}, tmp_path / "one.pt")
+    assert_same(answers(configs["tiny-vit"], tmp_path / "one.pt"), answers(configs["tiny-vit"], plain))
+
+
+# ---- OpenAI ----
+
+
+@pytest.fixture
+def openai_file(configs, checkpoint, tmp_path):
+    model, _, _ = build_model(configs["tiny-vit-quickgelu"], str(checkpoint("tiny-vit-quickgelu")))
+    torch.save(to_openai(model), tmp_path / "openai.pt")
+    return tmp_path / "openai.pt", model
+
+
+def test_openai_export_is_read_by_open_clips_loader(openai_file):
+    path, model = openai_file
+    theirs = load_openai_model(str(path), precision="fp32", device="cpu")
+    images, tokens = torch.randn(2, 3, 32, 32), torch.randint(1, 999, (2, 20))
+    with torch.no_grad():  # their loader rounds the weights to fp16
+        for ours, other in (
+            (model.encode_image(images), theirs.encode_image(images)),
+            (model.encode_text(tokens), theirs.encode_text(tokens)),
+        ):
+            torch.testing.assert_close(ours, other, atol=0.02, rtol=0.02)
+
+
+def test_openai_file_comes_back(openai_file, configs, tmp_path):
+    path, model = openai_file
+    torch.save(model.state_dict(), tmp_path / "same.pt")
+    name = configs["tiny-vit-quickgelu"]
+    assert_same(answers(name, path), answers(name, tmp_path / "same.pt"))
+    state = torch.load(path, weights_only=True)
+    assert (state["input_resolution"], state["context_length"], state["vocab_size"]) == (32, 20, 49408)
+    assert not set(read_checkpoint(path)) & {"input_resolution", "context_length", "vocab_size"}
+
+
+def test_openai_torchscript_archive(openai_file, configs, tmp_path):
+    """OpenAI's download is a TorchScript archive whose parameters and three numbers are its state dict."""
+    path, _ = openai_file
+    archive = tmp_path / "archive.pt"
+    torch.jit.save(torch.jit.script(as_module(torch.load(path, weights_only=True))), archive)
+    assert_same(answers(configs["tiny-vit-quickgelu"], archive), answers(configs["tiny-vit-quickgelu"], path))
+
+
+def as_module(state):
+    """Nested modules whose state dict has these names."""
+    root = torch.nn.Module()
+    for key, value in state.items():
+        *parents, leaf = key.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = getattr(module, parent)
+        module.register_buffer(leaf, value)
+    return root
+
+
+def test_openai_weights_need_quick_gelu(openai_file, configs):
+    with pytest.raises(InputError, match=r"openai\.pt: OpenAI's weights need QuickGELU.*-quickgelu"):
+        build_towers(configs["tiny-vit"], str(openai_file[0]))
+
+
+@pytest.mark.parametrize("name, reason", [("tiny-vit", "QuickGELU"), ("tiny-eva", "EVA-02")])
+def test_models_that_have_no_openai_format(configs, name, reason):
+    with pytest.raises(InputError, match=reason):
+        to_openai(build_model(configs[name], None)[0])
+
+
+def test_openai_export_refuses_other_heads(tmp_path):
+    config = {**CONFIGS["tiny-vit-quickgelu"]}
+    config["vision_cfg"] = {**config["vision_cfg"], "head_width": 32}
+    path = tmp_path / "tiny-narrow.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match="heads of 64"):
+        to_openai(build_model(str(path), None)[0])
+
+
+# ---- what does not fit ----
+
+
+def test_wrong_model_is_one_line_that_lists_all_kinds(configs, checkpoint, tmp_path):
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    del state["visual.proj"]
+    state["ln_final.weight"] = torch.zeros(7)
+    state["extra.weight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(InputError) as caught:
+        build_towers(configs["tiny-vit"], str(tmp_path / "other.pt"))
+    line = str(caught.value)
+    assert "\n" not in line and "other.pt" in line
+    for part in ("1 missing: visual.proj", "1 unexpected: extra.weight", "ln_final.weight (7,) instead of (64,)"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    "name, other", [("tiny-vit", "tiny-eva"), ("tiny-eva", "tiny-vit"), ("tiny-resnet", "tiny-vit")]
+)
+def test_another_family_counts_and_cuts_its_lists(configs, checkpoint, name, other):
+    with pytest.raises(InputError, match=r"\d+ missing: .*\.\.\.; \d+ unexpected: .*\.\.\.") as caught:
+        build_towers(configs[name], str(checkpoint(other)))
+    assert len(str(caught.value)) < 900
+
+
+@pytest.mark.parametrize("key", ["ln_final.bias", "transformer.resblocks.0.ln_1.weight", "logit_scale"])
+def test_a_gap_in_the_text_tower_alone_is_no_less_an_error(configs, checkpoint, tmp_path, key):
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    del state[key]
+    torch.save(state, tmp_path / "gap.pt")
+    with pytest.raises(InputError, match=f"1 missing: {re.escape(key)}"):
+        build_towers(configs["tiny-vit"], str(tmp_path / "gap.pt"))
+
+
+def test_nothing_is_loaded_when_something_is_wrong(configs, checkpoint, tmp_path):
+    model, _, _ = build_model(configs["tiny-vit"], None)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    del state["visual.proj"]
+    torch.save(state, tmp_path / "gap.pt")
+    with pytest.raises(InputError):
+        load_checkpoint(model, tmp_path / "gap.pt")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_registered_configs_are_open_clips(configs):
+    build_towers(configs["tiny-vit"], "random")
+    assert open_clip.get_model_config("tiny-vit") == CONFIGS["tiny-vit"]
