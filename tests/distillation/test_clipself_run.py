@@ -1,0 +1,128 @@
+"""The command line, from a real config to the exported CLIP, on a tiny tower and drawn photographs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from clipself_d2.clip import build_image_tower
+from clipself_d2.data import register_image_list
+from clipself_d2.training.run import main
+from tests.distillation.tiny import write_model, write_photographs
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs/distillation/clipself_openai_b16_coco_patches.py")
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_photographs(folder)
+    register_image_list("tiny_photographs", None, folder / "coco/unlabeled2017")
+    write_model(folder)
+    return folder
+
+
+def arguments(folder, name, *more, dataset="tiny_photographs") -> list[str]:
+    return [
+        "--config-file", CONFIG, *[word for word in more if word.startswith("-")],
+        f"clip.name={folder}/tiny-vit.json", "clip.pretrained=random",
+        "model.student_size=64", "model.teacher_size=32", "model.trainable_blocks=3",
+        f"dataloader.train.dataset={dataset}", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
+        "dataloader.evaluator=null", "optimizer.lr=1e-2", "lr_multiplier.warmup_iters=2", "train.device=cpu",
+        "train.precision=fp32", f"train.max_iter={STEPS}", "train.log_period=5", "train.checkpointer.period=5",
+        f"train.output_dir={folder}/{name}", *[word for word in more if not word.startswith("-")],
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    assert main(arguments(folder, "whole")) == 0
+    return folder / "whole"
+
+
+def final(output, steps=STEPS):
+    return torch.load(output / f"checkpoint_{steps:07d}.pth", weights_only=True)
+
+
+def test_it_learns(whole):
+    cosines = [json.loads(line)["cosine"] for line in (whole / "metrics.json").read_text().splitlines()]
+    assert 1 - cosines[-1] < 0.6 * (1 - cosines[0])
+
+
+def test_the_exported_clip_is_open_clips(folder, whole):
+    card = json.loads((whole / "tower.json").read_text())
+    assert (card["alpha"], card["steps"], card["data"]) == (0.7, STEPS, "tiny_photographs")
+    build_image_tower(f"{folder}/tiny-vit.json", "random")  # registers the model's config with open_clip
+    model = open_clip.create_model("tiny-vit", pretrained=str(whole / "tower.safetensors"))
+    student = final(whole)["model"]
+    torch.manual_seed(0)  # the run's seed: the teacher
+    teacher = build_image_tower(f"{folder}/tiny-vit.json", "random").state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("visual."):
+            torch.testing.assert_close(value, 0.7 * student[f"tower.{name}"] + 0.3 * teacher[name])
+
+
+def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
+    out = folder / "killed"
+    words = arguments(folder, "killed", dataset="coco_2017_unlabeled_images")
+    env = {**os.environ, "DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    env["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), *words]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        for _ in range(6000):
+            if process.poll() is not None or (out / "last_checkpoint").exists():
+                break
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == -signal.SIGKILL, stderr.decode()
+    assert not (out / f"checkpoint_{STEPS:07d}.pth").exists()
+
+    assert main(arguments(folder, "killed", "--resume")) == 0
+    ours, expected = final(out), final(whole)
+    assert all(torch.equal(ours["model"][name], value) for name, value in expected["model"].items())
+    moments = expected["optimizer"]["state"]
+    for i, values in moments.items():
+        assert all(torch.equal(ours["optimizer"]["state"][i][name], value) for name, value in values.items())
+    lines = [json.loads(line)["iteration"] for line in (out / "metrics.json").read_text().splitlines()]
+    assert lines == sorted(set(lines))
+
+
+def test_two_cpu_ranks_match_one(folder, whole, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    few = ["train.max_iter=4", "dataloader.train.dataset=coco_2017_unlabeled_images"]
+    assert main(arguments(folder, "two", "--num-gpus=2", *few)) == 0
+    assert main(arguments(folder, "one", "train.max_iter=4")) == 0
+    two, one = final(folder / "two", 4)["model"], final(folder / "one", 4)["model"]
+    for name, value in one.items():
+        # AdamW divides a small gradient by its own size, which makes much of rounding.
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_regions_of_real_photographs_are_classified(folder, assets):
+    data = assets / "data/coco"
+    from clipself_d2.data import register_panoptic_regions
+
+    annotations = data / "annotations/panoptic_val2017.json"
+    register_panoptic_regions("real_regions", annotations, data / "annotations/panoptic_val2017", data / "val2017")
+    text = "{_target_: clipself_d2.clip.TextClassifier, tower: {_target_: clipself_d2.clip.build_text_tower,"
+    text += f" name: {folder}/tiny-vit.json, pretrained: random}}, templates: photo, cache_dir: {folder}/cache}}"
+    evaluator = "{_target_: clipself_d2.evaluation.RegionClassificationEvaluator, dataset_name: real_regions, "
+    more = [f"dataloader.evaluator={evaluator}text: {text}}}", "dataloader.test.dataset=real_regions"]
+    assert main(arguments(folder, "eval", "--eval-only", *more, "dataloader.test.num_workers=0")) == 0
+    results = json.loads((folder / "eval/results.json").read_text())
+    assert results.keys() == {"boxes", "thing_masks", "stuff_masks", "crops"}
+    for metrics in results.values():
+        assert 0 <= metrics["top1"] <= metrics["top5"] < 40  # an untrained tower

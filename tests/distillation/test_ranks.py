@@ -1,0 +1,38 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from clipself_d2.training.launch import launch
+from tests.distillation.tiny import STEPS, train_share, write_model
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """Student after every step: of one process, of one that accumulates, and of each of two ranks."""
+    folder = tmp_path_factory.mktemp("ranks")
+    model = write_model(folder)
+    for accumulate in (1, 2):
+        train_share(model, 0, 1, str(folder), accumulate)
+    launch(train_share, (model, 0, 2, str(folder)), device="cpu", ranks_per_machine=2)
+    return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pth")}
+
+
+def test_ranks_hold_identical_weights_after_every_step(states):
+    assert len(states["rank0of2x1"]) == len(STEPS)
+    for one, other in zip(states["rank0of2x1"], states["rank1of2x1"], strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("other", ["rank0of2x1", "rank0of1x2"])
+def test_halves_of_the_batch_match_the_whole(states, other):
+    whole, halves = states["rank0of1x1"], states[other]
+    for step, (one, two) in enumerate(zip(whole, halves, strict=True)):
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=2e-6, msg=lambda m, s=step: f"{s}: {m}")
+
+
+def test_steps_change_the_weights_but_for_the_empty_one(states):
+    whole = states["rank0of1x1"]
+    moved = [any(not torch.equal(after[name], before[name]) for name in after) for before, after in pairwise(whole)]
+    assert moved == [any(counts) for counts in STEPS[1:]]

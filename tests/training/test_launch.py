@@ -1,0 +1,60 @@
+import os
+import socket
+
+import pytest
+import torch
+from detectron2.utils import comm
+
+from clipself_d2.errors import InputError
+from clipself_d2.training import launch as launch_module
+from clipself_d2.training.launch import launch
+from tests.training.workers import fail_on_rank_1
+
+
+def test_one_rank_runs_here():
+    assert launch(os.getpid, device="cpu") == os.getpid()
+
+
+def test_an_error_of_one_rank_comes_out_as_itself():
+    with pytest.raises(InputError, match="coco is not there"):
+        launch(fail_on_rank_1, ("coco is not there",), device="cpu", ranks_per_machine=2)
+
+
+def test_torchruns_environment_is_followed(monkeypatch):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+    env = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**env, "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    comm.create_local_process_group.cache_clear()
+
+    def ranks():
+        return torch.distributed.get_backend(), comm.get_local_rank(), comm.get_world_size()
+
+    try:
+        assert launch(ranks, device="cpu") == ("gloo", 0, 1)
+        assert not torch.distributed.is_initialized()
+    finally:
+        comm._LOCAL_PROCESS_GROUP = None
+        comm.create_local_process_group.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"ranks_per_machine": 0}, "at least 1"),
+        ({"num_machines": 2, "machine_rank": 2}, "--machine-rank"),
+        ({"num_machines": 2}, "--dist-url"),
+    ],
+)
+def test_wrong_numbers_are_said(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        launch(os.getpid, device="cpu", **kwargs)
+
+
+def test_missing_devices_are_said(monkeypatch):
+    monkeypatch.setattr(launch_module.torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match=r"2 ranks, but 1 CUDA devices are visible; pass train\.device=cpu"):
+        launch(os.getpid, device="cuda", ranks_per_machine=2)
