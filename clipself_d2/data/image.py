@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipself_d2.errors import InputError
@@ -36,6 +36,8 @@ def read_image(path: str | Path) -> Tensor:
             pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image: check the file name and the image folder") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: this is no image that Pillow knows: replace or remove the file") from error
     # Pillow's decoders raise many kinds of exceptions for damaged files.
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: the image cannot be read ({error}): replace or remove the file") from error

@@ -12,8 +12,9 @@ def photograph(height, width, seed=0):
     """Smooth shapes with noise: something between a photograph and the worst case."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), dtype=np.uint8))
-    pixels = np.asarray(small.resize((width, height), Image.BICUBIC)).astype(int) + rng.integers(-30, 30, (height,
-    width, 3)) return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
+    smooth = np.asarray(small.resize((width, height), Image.BICUBIC)).astype(int)
+    pixels = smooth + rng.integers(-30, 30, smooth.shape)
+    return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)).permute(2, 0, 1).contiguous()
 
 
 def by_pillow(image, box, size, centred):

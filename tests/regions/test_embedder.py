@@ -72,8 +72,9 @@ def test_only_what_is_asked_for(fields):
 
 
 def test_many_crops_go_through_in_parts():
-    tower, sample = ColourTower(), {"image": halves()["image"], "crop_boxes": Boxes(torch.rand(130, 4).sort().values *
-    32)} [output] = RegionEmbedder(tower, 32)([sample])
+    tower, boxes = ColourTower(), Boxes(torch.rand(130, 4).sort().values * 32)
+    sample = {"image": halves()["image"], "crop_boxes": boxes}
+    [output] = RegionEmbedder(tower, 32)([sample])
     assert output["crops"].shape == (130, 3)
     assert [count for _, count in tower.calls] == [64, 64, 2]
 
@@ -84,13 +85,15 @@ def test_no_regions_and_no_images():
         embedder = RegionEmbedder(ColourTower(), 32, mode=mode)
         assert embedder([]) == []
         [output] = embedder([{"image": halves()["image"], **none}])
-        assert {name: tuple(e.shape) for name, e in output.items()} == dict.fromkeys(("boxes", "masks", "crops"), (0,
-        3))
+        assert {name: tuple(e.shape) for name, e in output.items()} == dict.fromkeys(
+            ("boxes", "masks", "crops"), (0, 3)
+        )
 
 
 def test_masked_mode_never_asks_for_an_empty_region():
-    sample = {"image": halves()["image"], "boxes": Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64,
-    32]]))} [output] = RegionEmbedder(ColourTower(), 64, mode="masked")([sample])
+    boxes = Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64, 32]]))
+    sample = {"image": halves()["image"], "boxes": boxes}
+    [output] = RegionEmbedder(ColourTower(), 64, mode="masked")([sample])
     assert torch.isfinite(output["boxes"]).all()
     assert output["boxes"][:2].argmax(dim=1).tolist() == [0, 2]
 

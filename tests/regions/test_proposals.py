@@ -54,15 +54,17 @@ def test_unknown_images_are_named(tmp_path):
     ProposalRegions(file).check({1, 2, 3})
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"annotations": [{"image_id": 1}]}', '{"annotations": [{"bbox":
-3}]}']) def test_other_formats_are_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"annotations": [{"image_id": 1}]}', '{"annotations": [{"image_id": 1, "bbox": 3}]}']
+)
+def test_other_formats_are_refused(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(InputError, match=r"p\.json"):
         load_proposals(tmp_path / "p.json")
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match="none.json"):
+    with pytest.raises(InputError, match=r"none\.json"):
         load_proposals(tmp_path / "none.json")
 
 

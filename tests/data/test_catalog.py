@@ -1,0 +1,142 @@
+import json
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from clipself_d2.data import get_dataset, load_image_list, load_panoptic, register_image_list, register_panoptic_regions
+from clipself_d2.data.builtin import register_builtin
+from clipself_d2.errors import InputError
+from tests.data.make import panoptic, photographs
+
+
+@pytest.fixture
+def fresh_catalog(monkeypatch):
+    """Empty catalogues, for this test."""
+    monkeypatch.setattr(DatasetCatalog, "data", {})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+
+
+def test_image_list(tmp_path):
+    json_file = photographs(tmp_path / "photos", 3)
+    records = load_image_list(json_file, tmp_path / "photos")
+    assert records[2] == {"file_name": str(tmp_path / "photos/2.png"), "image_id": 2, "height": 16, "width": 24}
+
+
+def test_folder_alone(tmp_path):
+    photographs(tmp_path / "photos", 2)
+    (tmp_path / "photos/notes.txt").touch()
+    (tmp_path / "photos/x.JPG").touch()
+    records = load_image_list(None, tmp_path / "photos")
+    assert [(r["image_id"], r["file_name"][-5:]) for r in records] == [(0, "0.png"), (1, "1.png"), (2, "x.JPG")]
+
+
+def test_lvis_names_come_from_the_address(tmp_path):
+    image = {"id": 4, "coco_url": "http://images.cocodataset.org/train2017/000000000004.jpg", "height": 5, "width": 6}
+    (tmp_path / "lvis.json").write_text(json.dumps({"images": [image], "annotations": []}))
+    [record] = load_image_list(tmp_path / "lvis.json", tmp_path)
+    assert record["file_name"] == str(tmp_path / "train2017/000000000004.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "say"),
+    [
+        ('{"annotations": []}', "images"),
+        ("[1]", "list"),
+        ("{", "json"),
+        ('{"images": []}', "no images"),
+        ('{"images": [{"id": 1}]}', "file_name"),
+    ],
+)
+def test_bad_image_lists(tmp_path, content, say):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(InputError, match=say) as caught:
+        load_image_list(tmp_path / "bad.json", tmp_path)
+    assert "bad.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_parts_say_where_to_get_them(tmp_path):
+    for arguments in [
+        (tmp_path / "no.json", tmp_path),
+        (None, tmp_path / "no"),
+        (tmp_path / "no.json", tmp_path / "no"),
+    ]:
+        with pytest.raises(InputError, match=r"no.*DETECTRON2_DATASETS"):
+            load_image_list(*arguments)
+
+
+SEGMENTS = [({"id": 1000, "category_id": 9, "bbox": [0, 0, 80, 60]}, 0, 60, 0, 80)]
+
+
+def test_panoptic_classes_are_in_the_order_of_ids(tmp_path):
+    json_file, pngs, photos, _ = panoptic(tmp_path, SEGMENTS)
+    [record], categories = load_panoptic(json_file, pngs, photos)
+    assert [c["name"] for c in categories] == ["dog", "cat", "grass"]
+    assert record["image_id"] == 7 and record["pan_seg_file_name"] == str(pngs / "7.png")
+    [segment] = record["segments_info"]
+    assert segment["category_id"] == 2 and segment["isthing"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "say"),
+    [
+        (lambda c: c.pop("images"), "images"),
+        (lambda c: c.pop("categories"), "categories"),
+        (lambda c: c.update(annotations=[]), "empty"),
+        (lambda c: c["annotations"][0].update(image_id=8), "8"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), "77"),
+    ],
+)
+def test_bad_panoptic_jsons(tmp_path, change, say):
+    json_file, pngs, photos, _ = panoptic(tmp_path, SEGMENTS)
+    content = json.loads(json_file.read_text())
+    change(content)
+    json_file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=say):
+        load_panoptic(json_file, pngs, photos)
+
+
+def test_registered_in_one_line_and_read_when_used(tmp_path, fresh_catalog):
+    register_image_list("test_photos", tmp_path / "images.json", tmp_path / "photos")
+    register_panoptic_regions(
+        "test_regions", tmp_path / "panoptic.json", [tmp_path / "no", tmp_path / "pngs"], tmp_path / "photos"
+    )
+    with pytest.raises(InputError):
+        get_dataset("test_photos")
+    photographs(tmp_path / "photos", 3)
+    panoptic(tmp_path, SEGMENTS)
+    assert len(get_dataset("test_photos")) == 3
+    assert len(get_dataset(["test_photos", "test_regions"])) == 4
+    assert MetadataCatalog.get("test_regions").region_classes == ["dog", "cat", "grass"]
+    assert MetadataCatalog.get("test_regions").region_isthing == [True, True, False]
+
+
+def test_get_dataset_refuses():
+    with pytest.raises(InputError, match="nothing_like_this"):
+        get_dataset("nothing_like_this")
+    with pytest.raises(InputError, match="empty"):
+        get_dataset([])
+    assert get_dataset([{"image_id": 1}]) == [{"image_id": 1}]
+
+
+def test_builtin_names_without_data(tmp_path, fresh_catalog):
+    register_builtin(tmp_path / "elsewhere")
+    meta = MetadataCatalog.get("coco_2017_val_panoptic_regions")
+    assert len(meta.region_classes) == 133
+    assert meta.region_isthing == [True] * 80 + [False] * 53
+    assert set(DatasetCatalog) == {
+        "coco_2017_train_images",
+        "coco_2017_unlabeled_images",
+        "lvis_v1_train_images",
+        "coco_2017_train_panoptic_regions",
+        "coco_2017_val_panoptic_regions",
+    }
+    for name in DatasetCatalog:
+        with pytest.raises(InputError, match=r"elsewhere.*DETECTRON2_DATASETS"):
+            get_dataset(name)
+
+
+def test_builtin_reads_real_data(assets, fresh_catalog):
+    register_builtin(assets / "data")
+    assert len(get_dataset("coco_2017_val_panoptic_regions")) == 100
+    assert len(get_dataset("coco_2017_train_images")) == 470
+    assert len(get_dataset("coco_2017_unlabeled_images")) == 2209

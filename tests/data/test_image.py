@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clipself_d2.data import ImageError, read_image
+from clipself_d2.errors import InputError
+
+
+@pytest.fixture
+def gradient():
+    """A 12 x 20 RGB image whose corners all differ."""
+    y, x = np.mgrid[:12, :20]
+    return np.stack([x * 12, y * 20, 255 - x * 6 - y * 8], axis=-1).astype(np.uint8)
+
+
+def read(path):
+    image = read_image(path)
+    assert image.dtype == torch.uint8 and image.is_contiguous() and image.shape[0] == 3
+    return image.permute(1, 2, 0).numpy()
+
+
+def test_rgb(tmp_path, gradient):
+    Image.fromarray(gradient).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), gradient)
+    np.testing.assert_array_equal(read(str(tmp_path / "a.png")), gradient)
+
+
+def test_grey(tmp_path, gradient):
+    Image.fromarray(gradient[..., 0]).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), gradient[..., :1].repeat(3, axis=2))
+
+
+def test_bilevel(tmp_path):
+    Image.fromarray(np.eye(8) > 0).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png")[..., 1], np.eye(8) * 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bits_are_scaled_not_clipped(tmp_path, suffix):
+    levels = np.array([[0, 257, 128 * 257, 40000, 65535]], dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"a.{suffix}")
+    np.testing.assert_array_equal(read(tmp_path / f"a.{suffix}")[0, :, 0], [0, 1, 128, round(40000 / 257), 255])
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read(tmp_path / "a.jpg").astype(int) - [255, 0, 0]).max() <= 2
+
+
+def test_palette_with_transparency(tmp_path, gradient):
+    rgba = np.concatenate([gradient, np.full((12, 20, 1), 255, np.uint8)], axis=-1)
+    rgba[:4, :4] = [9, 8, 7, 0]
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), rgba[..., :3])
+    Image.new("P", (4, 4), 3).save(tmp_path / "b.png", transparency=3)
+    assert read(tmp_path / "b.png").shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, lambda a: a[:, ::-1]),
+        (3, lambda a: a[::-1, ::-1]),
+        (6, lambda a: np.rot90(a, -1)),
+        (8, lambda a: np.rot90(a)),
+    ],
+)
+def test_exif_orientation_is_applied(tmp_path, gradient, orientation, turn):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(gradient).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), turn(gradient))
+
+
+def test_truncated(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"a\.jpg"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n broken"])
+def test_unreadable(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.png") as caught:
+        read_image(tmp_path / "a.png")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_floating_point(tmp_path):
+    with pytest.raises(ImageError, match=r"no\.jpg"):
+        read_image(tmp_path / "no.jpg")
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ImageError, match=r"f\.tif"):
+        read_image(tmp_path / "f.tif")
+    with pytest.raises(ImageError):
+        read_image(tmp_path)  # a folder
