@@ -150,10 +150,14 @@ class TextClassifier:
 
 
 def check_vocabulary(vocabulary: Vocabulary) -> list[tuple[str, ...]]:
-    """Every class as a tuple of synonyms; an InputError for an empty, repeated or wrongly typed entry."""
+    """Every class (a name, or a list or tuple of names) as a tuple of synonyms.
+
+    Raises:
+        InputError: an empty, repeated or wrongly typed entry.
+    """
     if isinstance(vocabulary, str) or len(vocabulary) == 0:
         raise InputError("the vocabulary must be a list of at least one class name")
-    classes = [(entry,) if isinstance(entry, str) else tuple(entry) for entry in vocabulary]
+    classes = [tuple(entry) if isinstance(entry, list | tuple) else (entry,) for entry in vocabulary]
     seen: set[tuple[str, ...]] = set()
     for number, synonyms in enumerate(classes):
         if not synonyms or not all(isinstance(name, str) and name.strip() for name in synonyms):
