@@ -58,6 +58,7 @@ def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[flo
     """The whole open_clip model, with the RGB mean and standard deviation (0..1 units) that its images need.
 
     A tag brings its own statistics and activation; everything else has OpenAI's statistics and the config's activation.
+    A file of OpenAI's or of CLIPSelf's OpenAI weights so wants a ``-quickgelu`` name (OpenAI's own files are checked).
     """
     name = _register(name)
     tag = {} if pretrained in (None, "random") else get_pretrained_cfg(name, pretrained)

@@ -49,7 +49,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             wrongly shaped ones; or OpenAI's weights for a model without QuickGELU.
     """
     raw = _read_raw(Path(path))
-    if is_openai(raw) and "visual.proj" in raw and not uses_quick_gelu(model):
+    if is_openai(raw) and not uses_quick_gelu(model):
         raise InputError(f"{path}: OpenAI's weights need QuickGELU: choose the model's '-quickgelu' name")
     expected = model.state_dict()
     state = match_text_names(to_open_clip(raw), expected)

@@ -91,7 +91,7 @@ def to_openai(model: Any) -> dict[str, Tensor]:
         raise InputError(
             "only plain CLIP ViTs and ResNets have an OpenAI format; EVA-02 has none: use --format open_clip"
         )
-    if "visual.proj" in state and not uses_quick_gelu(model):
+    if not uses_quick_gelu(model):
         raise InputError(
             "OpenAI's loader always uses QuickGELU and this model does not, so it would compute other embeddings: "
             "use --format open_clip"

@@ -76,7 +76,7 @@ class TableCache:
     @torch.compiler.disable
     def position_embedding(self, embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """`resize_position_embedding`, cached while the embedding is frozen."""
-        if embedding.requires_grad or native == size:
+        if embedding.requires_grad or embedding.is_inference() or native == size:
             return resize_position_embedding(embedding, native, size)
         # the version counter notices weights that are loaded in place
         key = (size, embedding.device, embedding.dtype, embedding.data_ptr(), embedding._version)

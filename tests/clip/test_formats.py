@@ -167,7 +167,9 @@ def test_openai_weights_need_quick_gelu(openai_file, configs):
         build_towers(configs["tiny-vit"], str(openai_file[0]))
 
 
-@pytest.mark.parametrize("name, reason", [("tiny-vit", "QuickGELU"), ("tiny-eva", "EVA-02")])
+@pytest.mark.parametrize(
+    "name, reason", [("tiny-vit", "QuickGELU"), ("tiny-resnet", "QuickGELU"), ("tiny-eva", "EVA-02")]
+)
 def test_models_that_have_no_openai_format(configs, name, reason):
     with pytest.raises(InputError, match=reason):
         to_openai(build_model(configs[name], None)[0])
@@ -231,3 +233,14 @@ def test_nothing_is_loaded_when_something_is_wrong(configs, checkpoint, tmp_path
 def test_registered_configs_are_open_clips(configs):
     build_towers(configs["tiny-vit"], "random")
     assert open_clip.get_model_config("tiny-vit") == CONFIGS["tiny-vit"]
+
+
+def test_openai_resnet_export(tmp_path):
+    """OpenAI's loader rebuilds a ResNet from the weights' shapes; its text tower needs QuickGELU too."""
+    path = tmp_path / "tiny-resnet-quickgelu.json"
+    path.write_text(json.dumps({**CONFIGS["tiny-resnet"], "quick_gelu": True}))
+    model, _, _ = build_model(str(path), None)
+    torch.save(to_openai(model), tmp_path / "openai.pt")
+    theirs = load_openai_model(str(tmp_path / "openai.pt"), precision="fp32", device="cpu")
+    assert theirs.visual.image_size == 64
+    build_towers(str(path), str(tmp_path / "openai.pt"))
