@@ -83,7 +83,7 @@ class RegionClassifier(nn.Module):
             pretrained: the weights of a model given by name: a tag, a path, or ``"random"``.
             templates: prompts, see `clip.TextClassifier`.
             temperature: see the class.
-            size: see the class.
+            size: see the class. None: the ``student_size`` of the tower's card, if it has one.
             mode: see the class.
             mask_resize: see the class.
 
@@ -93,11 +93,17 @@ class RegionClassifier(nn.Module):
         Raises:
             InputError: if the model, the weights or the card cannot be found or do not fit.
         """
-        model, weights = (str(name), pretrained) if pretrained is not None else _read_card(Path(name))
+        model, weights, trained_size = (str(name), pretrained, None) if pretrained else _read_card(Path(name))
         image_tower, text_tower = build_towers(model, weights)
         text = TextClassifier(text_tower, templates)(vocabulary)
         return cls(
-            image_tower, text, temperature, size=size, mode=mode, mask_resize=mask_resize, vocabulary=vocabulary
+            image_tower,
+            text,
+            temperature,
+            size=size or trained_size,
+            mode=mode,
+            mask_resize=mask_resize,
+            vocabulary=vocabulary,
         ).eval()
 
     def classify_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
@@ -132,8 +138,8 @@ class RegionClassifier(nn.Module):
             return (self.temperature * embeddings.float() @ self.text.T).softmax(dim=-1)
 
 
-def _read_card(path: Path) -> tuple[str, str]:
-    """The model's name and the path of its weights, from an exported tower or its card."""
+def _read_card(path: Path) -> tuple[str, str, int | None]:
+    """The model's name, the path of its weights and the size it was trained at, from an exported tower or its card."""
     card, weights = path.with_suffix(".json"), path.with_suffix(".safetensors")
     if path.suffix not in (".json", ".safetensors"):
         raise InputError(f"{path}: give a tower.safetensors, or name the weights of this model with pretrained=...")
@@ -146,4 +152,4 @@ def _read_card(path: Path) -> tuple[str, str]:
         raise InputError(f"{card}: is not the card of a tower, which has 'model': check the path") from error
     if not weights.is_file():
         raise InputError(f"{weights}: the weights of the card are missing: put them beside it")
-    return model, str(weights)
+    return model, str(weights), content.get("student_size")

@@ -49,7 +49,8 @@ def exported(tmp_path_factory):
     model.write_text(json.dumps(config))
     torch.manual_seed(0)
     image, text = build_towers(str(model), "random")
-    save_checkpoint({**image.state_dict(), **text.state_dict()}, folder / "tower.safetensors", {"model": str(model)})
+    card = {"model": str(model), "student_size": 64}
+    save_checkpoint({**image.state_dict(), **text.state_dict()}, folder / "tower.safetensors", card)
     return folder
 
 
@@ -66,6 +67,7 @@ def test_from_pretrained_by_card_or_by_name(exported, monkeypatch, tmp_path):
             vocabulary,
             pretrained=str(exported / "tower.safetensors"),
             templates="photo",
+            size=64,
         ),
     ]
     answers = [door.classify_boxes([image], [boxes])[0] for door in doors]
@@ -73,6 +75,7 @@ def test_from_pretrained_by_card_or_by_name(exported, monkeypatch, tmp_path):
     torch.testing.assert_close(answers[0].sum(dim=1), torch.ones(2))
     torch.testing.assert_close(answers[0], answers[1])
     torch.testing.assert_close(answers[0], answers[2])
+    assert [door.embedder.size for door in doors] == [64, 64, 64]  # from the card, from the card, from the caller
 
 
 def test_bad_doors(tmp_path):
