@@ -14,6 +14,7 @@ from detectron2.config import LazyConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from clipself_d2.errors import InputError
 from clipself_d2.training.settings import TrainSettings
@@ -50,6 +51,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     _check_targets(cfg, "")
     train_settings(cfg)
     return cfg
+
+
+def on_device(module: nn.Module, device: str) -> nn.Module:
+    """The module, moved: for a config whose evaluator holds one, with `device="${train.device}"`."""
+    return module.to(device)
 
 
 def train_settings(cfg: DictConfig) -> TrainSettings:

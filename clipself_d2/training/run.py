@@ -7,7 +7,7 @@ import json
 import logging
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
-from detectron2.evaluation import inference_context, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, inference_context, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
@@ -45,6 +45,7 @@ from clipself_d2.training.trainer import PRECISIONS, Trainer
 logger = logging.getLogger(__name__)
 
 Results = dict[str, dict[str, float]]
+Evaluation = tuple[Iterable[list[dict[str, Any]]], DatasetEvaluator]
 
 EXAMPLES = """
 examples:
@@ -139,16 +140,16 @@ def run(args: argparse.Namespace) -> Results:
         evaluation.
     """
     cfg = load_config(args.config_file, args.opts)
+    cfg.train.device = resolve_device(cfg.train.device)
     settings = train_settings(cfg)
-    device = torch.device(resolve_device(settings.device))
     _set_up(cfg, settings, args)
-    model: nn.Module = instantiate(cfg.model).to(device)
+    model: nn.Module = instantiate(cfg.model).to(settings.device)
     if settings.init_checkpoint:
         load_model(model, settings.init_checkpoint)
     if args.eval_only:
         if args.resume:
             Checkpointer(settings.output_dir, model=model).resume()
-        return evaluate(cfg, model)
+        return evaluate(cfg, model, build_evaluation(cfg))
     return train(cfg, model, resume=args.resume, source=args.config_file)
 
 
@@ -194,10 +195,12 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     cfg.dataloader.train.start_iter = start
     trainer.data_loader = instantiate(cfg.dataloader.train)
 
+    # Built before training, so that what is missing is said now.
+    evaluation = build_evaluation(cfg) if cfg.dataloader.get("evaluator") else None
     results: Results = {}
 
     def test() -> Results:
-        results.update(evaluate(cfg, model))
+        results.update(evaluate(cfg, model, evaluation))
         return results
 
     trainer.register_hooks(
@@ -206,7 +209,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
             LRScheduler(optimizer, instantiate(cfg.lr_multiplier)),
             Throughput(),
             SaveCheckpoint(checkpointer, settings.checkpointer.period),
-            Evaluate(test, settings.eval_period) if _has_evaluation(cfg) else None,
+            Evaluate(test, settings.eval_period) if evaluation else None,
             AfterTraining(lambda: export(cfg, model, source, results)) if cfg.get("export") else None,
             PeriodicWriter(_writers(output, settings, start), settings.log_period) if comm.is_main_process() else None,
         ]
@@ -215,20 +218,31 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     return results
 
 
-def evaluate(cfg: DictConfig, model: nn.Module) -> Results:
-    """Evaluate on the config's test set, with the weights that the model would export, and write `results.json`.
-
-    Returns:
-        `{task: {metric: value}}` on rank 0, else an empty dictionary.
+def build_evaluation(cfg: DictConfig) -> Evaluation:
+    """The config's test set and evaluator.
 
     Raises:
-        InputError: when the config has no `dataloader.test` or no `dataloader.evaluator`.
+        InputError: when the config has no `dataloader.test` or no `dataloader.evaluator`, or their files are missing.
     """
-    if not _has_evaluation(cfg):
+    if not (cfg.dataloader.get("test") and cfg.dataloader.get("evaluator")):
         raise InputError("config: nothing to evaluate with; define dataloader.test and dataloader.evaluator")
+    return instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+
+
+def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = None) -> Results:
+    """Evaluate the weights that the model would export, in `train.precision`, and write `results.json`.
+
+    Args:
+        cfg: from `load_config`.
+        model: `list[dict] -> list[dict]` in evaluation, on its device.
+        evaluation: from `build_evaluation`, which is called when it is None.
+
+    Returns:
+        `{task: {metric: value}}` on rank 0 (on every rank where the evaluator gives it there).
+    """
     settings = train_settings(cfg)
     device = resolve_device(settings.device)
-    loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    loader, evaluator = evaluation or build_evaluation(cfg)
 
     def predict(inputs: list[dict[str, Any]]) -> Any:
         # The model alone: an evaluator's own arithmetic stays in fp32.
@@ -297,10 +311,6 @@ def _parallel(model: nn.Module, settings: TrainSettings) -> nn.Module:
         broadcast_buffers=ddp.broadcast_buffers,
         gradient_as_bucket_view=ddp.gradient_as_bucket_view,
     )
-
-
-def _has_evaluation(cfg: DictConfig) -> bool:
-    return bool(cfg.dataloader.get("test")) and bool(cfg.dataloader.get("evaluator"))
 
 
 def _writers(output: Path, settings: TrainSettings, start: int) -> list[EventWriter]:

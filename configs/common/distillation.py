@@ -7,6 +7,7 @@ from clipself_d2.data import DistillationMapper, PanopticRegionMapper, build_tes
 from clipself_d2.distillation import CLIPExporter, CLIPSelf
 from clipself_d2.evaluation import RegionClassificationEvaluator
 from clipself_d2.regions import GridRegions
+from clipself_d2.training.config import on_device
 
 clip = dict(name="EVA02-B-16", pretrained="merged2b_s8b_b131k")
 
@@ -36,7 +37,12 @@ dataloader = dict(
     ),
     evaluator=L(RegionClassificationEvaluator)(
         dataset_name="${dataloader.test.dataset}",
-        text=L(TextClassifier)(tower=L(build_text_tower)(name="${clip.name}", pretrained="${clip.pretrained}")),
+        text=L(TextClassifier)(
+            tower=L(on_device)(
+                module=L(build_text_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
+                device="${train.device}",
+            ),
+        ),
         output_dir="${train.output_dir}",
     ),
 )

@@ -43,7 +43,7 @@ def test_values_are_those_of_its_name(row):
     name, tag, student, teacher, blocks, alpha = MODELS[model]
     assert (cfg.clip.name, cfg.clip.pretrained) == (name, tag)
     assert tag in open_clip.list_pretrained_tags_by_model(name)
-    for node in (cfg.model.tower, cfg.export, cfg.dataloader.evaluator.text.tower):
+    for node in (cfg.model.tower, cfg.export, cfg.dataloader.evaluator.text.tower.module):
         assert (node.name, node.pretrained) == (name, tag)
     assert (cfg.model.student_size, cfg.model.teacher_size) == (student, teacher)
     assert (cfg.model.trainable_blocks, cfg.model.alpha) == (blocks, alpha)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipself_d2.training.launch import launch
-from tests.distillation.tiny import STEPS, train_share, write_model
+from tests.distillation.tiny import STEPS, train_shares, write_model
 
 
 @pytest.fixture(scope="module")
@@ -12,19 +12,20 @@ def states(tmp_path_factory):
     """Student after every step: of one process, of one that accumulates, and of each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     model = write_model(folder)
-    for accumulate in (1, 2):
-        train_share(model, 0, 1, str(folder), accumulate)
-    launch(train_share, (model, 0, 2, str(folder)), device="cpu", ranks_per_machine=2)
+    for ranks in (1, 2):
+        launch(train_shares, (model, ranks, str(folder)), device="cpu", ranks_per_machine=ranks)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pth")}
 
 
 def test_ranks_hold_identical_weights_after_every_step(states):
-    assert len(states["rank0of2x1"]) == len(STEPS)
-    for one, other in zip(states["rank0of2x1"], states["rank1of2x1"], strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    for accumulate in (1, 2):
+        both = [states[f"rank{rank}of2x{accumulate}"] for rank in (0, 1)]
+        assert len(both[0]) == len(STEPS)
+        for one, other in zip(*both, strict=True):
+            assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("other", ["rank0of2x1", "rank0of1x2"])
+@pytest.mark.parametrize("other", ["rank0of2x1", "rank0of1x2", "rank0of2x2"])
 def test_halves_of_the_batch_match_the_whole(states, other):
     whole, halves = states["rank0of1x1"], states[other]
     for step, (one, two) in enumerate(zip(whole, halves, strict=True)):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from detectron2.engine import HookBase
 from detectron2.structures import Boxes
+from detectron2.utils import comm
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,12 +78,18 @@ class _Record(HookBase):
         self.states.append({name: value.clone() for name, value in self.trainer.model.state_dict().items()})
 
 
-def train_share(model_file: str, rank: int, ranks: int, output: str, accumulate: int = 1) -> None:
-    """Train on this rank's share of every batch of `STEPS` and save the student's state after every step."""
+def train_shares(model_file: str, ranks: int, output: str) -> None:
+    """`train_share` with and without accumulation."""
     torch.set_num_threads(1)
+    for accumulate in (1, 2):
+        train_share(model_file, ranks, output, accumulate)
+
+
+def train_share(model_file: str, ranks: int, output: str, accumulate: int) -> None:
+    """Train on this rank's share of every batch of `STEPS` and save the student's state after every step."""
     model: torch.nn.Module = build(model_file)
+    rank = comm.get_rank()
     if ranks > 1:
-        rank = torch.distributed.get_rank()
         model = DistributedDataParallel(model)  # find_unused_parameters is False
     share = len(STEPS[0]) // ranks
     batches = [
