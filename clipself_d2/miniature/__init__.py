@@ -1,0 +1,35 @@
+"""OV-Shapes: a small synthetic world with a small CLIP of its own, shipped with the package.
+
+Importing this registers the model `OV-Shapes-ViT-8` with open_clip and the data sets `ov_shapes_*` with Detectron2; the
+pictures are drawn when a data set is first loaded. It is a laboratory: it shows effects and orderings, never the
+paper's values.
+"""
+
+from pathlib import Path
+
+import open_clip
+
+from clipself_d2.miniature.captions import TEMPLATES, CaptionMapper, caption_roles
+from clipself_d2.miniature.contrastive import CLIPExport, ImageTextCLIP
+from clipself_d2.miniature.dataset import register_ov_shapes
+from clipself_d2.miniature.world import CLASSES, STUFF, THINGS
+
+MODEL = "OV-Shapes-ViT-8"
+WEIGHTS = str(Path(__file__).parent / "ov_shapes_clip.safetensors")
+"""The shipped CLIP, as `configs/miniature/clip.py` trains it."""
+
+open_clip.add_model_config(Path(__file__).parent / "model_configs")
+register_ov_shapes()
+
+__all__ = [
+    "CLASSES",
+    "MODEL",
+    "STUFF",
+    "TEMPLATES",
+    "THINGS",
+    "WEIGHTS",
+    "CLIPExport",
+    "CaptionMapper",
+    "ImageTextCLIP",
+    "caption_roles",
+]

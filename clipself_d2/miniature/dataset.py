@@ -1,0 +1,176 @@
+"""OV-Shapes on disk: photographs, boxes, masks, panoptic segments and captions in COCO's formats."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.coco import load_coco_json
+from PIL import Image
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.miniature.render import render
+from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
+
+VERSION = "v1"
+"""Changes whenever the drawn scenes change, so that old pictures are not mistaken for new ones."""
+
+SPLITS: dict[str, int] = {"train": 2000, "val": 300}
+"""Scenes of each split; the splits' seeds never meet."""
+
+IMAGE_SIZE = 128
+_SMALLEST = 24  # pixels of a thing that is annotated
+
+
+def categories() -> list[dict[str, Any]]:
+    """COCO categories: things 1..96 with `split` and LVIS-style `frequency`, then stuff."""
+    things = [
+        {"id": i + 1, "name": name, "isthing": 1, "split": "novel" if is_novel(i) else "base", "frequency": frequency(i)}
+        for i, name in enumerate(THINGS)
+    ]
+    return things + [{"id": len(THINGS) + i + 1, "name": name, "isthing": 0} for i, name in enumerate(STUFF)]
+
+
+def scene_of(split: str, index: int) -> Scene:
+    """Scene `index` of a split, a function of the two alone."""
+    return sample_scene(np.random.default_rng([list(SPLITS).index(split), index]))
+
+
+def ensure_ov_shapes(root: str | Path) -> Path:
+    """The folder of the data set below `root`, drawn now (20 s) if it is missing.
+
+    It appears whole: several processes may ask for it at once, and an interrupted one leaves nothing behind that is
+    taken for the data set.
+    """
+    folder = Path(root) / f"ov_shapes_{VERSION}"
+    if not folder.is_dir():
+        draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        try:
+            for split, count in SPLITS.items():
+                write_split(draft, split, count)
+            try:
+                draft.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def write_split(folder: Path, split: str, count: int) -> None:
+    """Draws `count` scenes into `folder/{split}` and `folder/panoptic_{split}`, and writes `folder/annotations`."""
+    for name in (split, f"panoptic_{split}", "annotations"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    panoptic: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    for drawn in tqdm(_draw_all(folder, split, count), f"OV-Shapes {split}", count, unit="scene", delay=1):
+        images.append(drawn["image"])
+        panoptic.append(drawn["panoptic"])
+        captions.append({"id": len(captions) + 1, **drawn["caption"]})
+        instances += [{"id": len(instances) + k, **x} for k, x in enumerate(drawn["instances"], 1)]
+    things = [c for c in categories() if c["isthing"]]
+    for kind, annotations, classes in (
+        ("instances", instances, things),
+        ("panoptic", panoptic, categories()),
+        ("captions", captions, []),
+    ):
+        content = {"images": images, "annotations": annotations, "categories": classes}
+        (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content))
+
+
+def _draw_all(folder: Path, split: str, count: int) -> Iterator[dict[str, Any]]:
+    jobs = [(folder, split, index) for index in range(count)]
+    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=get_context("forkserver")) as pool:
+        yield from pool.map(_draw, jobs, chunksize=25)
+
+
+def _draw(job: tuple[Path, str, int]) -> dict[str, Any]:
+    """Draws one scene and describes it in COCO's terms."""
+    folder, split, index = job
+    scene = scene_of(split, index)
+    pixels, segments = render(scene, IMAGE_SIZE)
+    name, image_id = f"{index:06d}.png", index + 1
+    Image.fromarray(pixels).save(folder / split / name, compress_level=1)
+
+    labels = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    instances, infos = [], []
+    for segment in range(len(scene.grounds) + len(scene.things)):
+        thing = segment - len(scene.grounds)
+        mask = segments == segment
+        area = int(mask.sum())
+        if area < _SMALLEST:
+            continue
+        labels[mask, 0] = segment + 1  # COCO's id of a colour: red + 256 green + 65536 blue
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        bbox = [float(v) for v in coco_mask.toBbox(rle)]
+        category = scene.things[thing].category + 1 if thing >= 0 else len(THINGS) + scene.grounds[segment].category + 1
+        common = {"category_id": category, "bbox": bbox, "area": area, "iscrowd": 0}
+        infos.append({"id": segment + 1, **common})
+        if thing >= 0:
+            rle["counts"] = rle["counts"].decode()
+            instances.append({"image_id": image_id, "segmentation": rle, **common})
+    Image.fromarray(labels).save(folder / f"panoptic_{split}" / name)
+    named = [CLASSES[info["category_id"] - 1] for info in infos]
+    return {
+        "image": {"id": image_id, "file_name": name, "height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "instances": instances,
+        "panoptic": {"image_id": image_id, "file_name": name, "segments_info": infos},
+        "caption": {"image_id": image_id, "caption": "a " + ", a ".join(named)},
+    }
+
+
+def register_ov_shapes(root: str | Path | None = None) -> None:
+    """Registers, for train and val: `ov_shapes_{split}` (instances), `..._images` and `..._panoptic_regions`.
+
+    Args:
+        root: folder that holds, or will hold, the drawn data set; default $DETECTRON2_DATASETS, else ./datasets.
+    """
+    base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    for split in SPLITS:
+
+        def load_instances(split: str = split) -> list[dict[str, Any]]:
+            folder = ensure_ov_shapes(base)
+            name = f"ov_shapes_{split}"
+            return load_coco_json(str(folder / f"annotations/instances_{split}.json"), str(folder / split), name)
+
+        def load_images(split: str = split) -> list[dict[str, Any]]:
+            folder = ensure_ov_shapes(base)
+            return load_image_list(folder / f"annotations/instances_{split}.json", folder / split)
+
+        def load_regions(split: str = split) -> list[dict[str, Any]]:
+            folder = ensure_ov_shapes(base)
+            return load_panoptic(
+                folder / f"annotations/panoptic_{split}.json", folder / f"panoptic_{split}", folder / split
+            )[0]
+
+        _register(f"ov_shapes_{split}", load_instances)
+        MetadataCatalog.get(f"ov_shapes_{split}").set(
+            thing_classes=list(THINGS),
+            novel_classes=[name for i, name in enumerate(THINGS) if is_novel(i)],
+            evaluator_type="coco",
+        )
+        _register(f"ov_shapes_{split}_images", load_images)
+        _register(f"ov_shapes_{split}_panoptic_regions", load_regions)
+        MetadataCatalog.get(f"ov_shapes_{split}_panoptic_regions").set(
+            region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
+        )
+
+
+def _register(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, load)
