@@ -123,7 +123,7 @@ def _join(rank: int, world_size: int, local_rank: int, local_size: int, dist_url
 def _check_devices(device: str, ranks: int) -> None:
     if device == "cuda" and torch.cuda.device_count() < ranks:
         raise InputError(
-            f"train.device=cuda with {ranks} ranks, but {torch.cuda.device_count()} CUDA devices are visible; "
+            f"train.device=cuda needs {ranks} CUDA device(s), {torch.cuda.device_count()} are visible; "
             "pass train.device=cpu or a smaller --num-gpus"
         )
 

@@ -290,7 +290,7 @@ def _set_up(cfg: DictConfig, settings: TrainSettings, args: argparse.Namespace) 
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
     if comm.is_main_process():
         LazyConfig.save(cfg, str(output / "config.yaml"))
-    logger.info("%s; %d ranks on %s; writing to %s", args.config_file, comm.get_world_size(), settings.device, output)
+    logger.info("%s; %d rank(s) on %s; writing to %s", args.config_file, comm.get_world_size(), settings.device, output)
     if settings.device != "cpu":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # TF32, as in the released code

@@ -56,5 +56,5 @@ def test_wrong_numbers_are_said(kwargs, message):
 
 def test_missing_devices_are_said(monkeypatch):
     monkeypatch.setattr(launch_module.torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match=r"2 ranks, but 1 CUDA devices are visible; pass train\.device=cpu"):
+    with pytest.raises(InputError, match=r"needs 2 CUDA device\(s\), 1 are visible; pass train\.device=cpu"):
         launch(os.getpid, device="cuda", ranks_per_machine=2)
