@@ -1,8 +1,9 @@
 """Captioned views of OV-Shapes: what the miniature's CLIP is pretrained on.
 
-A batch holds every compound once as the main thing of a close view, every ground once bare, and scenes of two or three
-things: with whole scenes alone the shapes are learned several times slower. Most captions leave the ground out, so that the bare
-prompt "a red star" is an ordinary caption. Views are blurred and padded at random, as teacher crops of small regions are.
+A batch holds every compound once as the main thing of a close view, every ground once bare, and windows of ordinary
+scenes: with whole scenes alone the shapes are learned several times slower. Most captions leave the ground out, so that
+the bare prompt "a red star" is an ordinary caption. Views are blurred and padded at random, as teacher crops of small
+regions are.
 """
 
 from __future__ import annotations

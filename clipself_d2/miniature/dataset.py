@@ -6,9 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.errors import InputError
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
 
@@ -36,7 +35,13 @@ _SMALLEST = 24  # pixels of a thing that is annotated
 def categories() -> list[dict[str, Any]]:
     """COCO categories: things 1..96 with `split` and LVIS-style `frequency`, then stuff."""
     things = [
-        {"id": i + 1, "name": name, "isthing": 1, "split": "novel" if is_novel(i) else "base", "frequency": frequency(i)}
+        {
+            "id": i + 1,
+            "name": name,
+            "isthing": 1,
+            "split": "novel" if is_novel(i) else "base",
+            "frequency": frequency(i),
+        }
         for i, name in enumerate(THINGS)
     ]
     return things + [{"id": len(THINGS) + i + 1, "name": name, "isthing": 0} for i, name in enumerate(STUFF)]
@@ -52,6 +57,9 @@ def ensure_ov_shapes(root: str | Path) -> Path:
 
     It appears whole: several processes may ask for it at once, and an interrupted one leaves nothing behind that is
     taken for the data set.
+
+    Raises:
+        InputError: if it cannot be written there.
     """
     folder = Path(root) / f"ov_shapes_{VERSION}"
     if not folder.is_dir():
@@ -59,11 +67,13 @@ def ensure_ov_shapes(root: str | Path) -> Path:
         try:
             for split, count in SPLITS.items():
                 write_split(draft, split, count)
-            try:
-                draft.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster
-                    raise
+            draft.rename(folder)
+        except OSError as error:
+            if not folder.is_dir():  # else another process was faster
+                raise InputError(
+                    f"{root}: OV-Shapes cannot be drawn there ({error.strerror}): set DETECTRON2_DATASETS to a folder "
+                    "that can be written"
+                ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return folder
@@ -77,37 +87,32 @@ def write_split(folder: Path, split: str, count: int) -> None:
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
-    for drawn in tqdm(_draw_all(folder, split, count), f"OV-Shapes {split}", count, unit="scene", delay=1):
+    for index in tqdm(range(count), f"OV-Shapes {split}", unit="scene", delay=1):
+        drawn = _draw(folder, split, index)
         images.append(drawn["image"])
         panoptic.append(drawn["panoptic"])
         captions.append({"id": len(captions) + 1, **drawn["caption"]})
         instances += [{"id": len(instances) + k, **x} for k, x in enumerate(drawn["instances"], 1)]
     things = [c for c in categories() if c["isthing"]]
-    for kind, annotations, classes in (
+    for kind, content, classes in (
         ("instances", instances, things),
         ("panoptic", panoptic, categories()),
         ("captions", captions, []),
     ):
-        content = {"images": images, "annotations": annotations, "categories": classes}
-        (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(content))
+        text = json.dumps({"images": images, "annotations": content, "categories": classes})
+        (folder / "annotations" / f"{kind}_{split}.json").write_text(text)
 
 
-def _draw_all(folder: Path, split: str, count: int) -> Iterator[dict[str, Any]]:
-    jobs = [(folder, split, index) for index in range(count)]
-    with ProcessPoolExecutor(min(4, os.cpu_count() or 1), mp_context=get_context("forkserver")) as pool:
-        yield from pool.map(_draw, jobs, chunksize=25)
-
-
-def _draw(job: tuple[Path, str, int]) -> dict[str, Any]:
+def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
     """Draws one scene and describes it in COCO's terms."""
-    folder, split, index = job
     scene = scene_of(split, index)
     pixels, segments = render(scene, IMAGE_SIZE)
     name, image_id = f"{index:06d}.png", index + 1
     Image.fromarray(pixels).save(folder / split / name, compress_level=1)
 
     labels = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    instances, infos = [], []
+    instances: list[dict[str, Any]] = []
+    infos: list[dict[str, Any]] = []
     for segment in range(len(scene.grounds) + len(scene.things)):
         thing = segment - len(scene.grounds)
         mask = segments == segment

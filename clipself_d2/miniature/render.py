@@ -96,7 +96,8 @@ def _bricks(x: np.ndarray, y: np.ndarray, table: np.ndarray) -> np.ndarray:
     u, v = (0.8 * x + 0.5 * (row % 2)) % 1, (1.6 * y) % 1
     mortar = (u < 0.1) | (v < 0.16)
     shade = 0.5 + 0.5 * _noise(np.floor(0.8 * x + 0.5 * (row % 2)), row, table)
-    return np.where(mortar[..., None], _mix((196, 186, 172), (180, 170, 160), shade), _mix((160, 84, 62), (128, 62, 46), shade))
+    joint, brick = _mix((196, 186, 172), (180, 170, 160), shade), _mix((160, 84, 62), (128, 62, 46), shade)
+    return np.where(mortar[..., None], joint, brick)
 
 
 def _tiles(x: np.ndarray, y: np.ndarray, table: np.ndarray) -> np.ndarray:
@@ -177,7 +178,9 @@ def render(
     left, top, side = window
     axis = (np.arange(size) + 0.5) * side / size
     x, y = np.broadcast_arrays(left + axis[None, :], top + axis[:, None])
-    segments = sum(((nx * x + ny * y > offset).astype(np.int64) for nx, ny, offset in scene.lines), np.zeros_like(x, int))
+    segments = np.zeros((size, size), dtype=np.int64)
+    for nx, ny, offset in scene.lines:
+        segments += nx * x + ny * y > offset
     canvas = np.empty((size, size, 3))
     for i, ground in enumerate(scene.grounds):
         inside = segments == i
@@ -211,11 +214,11 @@ def _draw(
         corners = (outline @ rotation * radius + centre - low) * SUPERSAMPLING
         pen.polygon([(float(px), float(py)) for px, py in corners], fill=fill)
     alpha = np.asarray(stencil.reduce(SUPERSAMPLING), dtype=float) / 255
-    u, v = (np.stack(np.meshgrid(*(np.arange(low[i], high[i]) + 0.5 - centre[i] for i in (0, 1)))) / radius).reshape(2, -1)
-    own = (np.stack([u, v], 1) @ rotation.T).reshape(height, width, 2)
-    paint = (np.array(COLOURS[colour]) + thing.tint) * (1 - thing.shading * v.reshape(height, width, 1))
+    across, down = ((np.arange(low[i], high[i]) + 0.5 - centre[i]) / radius for i in (0, 1))
+    own = np.stack(np.meshgrid(across, down), -1) @ rotation.T
+    paint = (np.array(COLOURS[colour]) + thing.tint) * (1 - thing.shading * down[:, None, None])
     marking = MARKING_STRENGTH * 0.5 * (1 + MARKINGS[shape](own[..., 0], own[..., 1]))[..., None]
-    paint += marking * ((255 if sum(COLOURS[colour]) < 330 else 0) - paint)
+    paint = paint + marking * ((255 if sum(COLOURS[colour]) < 330 else 0) - paint)
     view = (slice(low[1], high[1]), slice(low[0], high[0]))
     canvas[view] += alpha[..., None] * (paint.clip(0, 255) - canvas[view])
     segments[view][alpha > 0.5] = label

@@ -1,7 +1,8 @@
 """OV-Shapes, the small synthetic world: what is in a scene, before anything is drawn.
 
-Things are colour x shape compounds ("red star"), stuff is textured ground ("lawn"). A scene lives in the unit square, so that
-any window of it can be drawn at any resolution (:mod:`clipself_d2.miniature.render`). Everything comes from a seed.
+Things are colour x shape compounds ("red star"), stuff is textured ground ("lawn"). A scene lives in the unit square,
+so that any window of it can be drawn at any resolution (:mod:`clipself_d2.miniature.render`). Everything comes from a
+seed.
 
 The base / novel split is over compounds: a quarter of them are novel, chosen so that each colour and each shape
 occurs in several base compounds. CLIP sees captions of all of them, as web CLIP does; detectors train on base only.
@@ -69,7 +70,7 @@ def frequency(thing: int) -> str:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its class, where it stands (unit square), its radius, rotation (radians), colour jitter and size of shading."""
+    """One object: class, centre (unit square), radius, rotation (radians), colour jitter and strength of shading."""
 
     category: int
     x: float
@@ -93,8 +94,8 @@ class Ground:
 class Scene:
     """Things, drawn in order, on grounds that are divided by straight lines.
 
-    `lines` holds one (nx, ny, offset) fewer than there are `grounds`; a point belongs to ground i where i counts the lines
-    that it lies beyond (nx * x + ny * y > offset), so parallel lines make bands.
+    `lines` holds one (nx, ny, offset) fewer than there are `grounds`; a point belongs to ground i where i counts the
+    lines that it lies beyond (nx * x + ny * y > offset), so parallel lines make bands.
     """
 
     things: tuple[Thing, ...]
