@@ -17,7 +17,7 @@ Categories = Sequence[Mapping[str, Any]]
 def register_image_list(name: str, json_file: str | Path | None, image_root: str | Path) -> None:
     """Registers photographs for training; see `load_image_list` for the arguments."""
     DatasetCatalog.register(name, lambda: load_image_list(json_file, image_root))
-    MetadataCatalog.get(name).set(image_root=str(image_root))
+    MetadataCatalog.get(name).set(image_root=str(image_root), **({"json_file": str(json_file)} if json_file else {}))
 
 
 def register_panoptic_regions(

@@ -46,7 +46,7 @@ class CLIPSelf(nn.Module):
         loss_weight: factor of the loss.
         multiscale: student sizes of which each training batch is resized (bilinear) to a random one; empty for
             `student_size` always. The released code's option, off in all its scripts.
-        mode: dense mode of the student, "value" in the paper.
+        mode: dense mode of the student, "value" in the paper; or "masked" (see `RegionEmbedder`), for evaluation alone.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
 
@@ -84,7 +84,8 @@ class CLIPSelf(nn.Module):
         # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
         self._teacher = (copy.deepcopy(tower).requires_grad_(False).eval(),)
         self._embedder = (RegionEmbedder(tower, student_size, self.teacher_size, mode, mask_resize),)
-        tower.set_trainable_blocks(tower.num_blocks if trainable_blocks is None else trainable_blocks, mode)
+        blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
+        tower.set_trainable_blocks(blocks, "full" if mode == "masked" else mode)
         tower.set_activation_checkpointing(activation_checkpointing)
 
     @property

@@ -1,0 +1,121 @@
+"""The command line of `tools/reproduce.py`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from rich.console import Console
+
+from clipself_d2.errors import InputError
+from clipself_d2.reproduce.engine import Runner, check, is_finished, reproduce, table_folder, train_net, write_json
+from clipself_d2.reproduce.entries import ENTRIES, SCALES, find
+from clipself_d2.reproduce.figures import FIGURES
+from clipself_d2.reproduce.plan import Planner
+from clipself_d2.reproduce.render import markdown, rich_table
+from clipself_d2.reproduce.table import Table
+from clipself_d2.training.errors import RunError
+
+EXAMPLES = """
+examples:
+  python tools/reproduce.py --list
+  python tools/reproduce.py 1b
+  python tools/reproduce.py 2 --scale paper --dry-run
+  python tools/reproduce.py 2 --scale paper --num-gpus 8
+  python tools/reproduce.py 3 --markdown train.max_iter=100
+
+A run that has been finished is not run again, in whichever table it appears; an interrupted one goes on from its last
+checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a table in output/reproduce/TABLE-SCALE.
+"""
+
+
+def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> int:
+    """Run the command line and return the exit code: 0, 2 for wrong or missing input, 1 for a run that failed."""
+    try:
+        args = parse_args(sys.argv[1:] if argv is None else argv)
+        if args.list:
+            for name in ENTRIES:
+                print(f"{name:4} {find(name, args.scale).title}")
+            return 0
+        table = find(args.table, args.scale)
+        planner = Planner(args.output, args.opts, args.device, args.num_gpus)
+        if args.dry_run:
+            return dry_run(table, planner, args.redo)
+        console = Console(stderr=True)
+        outcome = reproduce(table, planner, run, console, args.redo)
+        if table.figure:
+            folder = table_folder(table, planner)
+            paths = FIGURES[table.figure](table, outcome, planner, folder)
+            outcome["figures"] = [path.name for path in paths]
+            write_json(folder / "results.json", outcome)
+        if args.markdown:
+            print(markdown(outcome), end="")
+        else:
+            Console().print(rich_table(outcome))
+        console.print(f"written to {table_folder(table, planner)}", highlight=False)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are `InputError`s: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see --help)")
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments.
+
+    Raises:
+        InputError: for an unknown or missing argument.
+    """
+    parser = _Parser(
+        "reproduce.py",
+        description="Reproduce a table or figure of the paper: our numbers beside the paper's.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("table", nargs="?", metavar="TABLE", help=f"one of {', '.join(ENTRIES)}")
+    add("opts", nargs="*", metavar="key=value", help="overrides of the config of every run")
+    add("--scale", choices=SCALES, default="miniature", help="OV-Shapes, or COCO with published CLIPs (%(default)s)")
+    add("--dry-run", action="store_true", help="print the commands and what they need; exit code 2 if that is missing")
+    add("--redo", action="store_true", help="run also what has been run before")
+    add("--device", choices=("auto", "cuda", "cpu"), help="of every run (the config's)")
+    add("--num-gpus", type=int, default=1, metavar="N", help="ranks of every run (%(default)s)")
+    add("--output", default="output/reproduce", metavar="DIR", help="where everything is written (%(default)s)")
+    add("--markdown", action="store_true", help="print the table in Markdown")
+    add("--list", action="store_true", help="list the tables and stop")
+    args = parser.parse_intermixed_args(argv)
+    if not (args.table or args.list):
+        parser.error(f"name a table: {', '.join(ENTRIES)}")
+    return args
+
+
+def dry_run(table: Table, planner: Planner, redo: bool) -> int:
+    """Print what would be run and what that needs.
+
+    Raises:
+        InputError: when something is not there.
+    """
+    jobs = planner.jobs(table)
+    pending = [job for job in jobs if redo or not is_finished(job)]
+    print(f"{table.heading}\n")
+    for job in jobs:
+        print(f"{job.command}{'' if job in pending else '  # done before'}")
+    print("\nneeds")
+    for need in dict.fromkeys(need for job in pending for need in job.needs):
+        print(f"  {'MISSING' if need.missing else 'ok     '}  {need.what}")
+    check(pending)
+    return 0

@@ -1,0 +1,90 @@
+"""What a table of the paper is to us: rows, each with the run that gives its numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Cell = float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command of `tools/train_net.py`.
+
+    Attributes:
+        config: file below `configs/`.
+        overrides: `key=value` of the config.
+        trains: train, evaluate and export; False evaluates alone.
+        tower: evaluate the tower that this run exports; None takes the weights that the config names.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    trains: bool = True
+    tower: Run | None = None
+
+    def untouched(self, *overrides: str) -> Run:
+        """The evaluation of the tower that this run starts from, with further overrides."""
+        return Run(self.config, self.overrides + overrides, trains=False)
+
+    def exported(self, *overrides: str) -> Run:
+        """The evaluation of the tower that this run exports, with further overrides."""
+        return Run(self.config, self.overrides + overrides, trains=False, tower=self)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: what the table varies, here.
+        run: where our numbers come from; several rows may share a run.
+        metrics: for each column "task.metric" of the run's `results.json`; "" leaves the cell empty.
+        paper: for each column the paper's number, None where it has none; () is None everywhere.
+        paper_label: the paper's row, where it is another than ours.
+        series: curve of a figure that the row is a point of.
+        x: the point's place; None draws the row as a level line.
+    """
+
+    label: str
+    run: Run
+    metrics: tuple[str, ...]
+    paper: tuple[Cell, ...] = ()
+    paper_label: str = ""
+    series: str = ""
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure of the paper, at one scale.
+
+    Attributes:
+        name: of the entry: `1a`.
+        scale: `miniature` or `paper`.
+        title: what is shown.
+        varies: heading of the rows' labels.
+        columns: headings of the numbers, all in percent.
+        rows: top to bottom.
+        note: what a reader must know to compare.
+        figure: a picture that is drawn besides: a key of `figures.FIGURES`.
+    """
+
+    name: str
+    scale: str
+    title: str
+    varies: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    figure: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.metrics) != len(self.columns) or len(row.paper) not in (0, len(self.columns)):
+                raise ValueError(f"table {self.name}, row {row.label}: give a metric, and a number, for each column")
+
+    @property
+    def heading(self) -> str:
+        """Kind, name, scale and title."""
+        return f"{'Figure' if self.figure else 'Table'} {self.name} ({self.scale}): {self.title}"
