@@ -67,6 +67,10 @@ class TextTower(nn.Module):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: ``N x C``, not normalised, differentiable in the weights."""
         tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
+        text = getattr(self.clip, "text", self.clip)  # CustomTextCLIP keeps its transformer apart
+        pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
+        if pool == "argmax" and getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None:
+            return _encode_causal(text, tokens)
         return self.clip.encode_text(tokens)
 
 
@@ -208,6 +212,22 @@ def _load_rows(path: Path) -> Tensor | None:
         return load_file(path)["rows"]
     except (OSError, KeyError, SafetensorError):  # absent, or damaged by something else than us: made again
         return None
+
+
+def _encode_causal(text: Any, tokens: Tensor) -> Tensor:
+    """CLIP's text transformer on the tokens up to the last end of a text.
+
+    Attention is causal, so the padding after the end token, most of the context of a prompt, changes nothing.
+    """
+    ends = tokens.argmax(dim=-1)  # the end token has the largest number
+    length = int(ends.max()) + 1
+    x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]
+    x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
+    pooled = x[torch.arange(len(x), device=x.device), ends]
+    projection = text.text_projection
+    if projection is None:
+        return pooled
+    return projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
 
 
 def _describe_tokenizer(tokenizer: Any) -> str:

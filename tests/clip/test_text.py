@@ -154,6 +154,14 @@ def test_state_dict_goes_out_and_in_under_open_clips_names(towers, name):
     assert torch.equal(other(["a cat"]), one(["a cat"]))
 
 
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-eva"])
+def test_leaving_out_the_padding_changes_nothing(towers, name):
+    tower = towers(name)[1]
+    texts = ["a", "a photo of a large red star in a bright room", ""]
+    with torch.no_grad():
+        torch.testing.assert_close(tower(texts), tower.clip.encode_text(tower.tokenizer(texts)))
+
+
 def test_fingerprint_follows_weights_and_tokenizer(tower, monkeypatch):
     before = tower.fingerprint
     assert tower.fingerprint == before
