@@ -35,5 +35,5 @@ dataloader = dict(
 optimizer.update(lr=1e-3, betas=(0.9, 0.98))
 lr_multiplier.warmup_iters = 200
 train.update(
-    output_dir="output/ov_shapes_clip", max_iter=3000, clip_grad_norm=1.0, log_period=50, checkpointer=dict(period=250)
+    output_dir="output/ov_shapes_clip", max_iter=1400, clip_grad_norm=1.0, log_period=50, checkpointer=dict(period=250)
 )

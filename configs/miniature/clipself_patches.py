@@ -25,6 +25,4 @@ dataloader.test.update(dataset="ov_shapes_val_panoptic_regions", num_workers=0)
 dataloader.evaluator.text.templates = list(TEMPLATES)
 optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
-train.update(
-    output_dir="output/miniature_clipself_patches", max_iter=700, log_period=50, checkpointer=dict(period=350)
-)
+train.update(output_dir="output/miniature_clipself_patches", max_iter=700, log_period=50, checkpointer=dict(period=350))
