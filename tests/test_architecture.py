@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
+    # Runs the configs of every application and so names none.
+    "reproduce": SHARED | {"visualization", "reproduce"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = FILES + sorted((ROOT / "tools").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))

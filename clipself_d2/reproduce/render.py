@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from clipself_d2.reproduce.engine import Outcome
 
 
-def rich_table(outcome: Outcome) -> RichTable:
-    """A table with our numbers beside the paper's, for a rich console."""
+def rich_table(outcome: Outcome) -> Group:
+    """Title, table with our numbers beside the paper's, and note, for a rich console."""
     header, *rows = cells(outcome)
-    table = RichTable(title=outcome["title"], caption=_remarks(outcome), title_justify="left", caption_justify="left")
+    table = RichTable()
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", style="dim" if "paper" in name else "")
     for row in rows:
         table.add_row(*row)
-    return table
+    return Group(Text(outcome["title"], style="bold"), table, Text(_remarks(outcome)))
 
 
 def markdown(outcome: Outcome) -> str:

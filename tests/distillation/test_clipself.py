@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torchvision.ops import roi_align
 
@@ -180,6 +181,18 @@ def test_evaluation_embeds_boxes_masks_and_crops(model_file):
     assert {name: tuple(value.shape) for name, value in out.items()} == {
         "boxes": (4, 16), "masks": (1, 16), "crops": (4, 16),
     }  # fmt: skip
+
+
+def test_masked_attention_can_be_evaluated_but_not_trained(model_file):
+    model = build(model_file, mode="masked")
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    # The class token of a region that is the whole image is the image's own.
+    [out] = model.eval()([{"image": image, "boxes": Boxes(torch.tensor([[0.0, 0, 64, 64]]))}])
+    with torch.no_grad():
+        whole = F.normalize(model.tower.image_embeddings(model.tower.normalize(image[None])), dim=1)
+    torch.testing.assert_close(out["boxes"], whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="masked"):
+        model.train()([sample(5, 4)])
 
 
 def test_bf16_stays_close(model_file, batch):

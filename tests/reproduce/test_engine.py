@@ -1,0 +1,157 @@
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from clipself_d2.errors import InputError
+from clipself_d2.reproduce import engine
+from clipself_d2.reproduce.engine import reproduce
+from clipself_d2.reproduce.plan import Planner
+from clipself_d2.training.errors import RunError
+from tests.reproduce.fake import FakeRunner
+
+
+@pytest.fixture
+def planner(tmp_path):
+    return Planner(tmp_path / "out")
+
+
+def run(table, planner, runner, redo=False):
+    text = io.StringIO()
+    outcome = reproduce(table, planner, runner, Console(file=text, width=200), redo)
+    return outcome, text.getvalue()
+
+
+def test_the_outcome(table, planner, tmp_path):
+    outcome, progress = run(table, planner, FakeRunner())
+    written = json.loads((tmp_path / "out/X-miniature/results.json").read_text())
+    assert written == outcome
+    assert (outcome["table"], outcome["scale"], outcome["note"]) == ("X", "miniature", "A note.")
+    assert outcome["title"] == "Table X (miniature): A made-up table"
+    ours = {row["label"]: row["ours"] for row in outcome["rows"]}
+    assert ours == {
+        "untouched": {"boxes top-1": 0.5, "crops top-1": 60.0},
+        "small": {"boxes top-1": 25.0, "crops top-1": 60.0},
+        "large": {"boxes top-1": 100.0, "crops top-1": 60.0},
+        "large, 32 pixels": {"boxes top-1": 0.5, "crops top-1": None},
+    }
+    paper = [(row["paper_label"], row["paper"]["boxes top-1"]) for row in outcome["rows"]]
+    assert paper == [("", 1.0), ("tiny", 20.0), ("huge", 30.0), ("", None)]
+    assert outcome["same_order"] == {"boxes top-1": True}
+    assert all("tools/train_net.py" in row["command"] and row["seconds"] >= 0 for row in outcome["rows"])
+    assert "run 4 of 4 took" in progress and "left" in progress
+
+
+def test_an_order_unlike_the_paper_s_is_said(table, planner):
+    class Upside(FakeRunner):
+        def __call__(self, job, advance):
+            super().__call__(job, advance)
+            path = job.folder / "results.json"
+            results = json.loads(path.read_text())
+            results["boxes"]["top1"] *= -1
+            path.write_text(json.dumps(results))
+
+    outcome, _ = run(table, planner, Upside())
+    assert outcome["same_order"] == {"boxes top-1": False}
+
+
+def test_a_finished_run_is_not_run_again(table, planner, tmp_path):
+    first = FakeRunner()
+    before, _ = run(table, planner, first)
+    assert len(first.jobs) == 4
+    again = FakeRunner()
+    after, progress = run(table, Planner(tmp_path / "out"), again)
+    assert again.jobs == []
+    assert after == before
+    assert "4 of 4 runs were done before" in progress
+
+
+def test_redo_runs_everything_afresh(table, planner):
+    run(table, planner, FakeRunner())
+    leftover = planner.jobs(table)[1].folder / "checkpoint_0000001.pth"
+    leftover.touch()
+    again = FakeRunner()
+    run(table, planner, again, redo=True)
+    assert len(again.jobs) == 4
+    assert not leftover.exists()
+
+
+def test_after_an_interruption_only_the_rest_is_run(table, planner):
+    with pytest.raises(KeyboardInterrupt):
+        run(table, planner, FakeRunner(fail_at=1))
+    partial = planner.jobs(table)[2].folder
+    assert partial.is_dir()  # a real run's checkpoints would be here
+    (partial / "checkpoint_0000001.pth").touch()
+    again = FakeRunner()
+    run(table, planner, again)
+    assert [job.folder for job in again.jobs] == [job.folder for job in planner.jobs(table)[2:]]
+    assert (partial / "checkpoint_0000001.pth").exists()
+
+
+def test_a_training_whose_tower_is_gone_is_run_again(table, planner):
+    run(table, planner, FakeRunner())
+    (planner.jobs(table)[1].folder / "tower.safetensors").unlink()
+    again = FakeRunner()
+    run(table, planner, again)
+    assert [job.folder for job in again.jobs] == [planner.jobs(table)[1].folder]
+
+
+def test_nothing_is_run_when_something_is_missing(table, photographs, planner):
+    photographs.rmdir()
+    runner = FakeRunner()
+    with pytest.raises(InputError, match="data set fake_images"):
+        run(table, planner, runner)
+    assert runner.jobs == []
+    photographs.mkdir()
+
+
+def test_a_run_without_results(table, planner):
+    with pytest.raises(RunError, match=r"results.json: was not written; see .*console.txt"):
+        run(table, planner, lambda job, advance: None)
+
+
+TOOL = """
+import sys
+print("[12:00] iter 5/10  eta 0:00:01")
+print("\\x1b[32m[12:00] iter 10/10\\x1b[0m", file=sys.stderr)
+print({last!r}, file=sys.stderr)
+sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "error", "message"),
+    [
+        (0, "", None, ""),
+        (2, "error: clip.pretrained: no such tag", InputError, "^clip.pretrained: no such tag$"),
+        (1, "error: iteration 3: loss is nan", RunError, "^iteration 3: loss is nan$"),
+        (1, "KeyError: 3", RunError, "ended with exit code 1; see .*console.txt"),
+        (2, "", InputError, "was refused; see .*console.txt"),
+    ],
+)
+def test_the_tool_s_process(table, planner, tmp_path, monkeypatch, code, last, error, message):
+    tool = tmp_path / "tool.py"
+    tool.write_text(TOOL.format(code=code, last=last))
+    monkeypatch.setattr(engine, "TRAIN_NET", tool)
+    job = planner.jobs(table)[0]
+    job.folder.mkdir(parents=True)
+    shares: list[float] = []
+    if error:
+        with pytest.raises(error, match=message):
+            engine.train_net(job, shares.append)
+    else:
+        engine.train_net(job, shares.append)
+    assert sorted(shares) == [0.5, 1.0]
+    assert "iter 5/10" in (job.folder / "console.txt").read_text()
+
+
+def test_the_tool_gets_the_arguments_that_are_shown(table, planner, tmp_path, monkeypatch):
+    tool = tmp_path / "tool.py"
+    tool.write_text("import sys\nprint(sys.executable, sys.argv[1:])")
+    monkeypatch.setattr(engine, "TRAIN_NET", tool)
+    job = planner.jobs(table)[3]
+    job.folder.mkdir(parents=True)
+    engine.train_net(job, lambda share: None)
+    assert (job.folder / "console.txt").read_text() == f"{sys.executable} {list(job.arguments)}\n"

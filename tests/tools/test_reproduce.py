@@ -1,0 +1,124 @@
+"""The command line: what is printed where, and the exit codes."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipself_d2.reproduce.cli import main
+from tests.reproduce.fake import FakeRunner
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["clip.pretrained=random", "train.max_iter=2"]
+
+
+def reproduce(*args, runner=None) -> int:
+    return main([str(arg) for arg in args], runner or FakeRunner())
+
+
+def test_list(capsys):
+    assert reproduce("--list") == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["1a", "1b", "1c", "2", "A1", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["5"], "error: table '5' is unknown: known are 1a, 1b, 1c, 2, A1, 3, 4"),
+        ([], "error: name a table: 1a, 1b, 1c, 2, A1, 3, 4 (see --help)"),
+        (["2", "--scale", "huge"], "error: argument --scale: invalid choice: 'huge'"),
+        (["2", "--fast"], "error: unrecognized arguments: --fast (see --help)"),
+        (["2", "train.max_itr=2"], "error: train.max_itr: unknown config key 'max_itr'; did you mean 'max_iter'?"),
+        (
+            ["1c", *SMALL, "model.student_size=64"],
+            "error: clip.pretrained=random train.max_iter=2 model.student_size=64",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(args, message, capsys, tmp_path):
+    assert reproduce(*args, "--output", tmp_path) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message)
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "--scale paper --dry-run" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_commands_and_needs_and_runs_nothing(capsys, tmp_path):
+    runner = FakeRunner()
+    assert reproduce("1c", "--dry-run", "--output", tmp_path, *SMALL, runner=runner) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if "tools/train_net.py" in line]
+    assert len(commands) == 3
+    assert all("train.max_iter=2" in command and "--resume" in command for command in commands)
+    assert "  ok       weights: OV-Shapes-ViT-8, random" in lines
+    assert sum("data set ov_shapes" in line for line in lines) == 2
+    assert runner.jobs == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_is_missing(capsys, tmp_path):
+    assert reproduce("1c", "--dry-run", "--output", tmp_path, f"clip.pretrained={tmp_path}/no.safetensors") == 2
+    captured = capsys.readouterr()
+    assert f"  MISSING  weights: OV-Shapes-ViT-8, {tmp_path}/no.safetensors" in captured.out
+    assert captured.err.startswith("error: weights: OV-Shapes-ViT-8") and len(captured.err.splitlines()) == 1
+
+
+def test_a_table_is_printed_and_written(capsys, tmp_path):
+    assert reproduce("1b", "--output", tmp_path, *SMALL) == 0
+    out = capsys.readouterr().out
+    assert "Trainable blocks" in out and "72.1" in out
+    outcome = json.loads((tmp_path / "1b-miniature/results.json").read_text())
+    assert [row["label"] for row in outcome["rows"]] == ["1", "2", "4", "6"]
+    assert reproduce("1b", "--output", tmp_path, *SMALL, "--dry-run") == 0
+    assert capsys.readouterr().out.count("# done before") == 4
+
+
+def test_markdown_is_all_of_stdout(capsys, tmp_path):
+    assert reproduce("2", "--output", tmp_path, "--markdown", *SMALL) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0] == "**Table 2 (miniature): Region classification before and after CLIPSelf**"
+    assert lines[2].startswith("| tower | paper's row | boxes top-1 | boxes top-1, paper | boxes top-5 |")
+    assert len([line for line in lines if line.startswith("|")]) == 4
+    assert "run 1 of 2" in captured.err
+
+
+def test_a_figure_is_written_beside_its_numbers(tmp_path):
+    assert reproduce("A1fig", "--output", tmp_path, *SMALL) == 0
+    folder = tmp_path / "3-miniature"
+    outcome = json.loads((folder / "results.json").read_text())
+    assert outcome["figures"] == ["accuracy.png", "accuracy.svg"]
+    assert all((folder / name).stat().st_size > 1000 for name in outcome["figures"])
+
+
+def test_interruption_and_failure(capsys, tmp_path):
+    assert reproduce("1b", "--output", tmp_path, *SMALL, runner=FakeRunner(fail_at=0.95)) == 130
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    assert reproduce("1b", "--output", tmp_path, *SMALL, runner=lambda job, advance: None) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_device_and_ranks_reach_every_run(tmp_path):
+    runner = FakeRunner()
+    assert reproduce("2", "--output", tmp_path, "--device", "cpu", "--num-gpus", 2, *SMALL, runner=runner) == 0
+    for job in runner.jobs:
+        assert "train.device=cpu" in job.arguments
+        assert job.arguments[3:5] == ("--num-gpus", "2")
+
+
+def test_the_tool_itself(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "7b"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "tools/reproduce.py"), run_name="__main__")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: table '7b' is unknown")
