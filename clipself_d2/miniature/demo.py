@@ -129,7 +129,7 @@ class Demo:
         size = self.cfg.model.student_size
         towers = [before.eval(), after.eval()]
         maps = [tower.dense_embeddings(tower.normalize(letterbox(images, size)[0])) for tower in towers]
-        kmeans = compare_kmeans(images, maps[0], maps[1], clusters=6)
+        kmeans = compare_kmeans(images, list(maps[0]), list(maps[1]), clusters=6)
         kmeans.save(self.output_dir / "kmeans.png")
         pictures: dict[str, list[Picture]] = {"kmeans": [Picture(kmeans, alt="K-Means maps before and after")]}
         pictures["words"] = [p for s, *m in zip(samples, *maps, strict=True) for p in _word_maps(s, m, words)]

@@ -201,8 +201,8 @@ def _draw(
     size, scale = len(canvas), len(canvas) / window[2]
     centre = (np.array([thing.x, thing.y]) - window[:2]) * scale
     radius = thing.radius * scale
-    low = np.maximum(np.floor(centre - 1.1 * radius), 0).astype(int)
-    high = np.minimum(np.ceil(centre + 1.1 * radius), size).astype(int)
+    low = np.maximum(np.floor(centre - 1.25 * radius), 0).astype(int)
+    high = np.minimum(np.ceil(centre + 1.25 * radius), size).astype(int)
     width, height = high - low
     if width <= 0 or height <= 0:
         return

@@ -161,8 +161,3 @@ def cut(tokenizer):
 def test_few_captions_are_cut_and_only_long_ones(cut):
     assert len(cut) <= 0.05 * 300
     assert all(len(names(caption)[0]) >= 3 for caption in cut)
-
-
-@pytest.mark.xfail(strict=True, reason="captions of three or four things have up to 25 tokens: the last words are cut")
-def test_all_captions_fit_the_context(cut):
-    assert not cut
