@@ -84,8 +84,8 @@ class CLIPSelf(nn.Module):
         # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
         self._teacher = (copy.deepcopy(tower).requires_grad_(False).eval(),)
         self._embedder = (RegionEmbedder(tower, student_size, self.teacher_size, mode, mask_resize),)
-        blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
-        tower.set_trainable_blocks(blocks, "full" if mode == "masked" else mode)
+        self.trainable_blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
+        tower.set_trainable_blocks(self.trainable_blocks, "full" if mode == "masked" else mode)
         tower.set_activation_checkpointing(activation_checkpointing)
 
     @property
@@ -98,8 +98,7 @@ class CLIPSelf(nn.Module):
 
         Args:
             inputs: in training, samples with `image` (3 x H x W uint8), `regions` and `crop_boxes` (`Boxes` in pixels
-            of `image`,
-                same order); an image without regions, and no image at all, are legal. In evaluation, see
+                of `image`, same order); an image without regions, and no image at all, are legal. In evaluation, see
                 `RegionEmbedder`.
 
         Returns:

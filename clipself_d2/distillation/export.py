@@ -28,8 +28,11 @@ class CLIPExporter:
         Args:
             model: trained; what is written is its `export_state()`.
             path: `NAME.safetensors`; the card is `NAME.json`.
-            card: what else is to be known about the run.
+            card: what else is to be known about the run. The model, the weights that it started from and CLIPSelf's
+                settings are added; `regions.RegionClassifier.from_pretrained` reads `student_size`.
         """
         text = build_text_tower(self.name, self.pretrained).state_dict()
-        source = {"model": self.name, "pretrained": self.pretrained, "alpha": model.alpha}
-        save_checkpoint({**model.export_state(), **text}, path, {**source, **card})
+        recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
+        settings = {name: getattr(model, name) for name in recorded}
+        source = {"model": self.name, "pretrained": self.pretrained}
+        save_checkpoint({**model.export_state(), **text}, path, {**source, **settings, **card})

@@ -14,6 +14,7 @@ import torch
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import register_image_list
+from clipself_d2.regions import RegionClassifier
 from clipself_d2.training.run import main
 from tests.distillation.tiny import write_model, write_photographs
 
@@ -61,6 +62,8 @@ def test_it_learns(whole):
 def test_the_exported_clip_is_open_clips(folder, whole):
     card = json.loads((whole / "tower.json").read_text())
     assert (card["alpha"], card["steps"], card["data"]) == (0.7, STEPS, "tiny_photographs")
+    assert (card["student_size"], card["teacher_size"], card["trainable_blocks"]) == (64, 32, 3)
+    assert RegionClassifier.from_pretrained(whole / "tower.safetensors", ["cat"]).embedder.size == 64
     build_image_tower(f"{folder}/tiny-vit.json", "random")  # registers the model's config with open_clip
     model = open_clip.create_model("tiny-vit", pretrained=str(whole / "tower.safetensors"))
     student = final(whole)["model"]
