@@ -41,7 +41,8 @@ def load_image_list(json_file: str | Path | None, image_root: str | Path) -> lis
         ]
     else:
         records = [
-            _image_record(json_file, image, root) for image in _entries(json_file, _read_json(json_file), "images")
+            _image_record(json_file, image, root)
+            for image in _entries(json_file, _read_json(json_file), "images", ("id",))
         ]
     if not records:
         raise InputError(f"{json_file or image_root}: holds no images: check the path")
@@ -72,11 +73,13 @@ def load_panoptic(
     """
     root, labels = _folder(image_root, "photographs"), _folder(png_root, "panoptic PNGs")
     content = _read_json(json_file)
-    images = {image["id"]: _image_record(json_file, image, root) for image in _entries(json_file, content, "images")}
-    annotations = _entries(json_file, content, "annotations")
+    listed = _entries(json_file, content, "images", ("id",))
+    images = {image["id"]: _image_record(json_file, image, root) for image in listed}
+    annotations = _entries(json_file, content, "annotations", ("image_id", "file_name", "segments_info"))
     if not annotations:
         raise InputError(f"{json_file}: 'annotations' is empty: there is nothing to evaluate")
-    ordered = sorted(map(dict, categories or _entries(json_file, content, "categories")), key=lambda c: c["id"])
+    classes = categories or _entries(json_file, content, "categories", ("id", "name", "isthing"))
+    ordered = sorted(map(dict, classes), key=lambda c: c["id"])
     index = {category["id"]: number for number, category in enumerate(ordered)}
 
     records = []
@@ -87,7 +90,7 @@ def load_panoptic(
                 f"{json_file}: an annotation names the unknown image id {annotation['image_id']}: mend its 'images'"
             )
         segments = []
-        for segment in annotation["segments_info"]:
+        for segment in _entries(json_file, annotation, "segments_info", ("id", "category_id", "bbox")):
             number = index.get(segment["category_id"])
             if number is None:
                 raise InputError(
@@ -103,8 +106,8 @@ def load_panoptic(
 
 def _image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -> dict[str, Any]:
     name = image.get("file_name") or "/".join(image.get("coco_url", "").split("/")[-2:])
-    if "id" not in image or not name:
-        raise InputError(f"{json_file}: an entry of 'images' has no id or no file_name: mend it")
+    if not name:
+        raise InputError(f"{json_file}: an entry of 'images' has no 'file_name': mend it")
     sizes = {side: image[side] for side in ("height", "width") if image.get(side)}
     return {"file_name": str(root / name), "image_id": image["id"], **sizes}
 
@@ -121,10 +124,18 @@ def _read_json(json_file: str | Path) -> dict[str, Any]:
     return content
 
 
-def _entries(json_file: str | Path, content: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
-    if not isinstance(content.get(field), list):
+def _entries(
+    json_file: str | Path, content: Mapping[str, Any], field: str, required: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The list of a field, each of whose entries has the required keys."""
+    entries = content.get(field)
+    if not isinstance(entries, list):
         raise InputError(f"{json_file}: has no '{field}': give a COCO-format json that has")
-    return content[field]
+    for entry in entries:
+        lacks = [key for key in required if not isinstance(entry, dict) or key not in entry]
+        if lacks:
+            raise InputError(f"{json_file}: an entry of '{field}' has no '{lacks[0]}': mend it")
+    return entries
 
 
 def _folder(path: str | Path, what: str) -> Path:

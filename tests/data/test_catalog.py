@@ -45,6 +45,8 @@ def test_lvis_names_come_from_the_address(tmp_path):
         ("{", "json"),
         ('{"images": []}', "no images"),
         ('{"images": [{"id": 1}]}', "file_name"),
+        ('{"images": [{"file_name": "1.jpg"}]}', "'id'"),
+        ('{"images": ["1.jpg"]}', "'id'"),
     ],
 )
 def test_bad_image_lists(tmp_path, content, say):
@@ -83,6 +85,9 @@ def test_panoptic_classes_are_in_the_order_of_ids(tmp_path):
         (lambda c: c.pop("categories"), "categories"),
         (lambda c: c.update(annotations=[]), "empty"),
         (lambda c: c["annotations"][0].update(image_id=8), "8"),
+        (lambda c: c["annotations"][0].pop("segments_info"), "'segments_info'"),
+        (lambda c: c["annotations"][0]["segments_info"][0].pop("bbox"), "'bbox'"),
+        (lambda c: c["categories"][0].pop("isthing"), "'isthing'"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), "77"),
     ],
 )
