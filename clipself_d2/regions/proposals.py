@@ -39,15 +39,15 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
         annotations = content["annotations"]
         owner = np.array([a["image_id"] for a in annotations], dtype=np.int64)
         boxes = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(len(annotations), 4)
+        sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content.get("images", ())}
     except OSError as error:
         raise InputError(f"{json_file}: the proposals cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{json_file}: not a COCO-format file of proposals ({type(error).__name__}: {error}): it needs "
             "'annotations' whose entries have 'image_id' and 'bbox' [x, y, width, height]"
         ) from error
 
-    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content.get("images", ())}
     if image_ids is not None or "images" in content:
         _check_known(json_file, np.unique(owner).tolist(), sizes if image_ids is None else image_ids)
 
@@ -141,19 +141,28 @@ class ProposalRegions:
         max_size: float = 1024.0,
         crop_scale: float = 1.5,
     ):
-        """Reads the proposals: see `load_proposals`, `sample_proposals` and `enlarge` for the arguments and errors."""
+        """Reads the proposals: see `load_proposals`, `sample_proposals` and `enlarge` for the arguments and errors.
+
+        Raises:
+            InputError: also if the file holds no usable box, or max_regions is below 1.
+        """
         if max_regions < 1:
             raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")
         self.json_file = json_file
         self.proposals = load_proposals(json_file)
+        if not self.proposals:
+            raise InputError(f"{json_file}: holds no usable proposal: give a file whose 'annotations' are not empty")
         self.max_regions = max_regions
         self.min_size = min_size
         self.max_size = max_size
         self.crop_scale = crop_scale
 
     def check(self, image_ids: Collection[int]) -> None:
-        """Raises InputError if a proposal belongs to none of these images, those of the data set."""
+        """Raises InputError if a proposal belongs to none of these images, those of the data set; warns of the images
+        without any."""
         _check_known(self.json_file, self.proposals.keys(), image_ids)
+        if bare := len(set(image_ids)) - len(self.proposals):
+            logger.warning("%s: no proposal for %d of %d images", self.json_file, bare, len(set(image_ids)))
 
     def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Returns the student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1."""

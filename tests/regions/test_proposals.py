@@ -32,6 +32,8 @@ def test_boxes_come_by_image_in_order(tmp_path):
 @pytest.mark.parametrize("images", [None, IMAGES])
 def test_empty_file_gives_no_proposals(tmp_path, images):
     assert load_proposals(write(tmp_path / "p.json", [], images)) == {}
+    with pytest.raises(InputError, match=r"p\.json.*no usable proposal"):
+        ProposalRegions(tmp_path / "p.json")
 
 
 def test_useless_boxes_are_left_out_and_counted(tmp_path, caplog):
@@ -42,7 +44,7 @@ def test_useless_boxes_are_left_out_and_counted(tmp_path, caplog):
     assert "4 of 6 boxes" in caplog.text
 
 
-def test_unknown_images_are_named(tmp_path):
+def test_unknown_images_are_named(tmp_path, caplog):
     file = write(tmp_path / "p.json", [(1, [0, 0, 9, 9]), (77, [0, 0, 9, 9])], IMAGES)
     with pytest.raises(InputError, match=r"p\.json.*77"):
         load_proposals(file)
@@ -51,11 +53,22 @@ def test_unknown_images_are_named(tmp_path):
         load_proposals(file, image_ids=[1])
     with pytest.raises(InputError, match=r"q\.json.*\(1\)"):
         ProposalRegions(file).check({2, 3})
-    ProposalRegions(file).check({1, 2, 3})
+    with caplog.at_level(logging.WARNING):
+        ProposalRegions(file).check({1, 2, 3})
+    assert "no proposal for 1 of 3 images" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"annotations": [{"image_id": 1}]}', '{"annotations": [{"image_id": 1, "bbox": 3}]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"annotations": [{"image_id": 1}]}',
+        '{"annotations": [{"image_id": 1, "bbox": 3}]}',
+        '{"annotations": [], "images": [{"width": 3}]}',
+        '{"annotations": [], "images": ["1.jpg"]}',
+    ],
 )
 def test_other_formats_are_refused(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
