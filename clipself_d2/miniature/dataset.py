@@ -25,7 +25,7 @@ from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency
 VERSION = "v1"
 """Changes whenever the drawn scenes change, so that old pictures are not mistaken for new ones."""
 
-SPLITS: dict[str, int] = {"train": 2000, "val": 300}
+SPLITS: dict[str, int] = {"train": 1500, "val": 250}
 """Scenes of each split; the splits' seeds never meet."""
 
 IMAGE_SIZE = 128

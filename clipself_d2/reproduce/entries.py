@@ -10,7 +10,7 @@ from clipself_d2.reproduce.table import Cell, Row, Run, Table
 
 SCALES = ("miniature", "paper")
 
-MINIATURE_ABLATION_STEPS = 300
+MINIATURE_ABLATION_STEPS = 200
 """Training steps of each row of tables 1a to 1c at the scale of the miniature; all else trains as its config says."""
 
 MINIATURE = Run("miniature/clipself_patches.py")
