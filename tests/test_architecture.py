@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "clipself_d2"
 
-# What a subpackage may import of the others; `errors` is everybody's.
+# What a subpackage may import of the others; `errors` and `command_line` are everybody's.
 CORE = {"clip"}
 REGIONS = CORE | {"regions"}
 SHARED = REGIONS | {"data", "evaluation", "training"}
@@ -62,7 +62,7 @@ def test_imports_point_one_way(path):
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parent == PACKAGE], ids=name)
 def test_the_package_itself_imports_no_room(path):
-    assert not any(module.startswith("clipself_d2.") for module in imported(path))
+    assert not {module.split(".")[1] for module in imported(path) if module.startswith("clipself_d2.")} - {"errors"}
 
 
 def public(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.AST]]:

@@ -25,6 +25,7 @@ import torch
 from clipself_d2.clip import TextClassifier, build_text_tower
 from clipself_d2.clip.precomputed import save_text_embeddings
 from clipself_d2.clip.text import check_vocabulary
+from clipself_d2.command_line import ArgumentParser
 from clipself_d2.errors import InputError
 
 
@@ -50,15 +51,15 @@ def read_vocabulary(source: str) -> list[tuple[str, ...]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one line for a wrong argument or file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
     parser.add_argument("--pretrained", required=True, help="one of open_clip's tags, a checkpoint, or 'random'")
     parser.add_argument("--vocabulary", required=True, help='classes.txt, classes.json, or "cat,dog"')
     parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
     parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    args = parser.parse_args(argv)
     try:
+        args = parser.parse_args(argv)
         if args.output.suffix not in (".npy", ".pt"):
             raise InputError(f"{args.output}: end the name in .npy or .pt")
         vocabulary = read_vocabulary(args.vocabulary)

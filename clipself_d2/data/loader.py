@@ -32,7 +32,7 @@ class RegionDataLoader:
     A batch whose images are all unreadable comes as an empty list, so that iterations keep their numbers.
 
     Attributes:
-        skipped: images left out of the batches given so far, on this rank.
+        skipped: images left out of the batches of this pass so far, on this rank.
     """
 
     def __init__(self, loader: DataLoader):
@@ -46,6 +46,7 @@ class RegionDataLoader:
 
     def __iter__(self) -> Iterator[list[Sample]]:
         """Raises InputError if a sample cannot be used for another reason, or no image of many can be read."""
+        self.skipped = self._in_a_row = 0
         for batch in self.loader:
             yield [sample for sample in batch if self._usable(sample)]
 

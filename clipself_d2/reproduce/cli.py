@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from rich.console import Console
 
+from clipself_d2.command_line import ArgumentParser
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.engine import Runner, check, is_finished, reproduce, table_folder, train_net, write_json
 from clipself_d2.reproduce.entries import ENTRIES, SCALES, find
@@ -67,20 +67,13 @@ def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are `InputError`s: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments.
 
     Raises:
         InputError: for an unknown or missing argument.
     """
-    parser = _Parser(
+    parser = ArgumentParser(
         "reproduce.py",
         description="Reproduce a table or figure of the paper: our numbers beside the paper's.",
         epilog=EXAMPLES,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,13 +44,36 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     cfg.train = OmegaConf.merge(known, cfg.train)
     for override in overrides:
         _check_override(cfg, override)
+    before = {key: _value(cfg, key) for key in (override.partition("=")[0] for override in overrides)}
     try:
         LazyConfig.apply_overrides(cfg, list(overrides))
     except (HydraException, OmegaConfBaseException, KeyError) as error:
         raise InputError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+    for key, old in before.items():
+        if isinstance(old, int | float) and isinstance(new := _value(cfg, key), str):
+            kind = "true or false" if isinstance(old, bool) else "a number"
+            raise InputError(f"{key}={new}: must be {kind}")
     _check_targets(cfg, "")
     train_settings(cfg)
     return cfg
+
+
+def build(cfg: DictConfig, section: str) -> Any:
+    """What a section of a config describes.
+
+    Args:
+        cfg: from `load_config`.
+        section: its key, with dots.
+
+    Raises:
+        InputError: for a value that a constructor refuses (by a ValueError).
+    """
+    try:
+        return instantiate(OmegaConf.select(cfg, section))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{section}: {_first_line(error)}") from error
 
 
 def on_device(module: nn.Module, device: str) -> nn.Module:
@@ -92,6 +115,11 @@ def _check_keys(node: DictConfig, known: dict[str, Any], where: str) -> None:
             raise _unknown(f"{where}.{key!s}", str(key), known)
         if isinstance(known[str(key)], dict):
             _check_keys(node[key], known[str(key)], f"{where}.{key!s}")
+
+
+def _value(cfg: DictConfig, key: str) -> Any:
+    """The value of a key with dots, interpolations resolved; None where there is none."""
+    return OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import LazyConfig
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator, inference_context, inference_on_dataset
 from detectron2.utils import comm
@@ -26,9 +26,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2 import __version__
 from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.command_line import ArgumentParser
 from clipself_d2.errors import InputError
 from clipself_d2.training.checkpoint import Checkpointer, load_model
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.errors import RunError
 from clipself_d2.training.hooks import (
     AfterTraining,
@@ -98,20 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are `InputError`s: one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Parse Detectron2's usual arguments.
 
     Raises:
         InputError: for an unknown or missing argument.
     """
-    parser = _Parser(
+    parser = ArgumentParser(
         "train_net.py",
         description="Train and evaluate a CLIP image tower.",
         epilog=EXAMPLES,
@@ -138,19 +132,29 @@ def run(args: argparse.Namespace) -> Results:
     Returns:
         The last evaluation's results on rank 0, `{task: {metric: value}}`; empty on other ranks and without an
         evaluation.
+
+    Raises:
+        InputError: for wrong input.
+        RunError: when training had to stop, or a file could not be written (a full disk).
     """
     cfg = load_config(args.config_file, args.opts)
     cfg.train.device = resolve_device(cfg.train.device)
     settings = train_settings(cfg)
-    _set_up(cfg, settings, args)
-    model: nn.Module = instantiate(cfg.model).to(settings.device)
-    if settings.init_checkpoint:
-        load_model(model, settings.init_checkpoint)
-    if args.eval_only:
-        if args.resume:
-            Checkpointer(settings.output_dir, model=model).resume()
-        return evaluate(cfg, model, build_evaluation(cfg))
-    return train(cfg, model, resume=args.resume, source=args.config_file)
+    try:
+        _set_up(cfg, settings, args)
+        model: nn.Module = build(cfg, "model").to(settings.device)
+        if settings.init_checkpoint:
+            load_model(model, settings.init_checkpoint)
+        if args.eval_only:
+            if args.resume:
+                Checkpointer(settings.output_dir, model=model).resume()
+            return evaluate(cfg, model, build_evaluation(cfg))
+        return train(cfg, model, resume=args.resume, source=args.config_file)
+    except OSError as error:
+        where = "" if settings.output_dir in str(error) else f"{settings.output_dir}: "
+        raise RunError(
+            f"{where}{error}; mend that (free some disk space?), and --resume goes on from the last checkpoint"
+        ) from error
 
 
 def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: str = "") -> Results:
@@ -172,7 +176,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     settings = train_settings(cfg)
     output = Path(settings.output_dir)
     cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
+    optimizer = build(cfg, "optimizer")
     if settings.compile:
         model.compile()
     trainer = Trainer(
@@ -193,7 +197,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     elif checkpointer.checkpoints():
         raise InputError(f"{output}: holds checkpoints of an earlier run; pass --resume, or another train.output_dir")
     cfg.dataloader.train.start_iter = start
-    trainer.data_loader = instantiate(cfg.dataloader.train)
+    trainer.data_loader = build(cfg, "dataloader.train")
 
     # Built before training, so that what is missing is said now.
     evaluation = build_evaluation(cfg) if cfg.dataloader.get("evaluator") else None
@@ -206,7 +210,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     trainer.register_hooks(
         [
             IterationTimer(),
-            LRScheduler(optimizer, instantiate(cfg.lr_multiplier)),
+            LRScheduler(optimizer, build(cfg, "lr_multiplier")),
             Throughput(),
             SaveCheckpoint(checkpointer, settings.checkpointer.period),
             Evaluate(test, settings.eval_period) if evaluation else None,
@@ -226,7 +230,7 @@ def build_evaluation(cfg: DictConfig) -> Evaluation:
     """
     if not (cfg.dataloader.get("test") and cfg.dataloader.get("evaluator")):
         raise InputError("config: nothing to evaluate with; define dataloader.test and dataloader.evaluator")
-    return instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+    return build(cfg, "dataloader.test"), build(cfg, "dataloader.evaluator")
 
 
 def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = None) -> Results:
@@ -251,6 +255,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = 
 
     with getattr(model, "exported", nullcontext)(), inference_context(model):
         results: Results = inference_on_dataset(predict, loader, evaluator)
+    if skipped := sum(comm.all_gather(getattr(loader, "skipped", 0))):
+        logger.warning("%d images could not be read; the results are without them", skipped)
     if comm.is_main_process():
         text = json.dumps(results, indent=2) + "\n"
         write_atomically(Path(settings.output_dir) / "results.json", lambda file: file.write_text(text))
@@ -265,12 +271,12 @@ def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> 
     path = Path(settings.output_dir) / "tower.safetensors"
     card = {
         "config": Path(source).name,
-        "data": str(cfg.dataloader.train.get("dataset", "")),
+        "data": _describe(cfg.dataloader.train.get("dataset")),
         "steps": settings.max_iter,
         "metrics": results,
         "clipself_d2": __version__,
     }
-    instantiate(cfg.export)(model, path, card)
+    build(cfg, "export")(model, path, card)
     logger.info("Exported to %s", path)
 
 
@@ -286,6 +292,7 @@ def _set_up(cfg: DictConfig, settings: TrainSettings, args: argparse.Namespace) 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"train.output_dir={output}: cannot be made ({error})") from error
+    logging.raiseExceptions = False  # a log on a full disk is no reason for a traceback a line
     for name in ("clipself_d2", "detectron2", "fvcore"):
         setup_logger(str(output), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
     if comm.is_main_process():

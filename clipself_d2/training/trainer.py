@@ -37,7 +37,7 @@ class Trainer(TrainerBase):
 
     Args:
         model: the model, wrapped in `DistributedDataParallel` when there are several ranks.
-        data_loader: yields this rank's `list[dict]`.
+        data_loader: yields this rank's `list[dict]`; its `skipped`, where it has one, is logged as `skipped_images`.
         optimizer: its parameter groups hold the trainable parameters.
         seed: of everything random inside the model.
         precision: "fp32", or autocast in "bf16" or "fp16" (with gradient scaling).
@@ -94,8 +94,10 @@ class Trainer(TrainerBase):
         torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
 
         chunks = split(batch, self.accumulate)
-        weights, num_images = self._agree(chunks)
-        self.storage.put_scalars(data_time=data_time, num_images=num_images, smoothing_hint=False)
+        weights, num_images, skipped = self._agree(chunks)
+        self.storage.put_scalars(
+            data_time=data_time, num_images=num_images, skipped_images=skipped, smoothing_hint=False
+        )
         active = [i for i, weight in enumerate(weights) if weight > 0]
         if not active:
             logger.warning("Iteration %d: no rank has anything to learn from in its batch; skipped", self.iter)
@@ -128,12 +130,14 @@ class Trainer(TrainerBase):
             self._batches = iter(self.data_loader)
         return next(self._batches)
 
-    def _agree(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int]:
-        """Weights of the chunks, the same on every rank (sum 1, or all 0), and the number of images of all ranks."""
+    def _agree(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int, int]:
+        """Weights of the chunks, the same on every rank (sum 1, or all 0), and two numbers of all ranks: images of this
+        step, and images that the loader has left out since the start."""
         num_terms = getattr(unwrap(self.model), "num_terms", len)
-        counts = torch.tensor([num_terms(chunk) for chunk in chunks] + [sum(map(len, chunks))], dtype=torch.float64)
-        *terms, images = reduce_sum(counts.to(self.device)).tolist()
-        return [count / max(sum(terms), 1) for count in terms], int(images)
+        images = [sum(map(len, chunks)), getattr(self.data_loader, "skipped", 0)]
+        counts = torch.tensor([num_terms(chunk) for chunk in chunks] + images, dtype=torch.float64)
+        *terms, used, skipped = reduce_sum(counts.to(self.device)).tolist()
+        return [count / max(sum(terms), 1) for count in terms], int(used), int(skipped)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision], enabled=self.precision != "fp32")

@@ -125,6 +125,13 @@ def test_embed_vocabulary_wrong_arguments(configs, tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("name", ["convert_checkpoint", "embed_vocabulary"])
+def test_an_unknown_argument_is_one_line(name, capsys):
+    assert tool(name)(["--modle", "x"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "--help" in err
+
+
+@pytest.mark.parametrize("name", ["convert_checkpoint", "embed_vocabulary"])
 def test_help_teaches_by_example(name, capsys):
     with pytest.raises(SystemExit) as caught:
         tool(name)(["--help"])

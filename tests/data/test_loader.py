@@ -102,6 +102,8 @@ def test_broken_images_are_left_out_warned_about_and_counted(records, caplog, wo
     assert batches == [[s for s in batch if s[0] != 3] for batch in straight]
     assert broken.skipped == sum(s[0] == 3 for batch in straight for s in batch) == 2
     assert caplog.text.count("3.png") == 2
+    take(broken, 1)
+    assert broken.skipped == sum(s[0] == 3 for s in straight[0])  # of this pass
 
 
 def test_a_batch_of_broken_images_is_empty_and_too_many_are_an_error(records, monkeypatch):

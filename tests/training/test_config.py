@@ -56,6 +56,8 @@ def test_overrides_reach_every_kind_of_key(path):
         ("train.clip_grad_norm=-1", "must be positive"),
         ("train.checkpointer.max_to_keep=0", "max_to_keep"),
         ("train.output_dir=[", "output_dir"),
+        ("model.noise=loud", "model.noise=loud: must be a number"),
+        ("dataloader.train.seed=first", "must be a number"),
     ],
 )
 def test_wrong_overrides_are_said_in_one_line(path, override, message):

@@ -165,6 +165,7 @@ def test_a_config_without_evaluation_and_export(config, tmp_path, capsys):
         (["--config-file", "CONFIG", "train.max_itr=2"], "did you mean"),
         (["--config-file", "CONFIG", "train.init_checkpoint=missing.pth"], "missing.pth"),
         (["--config-file", "CONFIG", "train.output_dir=/dev/null/x"], "cannot be made"),
+        (["--config-file", "CONFIG", "optimizer.lr=-1"], "optimizer: Invalid learning rate"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(config, tmp_path, capsys, monkeypatch, argv, message):
@@ -180,6 +181,22 @@ def test_not_a_number_is_one_line_and_exit_code_1(config, tmp_path, capsys):
     lines = capsys.readouterr().err.strip().splitlines()
     assert lines[-1].startswith("error: iteration ") and "image ids" in lines[-1]
     assert not any("Traceback" in line for line in lines)
+
+
+def test_a_full_disk_at_the_export_is_one_line_and_the_run_can_go_on(config, tmp_path, capsys):
+    full = tmp_path / "full.py"
+    full.write_text(CONFIG.replace("export_toy", "export_to_full_disk"))
+    out = tmp_path / "out"
+    assert train(str(full), out) == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and "No space left on device" in line and "tower.safetensors" in line
+    assert train(config, out, "--resume") == 0
+    assert same(torch.load(out / "tower.safetensors")["weights"], final(out)["model"])
+
+
+def test_images_left_out_are_in_the_curve(config, tmp_path):
+    assert train(config, tmp_path / "out") == 0
+    assert [line["skipped_images"] for line in metrics(tmp_path / "out")[:-1]] == [0.0] * 6
 
 
 def test_help_teaches(capsys):

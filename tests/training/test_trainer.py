@@ -96,6 +96,20 @@ def test_batches_without_terms_are_skipped():
     assert seen == [1, 1]
 
 
+def test_images_that_the_loader_left_out_are_logged():
+    class Leaky(ToyLoader):
+        skipped = 0
+
+        def __iter__(self):
+            for batch in super().__iter__():
+                self.skipped += 2
+                yield batch
+
+    trainer = make(Leaky(5, seed=0))
+    trainer.train(0, 3)
+    assert trainer.storage.history("skipped_images").values() == [(2, 0), (4, 1), (6, 2)]
+
+
 def test_clipping_bounds_the_step():
     trainer = make(clip_grad_norm=0.01)
     before = weights(trainer)

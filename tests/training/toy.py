@@ -1,5 +1,6 @@
 """A model, a loader and an evaluator of a few lines, and the config that puts them together."""
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,13 @@ class ToyEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         return {"fit": {"error": float(torch.stack(self.errors).mean())}}
+
+
+def export_to_full_disk(model: ToyModel | None = None, path: Path | None = None, card: dict | None = None):
+    """An exporter that finds no space."""
+    if model is None:
+        return export_to_full_disk
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
 def export_toy(model: ToyModel | None = None, path: Path | None = None, card: dict | None = None):
