@@ -280,6 +280,13 @@ def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> 
     logger.info("Exported to %s", path)
 
 
+def _describe(dataset: Any) -> str:
+    """Names of data sets, or of the call that makes the records."""
+    if isinstance(dataset, DictConfig):
+        return str(getattr(dataset["_target_"], "__qualname__", dataset["_target_"]))
+    return dataset if isinstance(dataset, str) else ", ".join(map(str, dataset or ()))
+
+
 def resolve_device(name: str) -> str:
     """ "auto" is CUDA where there is a device."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
