@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.utils.logger import setup_logger
 from rich.console import Console
 from rich.table import Table as RichTable
 from torch import Tensor
@@ -25,7 +26,7 @@ from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, letterbox
 from clipself_d2.training.config import load_config
-from clipself_d2.training.run import evaluate, train
+from clipself_d2.training.run import evaluate, resolve_device, train
 from clipself_d2.visualization import (
     Code,
     Curve,
@@ -71,6 +72,7 @@ class Demo:
         self.run_dir = self.output_dir / "run"
         self.config = str(config)
         self.cfg = load_config(self.config, [*overrides, f"train.output_dir={self.run_dir}", "train.eval_period=0"])
+        self.cfg.train.device = resolve_device(self.cfg.train.device)
         self.seconds: dict[str, float] = {}
         self.console = Console()
 
@@ -79,10 +81,11 @@ class Demo:
         start = time.perf_counter()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.run_dir.mkdir(parents=True)
+        setup_logger(str(self.run_dir), name="clipself_d2", abbrev_name="clipself_d2")
         with self._timed("data", f"Drawing OV-Shapes ({sum(SPLITS.values()):,} scenes; once)"):
             ensure_ov_shapes(os.environ.get("DETECTRON2_DATASETS", "datasets"))
         torch.manual_seed(self.cfg.train.seed)
-        model = instantiate(self.cfg.model)
+        model = instantiate(self.cfg.model).to(self.cfg.train.device)
         with self._timed("evaluate_before", "Measuring the CLIP as it is"):
             before = evaluate(self.cfg, model)
         with self._timed("train_and_evaluate", f"Distilling it ({self.cfg.train.max_iter} steps), and measuring again"):
@@ -106,7 +109,8 @@ class Demo:
         self.seconds[name] = time.perf_counter() - start
 
     def _exported_tower(self) -> ImageTower:
-        return build_towers(self.cfg.clip.name, str(self.run_dir / "tower.safetensors"))[0]
+        tower = build_towers(self.cfg.clip.name, str(self.run_dir / "tower.safetensors"))[0]
+        return tower.to(self.cfg.train.device)
 
     def _print(self, before: Results, after: Results) -> None:
         table = RichTable(title="OV-Shapes, held-out scenes: mean accuracy over classes, %")
@@ -122,7 +126,7 @@ class Demo:
     def _pictures(self, before: ImageTower, after: ImageTower) -> dict[str, list[Picture]]:
         """K-Means maps, word maps and named boxes of some held-out scenes, by the two towers."""
         text = TextClassifier(build_towers(self.cfg.clip.name, self.cfg.clip.pretrained)[1], _templates(self.cfg))
-        words = text(CLASSES)
+        words = text(CLASSES).to(self.cfg.train.device)
         mapper = PanopticRegionMapper()
         samples = [mapper(record) for record in get_dataset(self.cfg.dataloader.test.dataset)[:PICTURES]]
         images = [sample["image"] for sample in samples]
