@@ -122,7 +122,7 @@ class Demo:
         self.console.print(table)
         self.console.print(f"{self.seconds['total']:.0f} s; open {self.output_dir / 'report.html'} in a browser")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _pictures(self, before: ImageTower, after: ImageTower) -> dict[str, list[Picture]]:
         """K-Means maps, word maps and named boxes of some held-out scenes, by the two towers."""
         text = TextClassifier(build_towers(self.cfg.clip.name, self.cfg.clip.pretrained)[1], _templates(self.cfg))
