@@ -182,7 +182,10 @@ class Demo:
                 Section("Training", [Curve("Cosine of student and teacher", {"cosine": points})]),
                 Section(
                     "K-Means maps of the dense features",
-                    [Text("Six clusters an image; colours match along a row."), Figure(pictures["kmeans"], columns=1)],
+                    [
+                        Text("Six clusters an image; colours match along a row."),
+                        Figure(pictures["kmeans"], columns=1, width=800),
+                    ],
                 ),
                 Section(
                     "Where is the word?",
