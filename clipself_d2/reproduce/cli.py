@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> int:
         if args.markdown:
             print(markdown(outcome), end="")
         else:
-            Console().print(rich_table(outcome))
+            Console(width=None if sys.stdout.isatty() else 160).print(rich_table(outcome))  # 80 would cut it
         console.print(f"written to {table_folder(table, planner)}", highlight=False)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
