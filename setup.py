@@ -23,6 +23,7 @@ setup(
         "fvcore",
         "iopath",
         "jinja2",
+        "lvis",
         "matplotlib>=3.5",
         "numpy>=1.26",
         "omegaconf>=2.1",
