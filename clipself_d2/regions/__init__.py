@@ -3,6 +3,7 @@
 from clipself_d2.regions.classifier import RegionClassifier
 from clipself_d2.regions.crops import crop_and_resize, letterbox
 from clipself_d2.regions.embedder import RegionEmbedder
+from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
 from clipself_d2.regions.pooling import letterbox_masks, pool_boxes, pool_masks, resize_masks
 from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposals, sample_proposals
@@ -14,6 +15,7 @@ __all__ = [
     "RegionEmbedder",
     "crop_and_resize",
     "enlarge",
+    "fuse_scores",
     "grid_boxes",
     "grid_shapes",
     "letterbox",
