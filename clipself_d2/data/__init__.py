@@ -3,15 +3,18 @@
 from clipself_d2.data import builtin  # noqa: F401  (registers the data sets)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
 from clipself_d2.data.catalog import get_dataset, register_image_list, register_panoptic_regions
+from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
 from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.sampler import EpochBatchSampler
 
 __all__ = [
+    "DetectionMapper",
     "DistillationMapper",
     "EpochBatchSampler",
     "ImageError",
+    "ImageMapper",
     "PanopticRegionMapper",
     "RegionDataLoader",
     "build_test_loader",

@@ -141,6 +141,9 @@ def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
 def register_ov_shapes(root: str | Path | None = None) -> None:
     """Registers, for train and val: `ov_shapes_{split}` (instances), `..._images` and `..._panoptic_regions`.
 
+    `ov_shapes_train_base` is what an open-vocabulary detector may learn from: the instances of base classes alone, in
+    the scenes that have one. Its label space is that of the others, all 96 things.
+
     Args:
         root: folder that holds, or will hold, the drawn data set; default $DETECTRON2_DATASETS, else ./datasets.
     """
@@ -163,10 +166,10 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             )[0]
 
         _register(f"ov_shapes_{split}", load_instances)
+        _describe(f"ov_shapes_{split}")
+        folder = base / f"ov_shapes_{VERSION}"
         MetadataCatalog.get(f"ov_shapes_{split}").set(
-            thing_classes=list(THINGS),
-            novel_classes=[name for i, name in enumerate(THINGS) if is_novel(i)],
-            evaluator_type="coco",
+            json_file=str(folder / f"annotations/instances_{split}.json"), image_root=str(folder / split)
         )
         _register(f"ov_shapes_{split}_images", load_images)
         _register(f"ov_shapes_{split}_panoptic_regions", load_regions)
@@ -174,8 +177,30 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
         )
 
+    def load_base() -> list[dict[str, Any]]:
+        folder = ensure_ov_shapes(base)
+        name = "ov_shapes_train_base"
+        records = load_coco_json(str(folder / "annotations/instances_train.json"), str(folder / "train"), name)
+        for record in records:
+            record["annotations"] = [x for x in record["annotations"] if not is_novel(x["category_id"])]
+        return [record for record in records if record["annotations"]]
+
+    _register("ov_shapes_train_base", load_base)
+    _describe("ov_shapes_train_base")
+
+
+def _describe(name: str) -> None:
+    MetadataCatalog.get(name).set(
+        thing_classes=list(THINGS),
+        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(THINGS))},
+        novel_classes=[name for i, name in enumerate(THINGS) if is_novel(i)],
+        evaluator_type="coco",
+    )
+
 
 def _register(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
+    if name in MetadataCatalog:
+        MetadataCatalog.remove(name)
     DatasetCatalog.register(name, load)

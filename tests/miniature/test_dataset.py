@@ -132,7 +132,8 @@ def test_captions_name_every_segment(folder, panoptic):
 
 
 def test_registering_draws_nothing(small_world):
-    assert {f"ov_shapes_{split}{kind}" for split in ("train", "val") for kind in KINDS} == set(DatasetCatalog.list())
+    names = {f"ov_shapes_{split}{kind}" for split in ("train", "val") for kind in KINDS}
+    assert set(DatasetCatalog.list()) == names | {"ov_shapes_train_base"}
     assert not small_world.exists()
 
 
@@ -148,6 +149,8 @@ def test_names_load_and_draw_once(small_world, monkeypatch):
     regions = [x["bbox"] for x in records["ov_shapes_val_panoptic_regions"][0]["segments_info"] if x["isthing"]]
     assert boxes == regions
 
+    assert len(records["ov_shapes_train_base"]) <= 4
+
     monkeypatch.setattr(dataset, "write_split", None)  # drawing again would fail
     assert get_dataset("ov_shapes_val_images") == records["ov_shapes_val_images"]
 
@@ -161,6 +164,32 @@ def test_metadata_names_the_classes(small_world):
     regions = MetadataCatalog.get("ov_shapes_train_panoptic_regions")
     assert regions.region_classes == list(CLASSES)
     assert regions.region_isthing == [True] * 96 + [False] * 8
+
+
+def test_base_has_the_base_instances_and_their_scenes_alone(small_world):
+    base = [i for i in range(96) if not is_novel(i)]
+    expected = {}
+    for record in get_dataset("ov_shapes_train"):
+        boxes = [(x["category_id"], tuple(x["bbox"])) for x in record["annotations"] if x["category_id"] in base]
+        if boxes:
+            expected[record["image_id"]] = boxes
+    found = get_dataset("ov_shapes_train_base")
+    assert {r["image_id"]: [(x["category_id"], tuple(x["bbox"])) for x in r["annotations"]] for r in found} == expected
+    meta, other = MetadataCatalog.get("ov_shapes_train_base"), MetadataCatalog.get("ov_shapes_train")
+    assert meta.thing_classes == other.thing_classes and meta.novel_classes == other.novel_classes
+
+
+def test_a_scene_of_novel_things_alone_is_left_out_of_base(small_world):
+    get_dataset("ov_shapes_train")
+    json_file = Path(MetadataCatalog.get("ov_shapes_train").json_file)
+    content = json.loads(json_file.read_text())
+    novel = next(i for i in range(96) if is_novel(i)) + 1
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == 2:
+            annotation["category_id"] = novel
+    json_file.write_text(json.dumps(content))
+    assert 2 not in {record["image_id"] for record in get_dataset("ov_shapes_train_base")}
+    assert 2 in {record["image_id"] for record in get_dataset("ov_shapes_train_images")}
 
 
 def test_the_region_mapper_reads_them(small_world):
