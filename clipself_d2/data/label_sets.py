@@ -1,0 +1,76 @@
+"""The class lists of the panoptic and semantic data sets, each class with its synonyms.
+
+They are facts of the data sets, in the order of the labels that evaluations count from 0. Each is a text file with one
+class a line, synonyms separated by commas, so that a path serves wherever a vocabulary is asked for.
+
+- ``coco_panoptic``: the 133 classes in the order of Detectron2's ``COCO_CATEGORIES``. Things have the synonyms that
+  LVIS, which labels the same photographs, gives the class of that name (and "motorbike"); stuff loses COCO's marks of
+  merging ("wall-other-merged" is "wall") and is turned into English ("wall-brick" is "brick wall").
+- ``ade20k_150``: the names in the data set's own ``objectInfo150.txt``.
+- ``ade20k_847``: the classes of the full ADE20K (2021_17_01) that occur in both its training and validation parts,
+  with the names of its index; ``ade20k_847_index.json`` has their ``name_ndx``.
+- ``pascal_context_459``: the names of the data set's ``labels.txt``, their words written apart.
+- ``pascal_context_59``: the 59 of them that are commonly evaluated, in alphabetical order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from clipself_d2.errors import InputError
+
+LABEL_SETS: dict[str, int] = {
+    "coco_panoptic": 133,
+    "ade20k_150": 150,
+    "ade20k_847": 847,
+    "pascal_context_59": 59,
+    "pascal_context_459": 459,
+}
+"""The known label sets and how many classes each has."""
+
+_FOLDER = Path(__file__).parent / "label_sets"
+
+
+def label_set(name: str) -> list[list[str]]:
+    """The classes of a data set, each a list of synonyms, the usual name first.
+
+    Args:
+        name: one of `LABEL_SETS`.
+
+    Raises:
+        InputError: if there is no label set of that name.
+    """
+    if name not in LABEL_SETS:
+        raise InputError(f"label set {name!r} is unknown: take one of {', '.join(LABEL_SETS)}")
+    return [list(synonyms) for synonyms in _read(name)]
+
+
+@cache
+def _read(name: str) -> tuple[tuple[str, ...], ...]:
+    lines = (_FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(tuple(line.split(", ")) for line in lines)
+
+
+def class_names(classes: Sequence[Sequence[str]]) -> list[str]:
+    """One distinct name a class: its first synonym, or all of them where several classes begin alike."""
+    first = [synonyms[0] for synonyms in classes]
+    return [
+        name if first.count(name) == 1 else ", ".join(synonyms) for name, synonyms in zip(first, classes, strict=True)
+    ]
+
+
+def seen_classes(train: Iterable[Sequence[str]], test: Iterable[Sequence[str]]) -> list[bool]:
+    """Which classes of a test vocabulary a model was trained on.
+
+    Args:
+        train: the training classes, each a list of synonyms.
+        test: the test classes, likewise.
+
+    Returns:
+        For each test class whether any of its synonyms is, letter for letter, a synonym of any training class (the rule
+        of ODISE).
+    """
+    known = {synonym for synonyms in train for synonym in synonyms}
+    return [not known.isdisjoint(synonyms) for synonyms in test]
