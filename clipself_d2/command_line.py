@@ -1,9 +1,14 @@
-"""What the command-line tools share: a parser whose mistakes are one line."""
+"""What the command-line tools share: a parser whose mistakes are one line, and the exit codes."""
 
 import argparse
-from typing import NoReturn
+import functools
+import sys
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, RunError
+
+P = ParamSpec("P")
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -12,3 +17,36 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the InputError."""
         raise InputError(f"{message} (see --help)")
+
+
+def exit_codes(
+    interrupted: str = "the same command starts again",
+) -> Callable[[Callable[P, None]], Callable[P, int]]:
+    """Decorate the `main` of a tool: errors become one line on stderr, and the function returns the exit code.
+
+    0 when it ended well; 2 for wrong input (`InputError`, or a file that cannot be read or written); 1 for a run that
+    had to stop (`RunError`); 130 after Ctrl-C. Any other exception is a bug and keeps its traceback.
+
+    Args:
+        interrupted: what the user can do after Ctrl-C.
+    """
+
+    def decorate(main: Callable[P, None]) -> Callable[P, int]:
+        @functools.wraps(main)
+        def with_exit_code(*args: P.args, **kwargs: P.kwargs) -> int:
+            try:
+                main(*args, **kwargs)
+            except (InputError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except RunError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+            except KeyboardInterrupt:
+                print(f"interrupted; {interrupted}", file=sys.stderr)
+                return 130
+            return 0
+
+        return with_exit_code
+
+    return decorate

@@ -1,4 +1,4 @@
-"""The one exception that a user's wrong input raises."""
+"""The two exceptions that tools say in one line; `clipself_d2.command_line.exit_codes` gives them their exit codes."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Tools print the line and exit with code 2; anything else that escapes a tool is a bug.
     """
+
+
+class RunError(Exception):
+    """A run cannot go on though its input was in order, said in one line. Tools print it and exit with code 1."""

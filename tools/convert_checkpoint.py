@@ -22,7 +22,7 @@ import torch
 from clipself_d2.clip.build import build_model
 from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
 from clipself_d2.clip.formats import to_openai
-from clipself_d2.command_line import ArgumentParser
+from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 
@@ -42,8 +42,9 @@ def convert(source: Path, output: Path, name: str, form: str) -> None:
         save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line for a wrong argument or file."""
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="weights in any of the formats above")
     parser.add_argument("output", type=Path, help="the file to write")
@@ -51,14 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
     )
     parser.add_argument("--format", choices=("open_clip", "openai"), default="open_clip", help="default: open_clip")
-    try:
-        args = parser.parse_args(argv)
-        convert(args.input, args.output, args.model, args.format)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
+    convert(args.input, args.output, args.model, args.format)
     print(f"wrote {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 from clipself_d2.clip import TextClassifier, build_text_tower
 from clipself_d2.clip.precomputed import save_text_embeddings
 from clipself_d2.clip.text import check_vocabulary
-from clipself_d2.command_line import ArgumentParser
+from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 
@@ -49,8 +49,9 @@ def read_vocabulary(source: str) -> list[tuple[str, ...]]:
     return check_vocabulary(classes)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line for a wrong argument or file."""
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
     parser.add_argument("--pretrained", required=True, help="one of open_clip's tags, a checkpoint, or 'random'")
@@ -58,21 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
     parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    try:
-        args = parser.parse_args(argv)
-        if args.output.suffix not in (".npy", ".pt"):
-            raise InputError(f"{args.output}: end the name in .npy or .pt")
-        vocabulary = read_vocabulary(args.vocabulary)
-        if args.device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError("--device cuda: this machine has no usable GPU, use cpu")
-        tower = build_text_tower(args.model, args.pretrained).to(args.device)
-        rows = TextClassifier(tower, args.templates)(vocabulary)
-        save_text_embeddings(rows, [synonyms[0] for synonyms in vocabulary], args.output)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
+    if args.output.suffix not in (".npy", ".pt"):
+        raise InputError(f"{args.output}: end the name in .npy or .pt")
+    vocabulary = read_vocabulary(args.vocabulary)
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable GPU, use cpu")
+    tower = build_text_tower(args.model, args.pretrained).to(args.device)
+    rows = TextClassifier(tower, args.templates)(vocabulary)
+    save_text_embeddings(rows, [synonyms[0] for synonyms in vocabulary], args.output)
     print(f"wrote {len(rows)} x {rows.shape[1]} embeddings to {args.output}")
-    return 0
 
 
 if __name__ == "__main__":

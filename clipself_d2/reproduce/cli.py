@@ -8,15 +8,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from clipself_d2.command_line import ArgumentParser
-from clipself_d2.errors import InputError
+from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.reproduce.engine import Runner, check, is_finished, reproduce, table_folder, train_net, write_json
 from clipself_d2.reproduce.entries import ENTRIES, SCALES, find
 from clipself_d2.reproduce.figures import FIGURES
 from clipself_d2.reproduce.plan import Planner
 from clipself_d2.reproduce.render import markdown, rich_table
 from clipself_d2.reproduce.table import Table
-from clipself_d2.training.errors import RunError
 
 EXAMPLES = """
 examples:
@@ -31,43 +29,34 @@ checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a tab
 """
 
 
-def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> int:
-    """Run the command line and return the exit code: 0, 2 for wrong or missing input, 1 for a run that failed."""
-    try:
-        args = parse_args(sys.argv[1:] if argv is None else argv)
-        if args.list:
-            for name in ENTRIES:
-                print(f"{name:4} {find(name, args.scale).title}")
-            return 0
-        table = find(args.table, args.scale)
-        planner = Planner(args.output, args.opts, args.device, args.num_gpus)
-        if args.dry_run:
-            return dry_run(table, planner, args.redo)
-        console = Console(stderr=True)
-        outcome = reproduce(table, planner, run, console, args.redo)
-        if table.figure:
-            folder = table_folder(table, planner)
-            paths = FIGURES[table.figure](table, outcome, planner, folder)
-            outcome["figures"] = [path.name for path in paths]
-            write_json(folder / "results.json", outcome)
-        if args.markdown:
-            print(markdown(outcome), end="")
-        else:
-            Console(width=None if sys.stdout.isatty() else 160).print(rich_table(outcome))  # 80 would cut it
-        console.print(f"written to {table_folder(table, planner)}", highlight=False)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+@exit_codes(interrupted="the same command goes on from the last checkpoint")
+def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    if args.list:
+        for name in ENTRIES:
+            print(f"{name:4} {find(name, args.scale).title}")
+        return
+    table = find(args.table, args.scale)
+    planner = Planner(args.output, args.opts, args.device, args.num_gpus)
+    if args.dry_run:
+        dry_run(table, planner, args.redo)
+        return
+    console = Console(stderr=True)
+    outcome = reproduce(table, planner, run, console, args.redo)
+    if table.figure:
+        folder = table_folder(table, planner)
+        paths = FIGURES[table.figure](table, outcome, planner, folder)
+        outcome["figures"] = [path.name for path in paths]
+        write_json(folder / "results.json", outcome)
+    if args.markdown:
+        print(markdown(outcome), end="")
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(rich_table(outcome))  # 80 would cut it
+    console.print(f"written to {table_folder(table, planner)}", highlight=False)
 
 
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the arguments.
 
     Raises:
@@ -96,7 +85,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def dry_run(table: Table, planner: Planner, redo: bool) -> int:
+def dry_run(table: Table, planner: Planner, redo: bool) -> None:
     """Print what would be run and what that needs.
 
     Raises:
@@ -111,4 +100,3 @@ def dry_run(table: Table, planner: Planner, redo: bool) -> int:
     for need in dict.fromkeys(need for job in pending for need in job.needs):
         print(f"  {'MISSING' if need.missing else 'ok     '}  {need.what}")
     check(pending)
-    return 0

@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, RunError
 from clipself_d2.reproduce.plan import TOWER, TRAIN_NET, Job, Planner, missing
 from clipself_d2.reproduce.table import Row, Table
-from clipself_d2.training.errors import RunError
 
 Outcome = dict[str, Any]
 Advance = Callable[[float], None]

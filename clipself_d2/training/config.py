@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -18,6 +19,9 @@ from torch import nn
 
 from clipself_d2.errors import InputError
 from clipself_d2.training.settings import TrainSettings
+
+# `build` says in one line what Detectron2 would log with a traceback.
+logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
@@ -36,23 +40,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), or a bad value.
     """
     cfg = _read(Path(path))
-    for name in SECTIONS:
-        if not isinstance(cfg.get(name), DictConfig):
-            raise InputError(f"{path}: has no section '{name}'; see configs/common for examples")
+    _check_sections(cfg, str(path))
     known = asdict(TrainSettings())
     _check_keys(cfg.train, known, f"{path}: train")
     cfg.train = OmegaConf.merge(known, cfg.train)
     for override in overrides:
         _check_override(cfg, override)
-    before = {key: _value(cfg, key) for key in (override.partition("=")[0] for override in overrides)}
+    before = {key: _value_or_default(cfg, key) for key in (override.partition("=")[0] for override in overrides)}
     try:
         LazyConfig.apply_overrides(cfg, list(overrides))
     except (HydraException, OmegaConfBaseException, KeyError) as error:
         raise InputError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+    _check_sections(cfg, " ".join(overrides))
     for key, old in before.items():
-        if isinstance(old, int | float) and isinstance(new := _value(cfg, key), str):
-            kind = "true or false" if isinstance(old, bool) else "a number"
-            raise InputError(f"{key}={new}: must be {kind}")
+        _check_kind(key, old, _value(cfg, key))
     _check_targets(cfg, "")
     train_settings(cfg)
     return cfg
@@ -66,14 +67,15 @@ def build(cfg: DictConfig, section: str) -> Any:
         section: its key, with dots.
 
     Raises:
-        InputError: for a value that a constructor refuses (by a ValueError).
+        InputError: for a value that a constructor refuses (by a ValueError, or a TypeError: a wrong container).
     """
     try:
         return instantiate(OmegaConf.select(cfg, section))
     except InputError:
         raise
-    except ValueError as error:
-        raise InputError(f"{section}: {_first_line(error)}") from error
+    except (ValueError, TypeError) as error:
+        hint = " (a value of the wrong type?)" if isinstance(error, TypeError) else ""
+        raise InputError(f"{section}: {_first_line(error)}{hint}") from error
 
 
 def on_device(module: nn.Module, device: str) -> nn.Module:
@@ -91,7 +93,7 @@ def train_settings(cfg: DictConfig) -> TrainSettings:
         values = OmegaConf.to_container(cfg.train, resolve=True)
         return cast(TrainSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), values)))
     except OmegaConfBaseException as error:
-        raise InputError(f"train.{error.full_key}: {_first_line(error)}") from error
+        raise InputError(f"{'.'.join(filter(None, ['train', error.full_key]))}: {_first_line(error)}") from error
 
 
 def _read(path: Path) -> DictConfig:
@@ -109,6 +111,12 @@ def _read(path: Path) -> DictConfig:
         raise InputError(f"{path}: {_first_line(error)}") from error
 
 
+def _check_sections(cfg: DictConfig, source: str) -> None:
+    for name in SECTIONS:
+        if not isinstance(cfg.get(name), DictConfig):
+            raise InputError(f"{source}: has no section '{name}'; see configs/common for examples")
+
+
 def _check_keys(node: DictConfig, known: dict[str, Any], where: str) -> None:
     for key in node:
         if str(key) not in known:
@@ -120,6 +128,29 @@ def _check_keys(node: DictConfig, known: dict[str, Any], where: str) -> None:
 def _value(cfg: DictConfig, key: str) -> Any:
     """The value of a key with dots, interpolations resolved; None where there is none."""
     return OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
+
+
+def _value_or_default(cfg: DictConfig, key: str) -> Any:
+    """The value of a key with dots, or the default of the target's argument of that name."""
+    parent, _, name = key.rpartition(".")
+    node = _value(cfg, parent) if parent else cfg
+    if isinstance(node, DictConfig) and name not in node:
+        default = (_arguments(node) or {}).get(name, inspect.Parameter.empty)
+        return None if default is inspect.Parameter.empty else default
+    return _value(cfg, key)
+
+
+def _check_kind(key: str, old: Any, new: Any) -> None:
+    """Raise an InputError where text replaces a number, or a number a list or a section."""
+    wanted = ""
+    if isinstance(old, int | float) and isinstance(new, str):
+        wanted = "true or false" if isinstance(old, bool) else "a number"
+    elif isinstance(old, ListConfig | list | tuple) and isinstance(new, int | float):
+        wanted = f"a list: '{key}=[{new}]'"
+    elif isinstance(old, DictConfig) and isinstance(new, int | float):
+        wanted = f"a section; override a value in it: '{key}.NAME=...'"
+    if wanted:
+        raise InputError(f"{key}={new}: must be {wanted}")
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:
@@ -155,8 +186,8 @@ def _check_targets(node: Any, where: str) -> None:
             _check_targets(value, path)
 
 
-def _arguments(node: DictConfig) -> list[str] | None:
-    """Names of the arguments of a node's target; None for a plain dictionary and for a target that takes any."""
+def _arguments(node: DictConfig) -> dict[str, Any] | None:
+    """Arguments of a node's target and their defaults; None for a plain dictionary and a target that takes any."""
     target = node.get("_target_")
     if target is None:
         return None
@@ -170,7 +201,7 @@ def _arguments(node: DictConfig) -> list[str] | None:
         return None
     if any(p.kind == p.VAR_KEYWORD for p in parameters):
         return None
-    return [p.name for p in parameters]
+    return {p.name: p.default for p in parameters}
 
 
 def _unknown(path: str, key: str, known: Iterable[Any]) -> InputError:

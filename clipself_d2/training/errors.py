@@ -1,8 +1,6 @@
-"""Why a run stopped when its input was in order. Tools print the line and exit with code 1."""
+"""Why a run stopped."""
 
-
-class RunError(Exception):
-    """A run cannot go on; the text is one line."""
+from clipself_d2.errors import RunError
 
 
 class NonFiniteLossError(RunError):

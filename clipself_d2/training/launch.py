@@ -14,8 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from clipself_d2.errors import InputError
-from clipself_d2.training.errors import RunError
+from clipself_d2.errors import InputError, RunError
 
 TIMEOUT = timedelta(minutes=30)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
+    ConstantParamScheduler,
     CosineParamScheduler,
     LinearParamScheduler,
+    MultiStepParamScheduler,
     ParamScheduler,
 )
 from torch import nn
@@ -15,24 +19,44 @@ from torch import nn
 from clipself_d2.errors import InputError
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; vectors and scalars (biases, norms, temperatures) do not.
+def param_groups(
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    decay_vectors: bool = False,
+    lr: float | None = None,
+    lr_factors: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Trainable parameters in groups: matrices decay; vectors and scalars (biases, norms, temperatures) do not.
 
     Args:
         model: any module; only parameters with `requires_grad` are taken.
-        weight_decay: of the parameters with two dimensions or more.
+        weight_decay: of the parameters that decay.
+        decay_vectors: let everything decay, as the released detectors do.
+        lr: the optimiser's learning rate, which `lr_factors` multiply.
+        lr_factors: for parameters whose name starts with a key (``backbone.trained_tower``) a factor of the rate.
 
     Raises:
-        InputError: when nothing is trainable.
+        InputError: when nothing is trainable, a factor comes without `lr`, or its key fits no parameter.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise InputError("model: no parameter is trainable; set model.trainable_blocks to 1 or more")
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    factors = dict(lr_factors or {})
+    if factors and lr is None:
+        raise InputError("optimizer.params: lr_factors multiply a learning rate: give lr too")
+    if unused := [key for key in factors if not any(name.startswith(key) for name in trainable)]:
+        raise InputError(f"optimizer.params.lr_factors: no trainable parameter's name starts with {unused[0]!r}")
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for decays in (True, False):
+        for name, p in trainable.items():
+            if (decay_vectors or p.ndim >= 2) == decays:
+                factor = next((f for key, f in factors.items() if name.startswith(key)), 1.0)
+                groups.setdefault((factor, weight_decay if decays else 0.0), []).append(p)
+    return [
+        {"params": params, "weight_decay": decay, **({"lr": lr * factor} if lr is not None else {})}
+        for (factor, decay), params in groups.items()
     ]
-    return [group for group in groups if group["params"]]
 
 
 def warmup_cosine(max_iter: int, warmup_iters: int) -> ParamScheduler:
@@ -56,3 +80,22 @@ def warmup_cosine(max_iter: int, warmup_iters: int) -> ParamScheduler:
         lengths=[length / max_iter, 1 - length / max_iter],
         interval_scaling=["rescaled", "rescaled"],
     )
+
+
+def warmup_multistep(
+    max_iter: int, warmup_iters: int, milestones: Sequence[float] = (), warmup_factor: float = 0.001, gamma: float = 0.1
+) -> ParamScheduler:
+    """Multiplier of the learning rate: linear from `warmup_factor` to 1, then times `gamma` at each milestone.
+
+    Args:
+        max_iter: number of optimiser steps of the run.
+        warmup_iters: steps of the linear part; a run that is shorter never leaves it.
+        milestones: parts of the run, in 0..1; none for a constant rate (the released detectors on OV-COCO).
+        warmup_factor: first value.
+        gamma: factor of a milestone.
+    """
+    steps: ParamScheduler = ConstantParamScheduler(1.0)
+    if milestones:
+        values = [gamma**passed for passed in range(len(milestones) + 1)]
+        steps = MultiStepParamScheduler(values, max_iter, milestones=[round(m * max_iter) for m in milestones])
+    return WarmupParamScheduler(steps, warmup_factor, min(1.0, warmup_iters / max_iter), "linear")

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import random
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,11 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2 import __version__
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.command_line import ArgumentParser
-from clipself_d2.errors import InputError
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.errors import InputError, RunError
 from clipself_d2.training.checkpoint import Checkpointer, load_model
 from clipself_d2.training.config import build, load_config, train_settings
-from clipself_d2.training.errors import RunError
 from clipself_d2.training.hooks import (
     AfterTraining,
     Evaluate,
@@ -73,33 +71,23 @@ $DETECTRON2_DATASETS.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0, 2 for wrong input, 1 for a run that had to stop."""
-    try:
-        args = parse_args(sys.argv[1:] if argv is None else argv)
-        cfg = load_config(args.config_file, args.opts)
-        launch(
-            run,
-            (args,),
-            device=resolve_device(train_settings(cfg).device),
-            ranks_per_machine=args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+@exit_codes(interrupted="the same command with --resume goes on from the last checkpoint")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    cfg = load_config(args.config_file, args.opts)
+    launch(
+        run,
+        (args,),
+        device=resolve_device(train_settings(cfg).device),
+        ranks_per_machine=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
 
 
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse Detectron2's usual arguments.
 
     Raises:

@@ -5,11 +5,10 @@ import sys
 import pytest
 from rich.console import Console
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, RunError
 from clipself_d2.reproduce import engine
 from clipself_d2.reproduce.engine import reproduce
 from clipself_d2.reproduce.plan import Planner
-from clipself_d2.training.errors import RunError
 from tests.reproduce.fake import FakeRunner
 
 

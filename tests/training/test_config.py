@@ -2,7 +2,7 @@ import pytest
 from detectron2.config import instantiate
 
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.training.config import build, load_config, train_settings
 from tests.training.toy import CONFIG
 
 
@@ -107,3 +107,26 @@ def test_a_yaml_config_cannot_run_code(tmp_path):
     with pytest.raises(InputError):
         load_config(file)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.betas=0.9", r"optimizer.betas=0.9: must be a list: 'optimizer.betas=\[0.9\]'"),
+        ("dataloader.train=5", "dataloader.train=5: must be a section"),
+        ("train.ddp=abc", "^train: "),
+        ("model=5", "model=5: has no section 'model'"),
+        ("model=null", "model=null: has no section 'model'"),
+    ],
+)
+def test_wrong_containers_are_said_in_one_line(path, override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_container_that_only_the_constructor_refuses_is_one_line(path, caplog):
+    cfg = load_config(path, ["lr_multiplier.warmup_iters=[3]"])
+    with pytest.raises(InputError, match=r"^lr_multiplier: .*wrong type") as caught:
+        build(cfg, "lr_multiplier")
+    assert "\n" not in str(caught.value) and not caplog.records
