@@ -1,5 +1,6 @@
 """Reading weights in every published format, and writing ours (open_clip safetensors with a JSON card)."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -125,6 +126,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def content_hash(state: Mapping[str, Tensor], salt: str = "") -> bytes:
+    """16 bytes that stand for a state dict's names, shapes and values, and for a text beside them."""
+    digest = hashlib.blake2b(salt.encode(), digest_size=16)
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def interpolate(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:

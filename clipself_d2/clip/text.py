@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipself_d2.clip.checkpoint import save_tensors
+from clipself_d2.clip.checkpoint import content_hash, save_tensors
 from clipself_d2.clip.templates import TEMPLATES, fill
 from clipself_d2.errors import InputError
 
-Vocabulary = Sequence[str | Sequence[str]]
+ClassNames = Sequence[str | Sequence[str]]
 
 
 class TextTower(nn.Module):
@@ -57,11 +57,7 @@ class TextTower(nn.Module):
         state = {key: value for key, value in self.state_dict().items() if not key.startswith("logit_")}
         version = tuple((value.data_ptr(), value._version) for value in state.values())
         if self._fingerprint[0] != version:
-            digest = hashlib.blake2b(_describe_tokenizer(self.tokenizer).encode(), digest_size=16)
-            for key, value in sorted(state.items()):
-                digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-            self._fingerprint = (version, digest.hexdigest())
+            self._fingerprint = (version, content_hash(state, _describe_tokenizer(self.tokenizer)).hex())
         return self._fingerprint[1]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -111,7 +107,7 @@ class TextClassifier:
         )
         self.batch_size = batch_size
 
-    def __call__(self, vocabulary: Vocabulary) -> Tensor:
+    def __call__(self, vocabulary: ClassNames) -> Tensor:
         """Embed a vocabulary.
 
         Args:
@@ -153,7 +149,7 @@ class TextClassifier:
         return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
 
-def check_vocabulary(vocabulary: Vocabulary) -> list[tuple[str, ...]]:
+def check_vocabulary(vocabulary: ClassNames) -> list[tuple[str, ...]]:
     """Every class (a name, or a list or tuple of names) as a tuple of synonyms.
 
     Raises:
@@ -174,7 +170,7 @@ def check_vocabulary(vocabulary: Vocabulary) -> list[tuple[str, ...]]:
     return classes
 
 
-def synonym_classes(vocabulary: Vocabulary) -> Tensor:
+def synonym_classes(vocabulary: ClassNames) -> Tensor:
     """The class number of each row that a ``"max"`` classifier returns, ``M`` longs."""
     classes = check_vocabulary(vocabulary)
     return torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(c) for c in classes]))

@@ -1,0 +1,45 @@
+"""The vocabulary of a registered data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import Tensor
+
+from clipself_d2.clip.text import ClassNames
+from clipself_d2.data.catalog import get_dataset
+from clipself_d2.errors import InputError
+from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
+
+
+def dataset_vocabulary(
+    dataset: str,
+    text: str | Path | Callable[[ClassNames], Tensor],
+    background: str | None = "background",
+    embed_dim: int | None = None,
+) -> Vocabulary:
+    """Embeds the classes of a data set: its metadata's ``thing_classes``, of which ``novel_classes`` are not seen.
+
+    Args:
+        dataset: a registered name. Its classes are read from the annotations where the metadata has none yet.
+        text: see `build_vocabulary`.
+        background: see `build_vocabulary`.
+        embed_dim: see `build_vocabulary`.
+
+    Returns:
+        The vocabulary; without ``novel_classes`` all classes count as seen.
+
+    Raises:
+        InputError: an unknown data set, or one without classes; see `build_vocabulary` too.
+    """
+    if dataset not in DatasetCatalog:
+        raise InputError(f"data set {dataset!r} is not registered: see datasets/README.md for the names")
+    if "thing_classes" not in MetadataCatalog.get(dataset).as_dict():
+        get_dataset(dataset)
+    metadata = MetadataCatalog.get(dataset).as_dict()
+    if "thing_classes" not in metadata:
+        raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
+    novel = metadata.get("novel_classes", ())
+    return build_vocabulary(metadata["thing_classes"], text, novel=novel, background=background, embed_dim=embed_dim)

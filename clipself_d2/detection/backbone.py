@@ -1,0 +1,118 @@
+"""A CLIP image tower as a Detectron2 backbone: a feature pyramid and the dense map from one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from torch import Tensor
+
+from clipself_d2.clip.checkpoint import content_hash
+from clipself_d2.clip.tower import ImageTower
+from clipself_d2.detection.pyramid import Pyramid
+from clipself_d2.errors import InputError
+
+
+class CLIPBackbone(Backbone):
+    """Levels ``p2``, ``p3``, .. of a pyramid on a tower's blocks, and the tower's ``dense`` map.
+
+    A frozen tower moves with the module, yet is not part of its state dict, parameters or modes: a checkpoint holds the
+    pyramid and the tower's fingerprint, and refuses to be loaded beside another tower.
+
+    Args:
+        tower: a CLIP image tower.
+        blocks: 0-based blocks whose outputs feed the pyramid's levels, fine to coarse; the paper's are 3, 5, 7, 11 of
+            B/16 and 6, 10, 14, 23 of L/14. A block may be repeated (Tab. A3, "last block").
+        pyramid: `FPNPyramid` or `SimplePyramid`.
+        trainable: train the tower's blocks too (Tab. A3); their learning rate is the optimiser's matter.
+        mode: dense mode of the tower; with "value" the last block's output is that of the block without attention.
+
+    Raises:
+        InputError: for another number of blocks than the pyramid reads, or a block that the tower has not.
+    """
+
+    tower_fingerprint: Tensor
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        blocks: Sequence[int],
+        pyramid: Pyramid,
+        trainable: bool = False,
+        mode: str = "value",
+    ) -> None:
+        super().__init__()
+        tower.check_blocks(blocks)
+        tower.check_mode(mode)
+        if len(blocks) != pyramid.num_inputs:
+            raise InputError(f"backbone: {len(blocks)} blocks for a pyramid that reads {pyramid.num_inputs} maps")
+        self.blocks = list(blocks)
+        self.pyramid = pyramid
+        self.trainable = trainable
+        self.mode = mode
+        self.level_names = [f"p{level}" for level in range(2, 2 + len(pyramid.scales))]
+        tower.set_trainable_blocks(tower.num_blocks if trainable else 0, mode)
+        if trainable:
+            self.trained_tower = tower
+        else:
+            # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
+            self._frozen = (tower.eval(),)
+            fingerprint = torch.frombuffer(bytearray(content_hash(tower.state_dict())), dtype=torch.uint8)
+            self.register_buffer("tower_fingerprint", fingerprint)
+            self.register_load_state_dict_pre_hook(_check_fingerprint)
+
+    @property
+    def tower(self) -> ImageTower:
+        """The tower, frozen or not."""
+        return self.trained_tower if self.trainable else self._frozen[0]
+
+    @property
+    def size_divisibility(self) -> int:
+        """Sides of the input must be multiples of this."""
+        return self.tower.stride
+
+    @property
+    def strides(self) -> list[float]:
+        """Of the levels, in pixels of the input: 4, 8, 16, 32, 64 for B/16, 3.5, 7, 14, 28, 56 for L/14."""
+        return [self.tower.stride / scale for scale in self.pyramid.scales]
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of every output."""
+        shapes = {
+            name: ShapeSpec(channels=self.pyramid.channels, stride=int(stride) if stride.is_integer() else stride)
+            for name, stride in zip(self.level_names, self.strides, strict=True)
+        }
+        return {**shapes, "dense": ShapeSpec(channels=self.tower.embed_dim, stride=self.tower.stride)}
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Run the tower once.
+
+        Args:
+            images: B x 3 x H x W, normalised, sides multiples of the tower's stride.
+
+        Returns:
+            The pyramid's levels by name, and ``dense``: B x C x h x w unit embeddings, fp32.
+        """
+        with nullcontext() if self.trainable else torch.no_grad():
+            dense, maps = self.tower.features(images, self.blocks, self.mode)
+        levels = self.pyramid(maps)
+        return {**dict(zip(self.level_names, levels, strict=True)), "dense": dense.detach()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLIPBackbone:
+        if not self.trainable:
+            self._frozen[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def _check_fingerprint(module: CLIPBackbone, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    saved = state.get(f"{prefix}tower_fingerprint")
+    if saved is not None and not torch.equal(saved.cpu(), module.tower_fingerprint.cpu()):
+        raise InputError(
+            "this detector was trained on another image tower: name the same clip.name and clip.pretrained "
+            f"(its fingerprint is {bytes(saved.cpu().tolist()).hex()}, this tower's "
+            f"{bytes(module.tower_fingerprint.cpu().tolist()).hex()})"
+        )

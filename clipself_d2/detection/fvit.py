@@ -1,0 +1,189 @@
+"""F-ViT: a two-stage open-vocabulary detector on a (frozen) CLIP image tower (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor, nn
+
+from clipself_d2.detection.backbone import CLIPBackbone
+from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
+from clipself_d2.errors import InputError
+from clipself_d2.regions.crops import letterbox
+from clipself_d2.regions.vocabulary import Vocabulary
+
+STATISTICS = {
+    "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
+}
+"""RGB mean and standard deviation of pixels in 0..255, by name."""
+
+
+@META_ARCH_REGISTRY.register()
+class FViT(nn.Module):
+    """Losses in training, detections in evaluation; the vocabulary is an argument of the call.
+
+    Args:
+        backbone: pyramid and dense map.
+        rpn: Detectron2's region proposal network on the pyramid.
+        roi_heads: the second stage.
+        vocabulary: the classes that a call without a vocabulary knows, with a background; the training vocabulary.
+        size: side of the square input in pixels, a multiple of the tower's stride.
+        statistics: the released detectors normalise by "imagenet" although the towers are trained with "clip".
+
+    Raises:
+        InputError: a size that is no multiple of the stride, unknown statistics, a vocabulary that does not fit the
+            tower.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: CLIPBackbone,
+        rpn: nn.Module,
+        roi_heads: OpenVocabularyROIHeads,
+        vocabulary: Vocabulary,
+        size: int,
+        statistics: str = "imagenet",
+    ) -> None:
+        super().__init__()
+        stride = backbone.size_divisibility
+        if size < 1 or size % stride:
+            near = max(stride, round(size / stride) * stride)
+            raise InputError(f"model.size={size}: no multiple of the tower's stride {stride}; try {near}")
+        if statistics not in STATISTICS:
+            raise InputError(f"model.statistics={statistics!r}: use one of {', '.join(STATISTICS)}")
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.vocabulary = vocabulary
+        self.size = size
+        self._check(vocabulary)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in STATISTICS[statistics])
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+    def forward(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary | None = None) -> Any:
+        """Detectron2's contract of a detector.
+
+        Args:
+            inputs: samples with `image` (3 x H x W uint8 RGB) and, in training, `instances` in its pixels; no side is
+                longer than `size` in training. In evaluation `height` and `width` say the frame of the results; default
+                is the image's.
+            vocabulary: the classes to look for; None for the model's own.
+
+        Returns:
+            In training losses by name; in evaluation `{"instances": Instances}` for each image.
+
+        Raises:
+            InputError: a vocabulary of another tower or without a background; in training, an object of a novel class.
+        """
+        if vocabulary is None:
+            vocabulary = self.vocabulary
+        else:
+            self._check(vocabulary)
+            vocabulary = vocabulary.to(self.pixel_mean.device)
+        if self.training:
+            return self._losses(inputs, vocabulary)
+        return self._detect(inputs, vocabulary)
+
+    @torch.no_grad()
+    def propose(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
+        """The region proposal network's boxes, best first.
+
+        Args:
+            inputs: samples with `image`, and `height` and `width` where results are wanted in another frame.
+
+        Returns:
+            For every image `proposal_boxes` (in pixels of height x width) and `objectness_logits`.
+        """
+        if not inputs:
+            return []
+        images = self._letterbox(inputs)
+        proposals, _ = self.rpn(images, self.backbone(images.tensor), None)
+        return [detector_postprocess(p, *_frame(x)) for p, x in zip(proposals, inputs, strict=True)]
+
+    def _losses(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Tensor]:
+        weight = 1.0
+        if not inputs:
+            # Every rank takes part in the synchronised batch norms: an empty batch becomes a blank image of no weight.
+            blank = Instances((self.size, self.size), gt_boxes=Boxes(torch.zeros(0, 4)))
+            blank.gt_classes = torch.zeros(0, dtype=torch.long)
+            inputs = [{"image": torch.zeros(3, self.size, self.size, dtype=torch.uint8), "instances": blank}]
+            weight = 0.0
+        novel = {i for i, seen in enumerate(vocabulary.seen.tolist()) if not seen}
+        for x in inputs:
+            if novel and (wrong := novel.intersection(x["instances"].gt_classes.tolist())):
+                raise InputError(
+                    f"{x.get('file_name', 'a training image')}: has an object of {vocabulary.names[min(wrong)]!r}, "
+                    "which the vocabulary calls novel: train on a data set of base classes (tools/make_splits.py)"
+                )
+        images = self._pad([x["image"] for x in inputs])
+        targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
+        features = self.backbone(images.tensor)
+        proposals, losses = self.rpn(images, features, targets)
+        losses.update(self.roi_heads.losses(features, proposals, targets, vocabulary))
+        return {name: loss * weight for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def _detect(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> list[dict[str, Instances]]:
+        if not inputs:
+            return []
+        images = self._letterbox(inputs)
+        features = self.backbone(images.tensor)
+        proposals, _ = self.rpn(images, features, None)
+        detections = self.roi_heads.detect(features, proposals, vocabulary)
+        return [{"instances": detector_postprocess(d, *_frame(x))} for d, x in zip(detections, inputs, strict=True)]
+
+    def _pad(self, images: Sequence[Tensor]) -> ImageList:
+        """Normalised images in the upper left of squares of zeros, with their sizes."""
+        device = self.pixel_mean.device
+        batch = torch.zeros(len(images), 3, self.size, self.size, device=device)
+        for square, image in zip(batch, images, strict=True):
+            height, width = image.shape[1:]
+            if max(height, width) > self.size:
+                raise InputError(
+                    f"a training image is {width} x {height} pixels, the model's size is {self.size}: "
+                    "give the mapper the same size"
+                )
+            square[:, :height, :width] = self._normalize(image.to(device, non_blocking=True))
+        return ImageList(batch, [tuple(image.shape[1:]) for image in images])
+
+    def _letterbox(self, inputs: Sequence[dict[str, Any]]) -> ImageList:
+        """Normalised images resized to the square's longest side, with zeros to the right and below."""
+        device = self.pixel_mean.device
+        raw = [x["image"].to(device, non_blocking=True) for x in inputs]
+        pixels, scales = letterbox(raw, self.size)
+        pixels = self._normalize(pixels)
+        # Sizes are not rounded, so that results return to the photograph by the exact factor.
+        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(raw, scales, strict=True)]
+        for square, (height, width) in zip(pixels, sizes, strict=True):
+            square[:, max(1, round(height)) :] = 0
+            square[:, :, max(1, round(width)) :] = 0
+        return ImageList(pixels, sizes)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return (images.float() - self.pixel_mean) / self.pixel_std
+
+    def _check(self, vocabulary: Vocabulary) -> None:
+        if vocabulary.embed_dim != self.backbone.tower.embed_dim:
+            raise InputError(
+                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, the image tower's "
+                f"{self.backbone.tower.embed_dim}: use the text tower of the same CLIP"
+            )
+        if vocabulary.background is None:
+            raise InputError(
+                "vocabulary: a detector needs a background: build_vocabulary(..., background='background')"
+            )
+
+
+def _frame(x: dict[str, Any]) -> tuple[int, int]:
+    height, width = x["image"].shape[1:]
+    return x.get("height", height), x.get("width", width)

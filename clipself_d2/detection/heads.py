@@ -1,0 +1,103 @@
+"""What F-ViT computes for a pooled region: an embedding compared with the text, and a class-agnostic box."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+
+from clipself_d2.regions.vocabulary import Vocabulary
+
+
+class BoxHead(nn.Module):
+    """Four convolutions, two shared linear layers, and one linear layer for each of embedding and box.
+
+    Every linear layer is followed by a ReLU, that of the embedding too, as in the released code (whose authors mark it
+    as an accident): embeddings are not negative.
+
+    Args:
+        embed_dim: C, length of an embedding and width of the linear layers.
+        channels: of the pooled regions and the convolutions.
+        resolution: side of the pooled regions.
+        num_convs: number of convolutions.
+        norm: Detectron2's name of a normalisation after each convolution.
+    """
+
+    def __init__(
+        self, embed_dim: int, channels: int = 256, resolution: int = 7, num_convs: int = 4, norm: str = "SyncBN"
+    ) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            *[
+                Conv2d(
+                    channels,
+                    channels,
+                    3,
+                    padding=1,
+                    bias=not norm,
+                    norm=get_norm(norm, channels),
+                    activation=F.relu,
+                )
+                for _ in range(num_convs)
+            ]
+        )
+        for module in self.convs.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.shared = nn.Sequential(_linear_relu(channels * resolution**2, embed_dim), _linear_relu(embed_dim))
+        self.embedding = _linear_relu(embed_dim)
+        deltas = nn.Linear(embed_dim, 4)
+        nn.init.normal_(deltas.weight, std=0.001)
+        nn.init.zeros_(deltas.bias)
+        self.box = nn.Sequential(_linear_relu(embed_dim), deltas)
+        self.embed_dim = embed_dim
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """R x channels x s x s -> embeddings R x C, not normalised, and deltas R x 4."""
+        if not len(regions):  # batch norm refuses to train on nothing
+            return regions.new_zeros(0, self.embed_dim), regions.new_zeros(0, 4)
+        shared = self.shared(self.convs(regions).flatten(1))
+        return self.embedding(shared), self.box(shared)
+
+
+def _linear_relu(in_features: int, out_features: int | None = None) -> nn.Sequential:
+    linear = nn.Linear(in_features, out_features or in_features)
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(linear, nn.ReLU())
+
+
+class CosineClassifier(nn.Module):
+    """Cosine of embedding and text, times a learned temperature.
+
+    Args:
+        temperature: initial value.
+        fixed_temperature: used instead in evaluation (50 in the released transfer configs), or None.
+        learned_background: C, to learn the background's embedding, which starts as a small random vector; None for the
+            vocabulary's own.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 50.0,
+        fixed_temperature: float | None = None,
+        learned_background: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(float(temperature)))
+        self.fixed_temperature = fixed_temperature
+        self.background: nn.Parameter | None = None
+        if learned_background is not None:
+            self.background = nn.Parameter(torch.randn(learned_background) * learned_background**-0.5)
+
+    def forward(self, embeddings: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """R x C embeddings -> R x (K + 1) fp32 logits, the background last.
+
+        An embedding of zeros (the ReLU allows it) gives zeros, not NaN.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
+            background = None if self.background is None else F.normalize(self.background, dim=-1, eps=1e-6)
+            fixed = None if self.training else self.fixed_temperature
+            return vocabulary.cosines(unit, background) * (self.temperature if fixed is None else fixed)

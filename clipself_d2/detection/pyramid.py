@@ -1,0 +1,120 @@
+"""From block maps of a plain ViT, all of one stride, to a pyramid of maps: F-ViT's FPN and ViTDet's simple pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+
+from clipself_d2.errors import InputError
+
+
+def resampler(channels: int, scale: float, norm: str) -> nn.Module:
+    """A learned up-sampler (transposed convolutions), the identity, or max pooling.
+
+    Four times as fine is two steps with a norm and GELU between (released code; the paper says "interpolate").
+
+    Args:
+        channels: of the map.
+        scale: output side over input side, a power of two.
+        norm: Detectron2's name of a normalisation.
+
+    Raises:
+        InputError: for another scale.
+    """
+    steps = math.log2(scale) if scale > 0 else math.nan
+    if not steps.is_integer():
+        raise InputError(f"pyramid scale {scale}: must be a power of two, such as 4, 2, 1, 0.5")
+    if steps <= 0:
+        return nn.Identity() if steps == 0 else nn.MaxPool2d(round(1 / scale))
+    layers: list[nn.Module] = []
+    for step in range(int(steps)):
+        layers += [get_norm(norm, channels), nn.GELU()] if step else []
+        layers += [nn.ConvTranspose2d(channels, channels, 2, stride=2)]
+    return nn.Sequential(*[layer for layer in layers if layer is not None])
+
+
+def _conv(in_channels: int, out_channels: int, size: int, norm: str) -> Conv2d:
+    conv = Conv2d(in_channels, out_channels, size, padding=size // 2, bias=not norm, norm=get_norm(norm, out_channels))
+    nn.init.kaiming_uniform_(conv.weight, a=1)
+    return conv
+
+
+class Pyramid(nn.Module):
+    """What a backbone asks of a pyramid.
+
+    Attributes:
+        num_inputs: maps that it reads.
+        channels: of every level.
+        scales: sides of the levels over the maps' side, fine to coarse.
+    """
+
+    def __init__(self, num_inputs: int, channels: int, scales: Sequence[float]) -> None:
+        super().__init__()
+        self.num_inputs = num_inputs
+        self.channels = channels
+        self.scales = tuple(scales)
+
+
+class FPNPyramid(Pyramid):
+    """F-ViT's neck: a map for each level, brought to its scale, then a feature pyramid network.
+
+    Every lateral (1 x 1) and output (3 x 3) convolution is followed by the norm, without activation; one more level is
+    every second location of the coarsest.
+
+    Args:
+        in_dim: channels of the block maps.
+        scales: sides of the levels over the block maps' side, fine to coarse; 4, 2, 1, 0.5 turn stride 16 into 4..32.
+        channels: of the levels.
+        norm: Detectron2's name of a normalisation; "SyncBN" in the released code ("naiveSyncBN" where ranks train on
+            CPUs).
+    """
+
+    def __init__(
+        self, in_dim: int, scales: Sequence[float] = (4, 2, 1, 0.5), channels: int = 256, norm: str = "SyncBN"
+    ) -> None:
+        super().__init__(len(scales), channels, (*scales, scales[-1] / 2))
+        self.resamplers = nn.ModuleList(resampler(in_dim, scale, norm) for scale in scales)
+        self.laterals = nn.ModuleList(_conv(in_dim, channels, 1, norm) for _ in scales)
+        self.outputs = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in scales)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """`num_inputs` maps of one size, B x D x h x w, one for each level -> levels, fine to coarse."""
+        levels = [
+            lateral(resample(x)) for lateral, resample, x in zip(self.laterals, self.resamplers, maps, strict=True)
+        ]
+        for i in range(len(levels) - 1, 0, -1):
+            levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[-2:], mode="nearest")
+        levels = [output(level) for output, level in zip(self.outputs, levels, strict=True)]
+        return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]
+
+
+class SimplePyramid(Pyramid):
+    """ViTDet's simple feature pyramid: every level from the last map alone, none from another (Tab. A3, first row).
+
+    Args:
+        in_dim: channels of the block map.
+        scales: sides of the levels over the map's side, fine to coarse.
+        channels: of the levels.
+        norm: Detectron2's name of a normalisation; ViTDet has "LN".
+    """
+
+    def __init__(
+        self, in_dim: int, scales: Sequence[float] = (4, 2, 1, 0.5), channels: int = 256, norm: str = "LN"
+    ) -> None:
+        super().__init__(1, channels, (*scales, scales[-1] / 2))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                resampler(in_dim, scale, norm), _conv(in_dim, channels, 1, norm), _conv(channels, channels, 3, norm)
+            )
+            for scale in scales
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """One map, B x D x h x w -> levels, fine to coarse."""
+        (last,) = maps
+        levels = [stage(last) for stage in self.stages]
+        return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]

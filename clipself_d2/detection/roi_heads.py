@@ -1,0 +1,181 @@
+"""F-ViT's second stage: regions are embedded, compared with the text, refined, and scored together with CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
+from detectron2.modeling.roi_heads.roi_heads import ROIHeads
+from detectron2.structures import Instances
+from detectron2.utils.events import get_event_storage, has_event_storage
+from torch import Tensor, nn
+
+from clipself_d2.detection.heads import CosineClassifier
+from clipself_d2.detection.losses import box_loss, class_weights, classification_loss
+from clipself_d2.detection.pooler import RegionPooler
+from clipself_d2.regions.fusion import fuse_scores
+from clipself_d2.regions.pooling import pool_boxes
+from clipself_d2.regions.vocabulary import Vocabulary
+
+
+class OpenVocabularyROIHeads(ROIHeads):
+    """Class-agnostic boxes (and masks), open-vocabulary scores.
+
+    Args:
+        strides: of the pyramid's levels that regions are pooled from, ``p2`` on; the coarsest level of the RPN is not
+            among them.
+        dense_stride: of the dense map.
+        box_head: R x D x 7 x 7 -> embeddings R x C, deltas R x 4.
+        classifier: embeddings and a vocabulary -> R x (K + 1) logits.
+        mask_head: Detectron2's, class-agnostic (``num_classes=1``), or None for boxes alone.
+        fusion: `regions.fuse_scores`' variant: "fvit" or "fvlm".
+        alpha: weight of CLIP's score for seen classes and the background, 0..1.
+        beta: weight of CLIP's score for novel classes, 0..1.
+        clip_temperature: factor of CLIP's cosines before their softmax.
+        background_weight: of the background in the classification loss.
+        score_thresh: detections score more than this.
+        nms_thresh: of the NMS within a class.
+        detections_per_image: so many detections are kept.
+        batch_size_per_image: regions that are trained on in an image.
+        positive_fraction: of them at most so many hold an object.
+        low_quality_matches: an object's best region is trained on below IoU 0.5 too (OV-LVIS).
+        box_resolution: bins of a region's side for the box head.
+        mask_resolution: bins of a region's side for the mask head.
+        canonical_size: see `assign_levels`.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[float],
+        dense_stride: float,
+        box_head: nn.Module,
+        classifier: CosineClassifier,
+        mask_head: BaseMaskRCNNHead | None = None,
+        fusion: str = "fvit",
+        alpha: float = 0.1,
+        beta: float = 0.8,
+        clip_temperature: float = 75.0,
+        background_weight: float = 0.6,
+        score_thresh: float = 0.01,
+        nms_thresh: float = 0.4,
+        detections_per_image: int = 100,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
+        low_quality_matches: bool = False,
+        box_resolution: int = 7,
+        mask_resolution: int = 14,
+        canonical_size: float = 56.0,
+    ) -> None:
+        super().__init__(
+            num_classes=0,  # of the vocabulary that a call brings
+            batch_size_per_image=batch_size_per_image,
+            positive_fraction=positive_fraction,
+            proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=low_quality_matches),
+        )
+        self.level_names = [f"p{level}" for level in range(2, 2 + len(strides))]
+        self.dense_stride = dense_stride
+        self.box_pooler = RegionPooler(box_resolution, strides, canonical_size)
+        self.mask_pooler = RegionPooler(mask_resolution, strides, canonical_size)
+        self.box_head = box_head
+        self.classifier = classifier
+        self.mask_head: BaseMaskRCNNHead | None = mask_head
+        self.box_transform = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0))
+        self.fusion = fusion
+        self.alpha = alpha
+        self.beta = beta
+        self.clip_temperature = clip_temperature
+        self.background_weight = background_weight
+        self.score_thresh = score_thresh
+        self.nms_thresh = nms_thresh
+        self.detections_per_image = detections_per_image
+
+    def losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances],
+        vocabulary: Vocabulary,
+    ) -> dict[str, Tensor]:
+        """Losses of sampled proposals.
+
+        Args:
+            features: of the backbone.
+            proposals: with `proposal_boxes` and `objectness_logits`.
+            targets: with `gt_boxes`, `gt_classes` (none of a novel class) and, for the mask head, `gt_masks`.
+            vocabulary: the training vocabulary.
+
+        Returns:
+            ``loss_cls``, ``loss_box_reg`` and, with a mask head, ``loss_mask``.
+        """
+        self.num_classes = vocabulary.num_classes
+        sampled = self.label_and_sample_proposals(proposals, targets)
+        levels = [features[name] for name in self.level_names]
+        boxes = torch.cat([x.proposal_boxes.tensor for x in sampled])
+        labels = torch.cat([x.gt_classes for x in sampled])
+        embeddings, deltas = self.box_head(self.box_pooler(levels, [x.proposal_boxes.tensor for x in sampled]))
+        logits = self.classifier(embeddings, vocabulary)
+        foreground = labels < self.num_classes
+        # An image without objects has no gt_boxes: its proposals are all background.
+        matched = torch.cat([(x.gt_boxes if x.has("gt_boxes") else x.proposal_boxes).tensor for x in sampled])
+        wanted = torch.zeros_like(boxes)
+        wanted[foreground] = self.box_transform.get_deltas(boxes[foreground], matched[foreground])
+        losses = {
+            "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.seen, self.background_weight)),
+            "loss_box_reg": box_loss(deltas, wanted, foreground),
+        }
+        if has_event_storage() and foreground.any():
+            hits = logits[foreground, : self.num_classes].argmax(dim=1) == labels[foreground]
+            get_event_storage().put_scalar("foreground_accuracy", hits.float().mean())
+        if self.mask_head is not None:
+            losses.update(self._mask_losses(levels, sampled))
+        return losses
+
+    def _mask_losses(self, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
+        objects = [x[x.gt_classes < self.num_classes] for x in sampled]
+        if not any(map(len, objects)):
+            # Batch norms must not see an empty batch, and other ranks wait for this one's: any region, of no weight.
+            pooled = self.mask_pooler(levels, [x.proposal_boxes.tensor[:1] for x in sampled])
+            return {"loss_mask": self.mask_head.layers(pooled).float().sum() * 0.0}
+        return self.mask_head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
+
+    def detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        vocabulary: Vocabulary,
+    ) -> list[Instances]:
+        """Detections, in pixels of the input.
+
+        Args:
+            features: of the backbone, ``dense`` among them.
+            proposals: with `proposal_boxes`.
+            vocabulary: the classes to look for.
+
+        Returns:
+            For every image `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (R x 1 x 28 x 28
+            probabilities), best first.
+        """
+        levels = [features[name] for name in self.level_names]
+        boxes = [x.proposal_boxes.tensor for x in proposals]
+        counts = [len(b) for b in boxes]
+        embeddings, deltas = self.box_head(self.box_pooler(levels, boxes))
+        head = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
+        # CLIP looks at the proposals, not at the refined boxes (released code).
+        clip = vocabulary.cosines(pool_boxes(features["dense"], boxes, self.dense_stride)) * self.clip_temperature
+        scores = fuse_scores(head, clip.log_softmax(dim=-1), vocabulary.seen, self.alpha, self.beta, self.fusion)
+        refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
+        detections, _ = fast_rcnn_inference(
+            list(refined.split(counts)),
+            list(scores.split(counts)),
+            [x.image_size for x in proposals],
+            self.score_thresh,
+            self.nms_thresh,
+            self.detections_per_image,
+        )
+        if self.mask_head is not None:
+            self.mask_head(self.mask_pooler(levels, [x.pred_boxes.tensor for x in detections]), detections)
+        return detections

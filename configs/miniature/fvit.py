@@ -1,0 +1,32 @@
+"""F-ViT on OV-Shapes, on the shipped CLIP's frozen tower: the miniature of the paper's Table 3a.
+
+python tools/train_net.py --config-file configs/miniature/fvit.py
+python tools/train_net.py --config-file configs/miniature/fvit.py clip.pretrained=output/miniature_clipself_patches/tower.safetensors
+"""
+
+from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
+
+from ..common.detection import clip, dataloader, model, shape
+from ..common.optim import lr_multiplier, optimizer
+from ..common.train import train
+
+clip.update(name=MODEL, pretrained=WEIGHTS)
+shape.update(block_dim=192, embed_dim=128, stride=8, strides=[4, 8, 16], norm="naiveSyncBN")
+model.update(size=128, statistics="clip")
+model.backbone.blocks = [2, 5]
+model.backbone.pyramid.update(scales=[2, 1], channels=96)
+model.rpn.update(
+    channels=96, anchor_scale=6.0, batch_size_per_image=128, pre_nms_topk=[300, 300], post_nms_topk=[100, 100]
+)
+model.roi_heads.update(strides=[4, 8], canonical_size=28.0, batch_size_per_image=64, beta=0.8)
+model.roi_heads.box_head.update(channels=96, num_convs=2)
+model.vocabulary.dataset = "ov_shapes_val"
+model.vocabulary.text.templates = list(TEMPLATES)
+dataloader.train.update(dataset="ov_shapes_train_base", total_batch_size=16, num_workers=1)
+dataloader.train.mapper.update(scale_range=[0.8, 1.25], flip=0.0)
+dataloader.test.update(dataset="ov_shapes_val", num_workers=0, batch_size=10)
+optimizer.lr = 1e-3
+lr_multiplier.warmup_iters = 50
+train.update(
+    output_dir="output/miniature_fvit", max_iter=600, log_period=50, clip_grad_norm=1.0, checkpointer=dict(period=300)
+)
