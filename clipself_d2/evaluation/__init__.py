@@ -1,5 +1,15 @@
-"""Evaluation: how well regions are classified."""
+"""Evaluation: how well regions are classified, and objects detected."""
 
+from clipself_d2.evaluation.open_vocabulary_coco import OpenVocabularyCOCOEvaluator, TransferEvaluator
+from clipself_d2.evaluation.open_vocabulary_lvis import OpenVocabularyLVISEvaluator
+from clipself_d2.evaluation.proposal_recall import ProposalEvaluator
 from clipself_d2.evaluation.region_accuracy import RegionClassificationEvaluator, mean_class_accuracy
 
-__all__ = ["RegionClassificationEvaluator", "mean_class_accuracy"]
+__all__ = [
+    "OpenVocabularyCOCOEvaluator",
+    "OpenVocabularyLVISEvaluator",
+    "ProposalEvaluator",
+    "RegionClassificationEvaluator",
+    "TransferEvaluator",
+    "mean_class_accuracy",
+]
