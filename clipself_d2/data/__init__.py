@@ -1,8 +1,8 @@
 """Data: registered data sets, reading of images, mappers to samples, and the resumable loader."""
 
-from clipself_d2.data import builtin  # noqa: F401  (registers the data sets)
+from clipself_d2.data import builtin, builtin_detection  # noqa: F401  (register the data sets)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
-from clipself_d2.data.catalog import get_dataset, register_image_list, register_panoptic_regions
+from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
@@ -24,5 +24,6 @@ __all__ = [
     "load_panoptic",
     "read_image",
     "register_image_list",
+    "register_instances",
     "register_panoptic_regions",
 ]

@@ -13,7 +13,8 @@ from clipself_d2.errors import InputError
 logger = logging.getLogger(__name__)
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-_HOW_TO_GET = "download it as datasets/README.md says, or set DETECTRON2_DATASETS to the folder that holds it"
+HOW_TO_GET = "download it as datasets/README.md says, or set DETECTRON2_DATASETS to the folder that holds it"
+"""How errors end that are about a missing file."""
 
 
 def load_image_list(json_file: str | Path | None, image_root: str | Path) -> list[dict[str, Any]]:
@@ -32,7 +33,7 @@ def load_image_list(json_file: str | Path | None, image_root: str | Path) -> lis
     Raises:
         InputError: if the json or the folder is missing or unreadable, or there are no images.
     """
-    root = _folder(image_root, "photographs")
+    root = check_folder(image_root, "photographs")
     if json_file is None:
         files = sorted(file for file in root.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES)
         records = [
@@ -41,8 +42,8 @@ def load_image_list(json_file: str | Path | None, image_root: str | Path) -> lis
         ]
     else:
         records = [
-            _image_record(json_file, image, root)
-            for image in _entries(json_file, _read_json(json_file), "images", ("id",))
+            image_record(json_file, image, root)
+            for image in entries(json_file, read_json(json_file), "images", ("id",))
         ]
     if not records:
         raise InputError(f"{json_file or image_root}: holds no images: check the path")
@@ -71,14 +72,14 @@ def load_panoptic(
     Raises:
         InputError: if something is missing, empty, or does not fit together.
     """
-    root, labels = _folder(image_root, "photographs"), _folder(png_root, "panoptic PNGs")
-    content = _read_json(json_file)
-    listed = _entries(json_file, content, "images", ("id",))
-    images = {image["id"]: _image_record(json_file, image, root) for image in listed}
-    annotations = _entries(json_file, content, "annotations", ("image_id", "file_name", "segments_info"))
+    root, labels = check_folder(image_root, "photographs"), check_folder(png_root, "panoptic PNGs")
+    content = read_json(json_file)
+    listed = entries(json_file, content, "images", ("id",))
+    images = {image["id"]: image_record(json_file, image, root) for image in listed}
+    annotations = entries(json_file, content, "annotations", ("image_id", "file_name", "segments_info"))
     if not annotations:
         raise InputError(f"{json_file}: 'annotations' is empty: there is nothing to evaluate")
-    classes = categories or _entries(json_file, content, "categories", ("id", "name", "isthing"))
+    classes = categories or entries(json_file, content, "categories", ("id", "name", "isthing"))
     ordered = sorted(map(dict, classes), key=lambda c: c["id"])
     index = {category["id"]: number for number, category in enumerate(ordered)}
 
@@ -90,7 +91,7 @@ def load_panoptic(
                 f"{json_file}: an annotation names the unknown image id {annotation['image_id']}: mend its 'images'"
             )
         segments = []
-        for segment in _entries(json_file, annotation, "segments_info", ("id", "category_id", "bbox")):
+        for segment in entries(json_file, annotation, "segments_info", ("id", "category_id", "bbox")):
             number = index.get(segment["category_id"])
             if number is None:
                 raise InputError(
@@ -104,7 +105,8 @@ def load_panoptic(
     return records, ordered
 
 
-def _image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -> dict[str, Any]:
+def image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The dataset dict of an entry of ``"images"``, without annotations."""
     name = image.get("file_name") or "/".join(image.get("coco_url", "").split("/")[-2:])
     if not name:
         raise InputError(f"{json_file}: an entry of 'images' has no 'file_name': mend it")
@@ -112,11 +114,12 @@ def _image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -
     return {"file_name": str(root / name), "image_id": image["id"], **sizes}
 
 
-def _read_json(json_file: str | Path) -> dict[str, Any]:
+def read_json(json_file: str | Path) -> dict[str, Any]:
+    """Reads a json that is an object; raises InputError if it is missing or something else."""
     try:
         content = json.loads(Path(json_file).read_text())
     except OSError as error:
-        raise InputError(f"{json_file}: cannot be read ({error.strerror}): {_HOW_TO_GET}") from error
+        raise InputError(f"{json_file}: cannot be read ({error.strerror}): {HOW_TO_GET}") from error
     except ValueError as error:
         raise InputError(f"{json_file}: is not json ({error}): download it again") from error
     if not isinstance(content, dict):
@@ -124,7 +127,7 @@ def _read_json(json_file: str | Path) -> dict[str, Any]:
     return content
 
 
-def _entries(
+def entries(
     json_file: str | Path, content: Mapping[str, Any], field: str, required: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The list of a field, each of whose entries has the required keys."""
@@ -138,7 +141,8 @@ def _entries(
     return entries
 
 
-def _folder(path: str | Path, what: str) -> Path:
+def check_folder(path: str | Path, what: str) -> Path:
+    """The path of a folder; raises InputError if there is none."""
     if not Path(path).is_dir():
-        raise InputError(f"{path}: there is no such folder of {what}: {_HOW_TO_GET}")
+        raise InputError(f"{path}: there is no such folder of {what}: {HOW_TO_GET}")
     return Path(path)

@@ -8,7 +8,9 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.clip.text import ClassNames, check_vocabulary
+from clipself_d2.data.annotations import HOW_TO_GET, load_image_list, load_panoptic
+from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
 
 Categories = Sequence[Mapping[str, Any]]
@@ -53,6 +55,46 @@ def register_panoptic_regions(
         _set_classes(name, sorted(categories, key=lambda c: c["id"]))
 
 
+def register_instances(
+    name: str,
+    json_file: str | Path,
+    image_root: str | Path,
+    classes: ClassNames | None = None,
+    *,
+    novel: Sequence[str] = (),
+    training: bool = False,
+    evaluator_type: str = "coco",
+) -> None:
+    """Registers boxes (and masks) of objects, for detectors.
+
+    The metadata gets ``thing_classes`` and, of an open-vocabulary data set, ``novel_classes``, at once if the classes
+    are given, else when the data set is first loaded; then also ``thing_dataset_id_to_contiguous_id``.
+
+    Args:
+        name: the new data set's name.
+        json_file: in COCO's or LVIS's format; see `load_instances`.
+        image_root: the folder of the photographs.
+        classes: the label space, every class as its name or a list of its name and other spellings, in which the json's
+            categories are found by name. None: the json's categories in the order of their ids.
+        novel: names of the classes that a detector is not trained on.
+        training: leaves out images without objects; classes may be missing in the json.
+        evaluator_type: for Detectron2: "coco" or "lvis".
+    """
+    listed = None if classes is None else check_vocabulary(classes)
+
+    def load() -> list[dict[str, Any]]:
+        records, index, names = load_instances(json_file, image_root, listed, training=training)
+        MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index)
+        return records
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(json_file=str(json_file), image_root=str(image_root), evaluator_type=evaluator_type)
+    if listed is not None:
+        MetadataCatalog.get(name).thing_classes = [spellings[0] for spellings in listed]
+    if novel:
+        MetadataCatalog.get(name).novel_classes = list(novel)
+
+
 def _set_classes(name: str, categories: Categories) -> None:
     MetadataCatalog.get(name).set(
         region_classes=[c["name"] for c in categories], region_isthing=[bool(c["isthing"]) for c in categories]
@@ -69,7 +111,7 @@ def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> list[dict[str,
         A list of Detectron2 dataset dicts.
 
     Raises:
-        InputError: if a name is not registered, or there are no records.
+        InputError: if a name is not registered, its files are missing, or there are no records.
     """
     entries = [dataset] if isinstance(dataset, str) else list(dataset)
     records: list[dict[str, Any]] = []
@@ -77,7 +119,10 @@ def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> list[dict[str,
         if not isinstance(entry, str):
             records.append(entry)
         elif entry in DatasetCatalog:
-            records.extend(DatasetCatalog.get(entry))
+            try:
+                records.extend(DatasetCatalog.get(entry))
+            except FileNotFoundError as error:  # of Detectron2's own loaders
+                raise InputError(f"data set {entry!r}: {error.filename} is missing: {HOW_TO_GET}") from error
         else:
             raise InputError(f"data set {entry!r} is not registered: see datasets/README.md for the names")
     if not records:

@@ -1,0 +1,48 @@
+"""The classes of the detection data sets: names in the order of the labels, other spellings, and which are novel.
+
+A class is a tuple whose first entry is its name and whose others are spellings that annotation files use for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
+
+ClassList = list[tuple[str, ...]]
+
+
+def names(classes: ClassList) -> list[str]:
+    """The names alone."""
+    return [spellings[0] for spellings in classes]
+
+
+def _read(name: str) -> ClassList:
+    lines = (Path(__file__).parent / "class_lists" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [tuple(spelling.strip() for spelling in line.split("|")) for line in lines]
+
+
+OV_COCO_BASE = names(_read("ov_coco_base"))
+"""The 48 classes of COCO that a detector is trained on (Bansal et al., ECCV 2018)."""
+
+OV_COCO_NOVEL = names(_read("ov_coco_novel"))
+"""The 17 that it meets in the evaluation alone; COCO's other 15 are not used."""
+
+OV_COCO: ClassList = [(c["name"],) for c in COCO_CATEGORIES if c["name"] in {*OV_COCO_BASE, *OV_COCO_NOVEL}]
+"""All 65, in COCO's order."""
+
+LVIS: ClassList = [(c["synonyms"][0], c["name"]) for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"])]
+"""LVIS v1's 1,203, with Detectron2's names; one differs from the file's (horned_cow, there bull)."""
+
+LVIS_RARE = [c["synonyms"][0] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]) if c["frequency"] == "r"]
+"""The 337 rare ones, novel in OV-LVIS."""
+
+OBJECTS365_V1 = _read("objects365_v1")
+"""Objects365 v1 (2019), the paper's, in the order of F-ViT's class list."""
+
+OBJECTS365_V2 = _read("objects365_v2")
+"""Objects365 v2 (2020), in the order of its ids, spelling mistakes corrected. Other classes than v1's."""
+
+VOC = _read("voc")
+"""Pascal VOC's 20, with blanks between words."""
