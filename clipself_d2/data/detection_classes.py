@@ -32,10 +32,12 @@ OV_COCO_NOVEL = names(_read("ov_coco_novel"))
 OV_COCO: ClassList = [(c["name"],) for c in COCO_CATEGORIES if c["name"] in {*OV_COCO_BASE, *OV_COCO_NOVEL}]
 """All 65, in COCO's order."""
 
-LVIS: ClassList = [(c["synonyms"][0], c["name"]) for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"])]
+_LVIS = sorted(LVIS_CATEGORIES, key=lambda category: category["id"])
+
+LVIS: ClassList = [tuple(dict.fromkeys((c["synonyms"][0], c["name"]))) for c in _LVIS]
 """LVIS v1's 1,203, with Detectron2's names; one differs from the file's (horned_cow, there bull)."""
 
-LVIS_RARE = [c["synonyms"][0] for c in sorted(LVIS_CATEGORIES, key=lambda c: c["id"]) if c["frequency"] == "r"]
+LVIS_RARE = [c["synonyms"][0] for c in _LVIS if c["frequency"] == "r"]
 """The 337 rare ones, novel in OV-LVIS."""
 
 OBJECTS365_V1 = _read("objects365_v1")
