@@ -1,0 +1,141 @@
+"""The one protocol of mask generators, and the ground truth as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from clipself_d2.errors import InputError
+from clipself_d2.regions import Vocabulary
+
+# Logit of a mask that is sure of itself: its probability is within 1e-8 of 0 or 1, yet exact in fp16.
+SURE = 20.0
+
+
+@dataclass
+class MaskPredictions:
+    """The masks that a generator finds in one image, and what it holds them for.
+
+    Attributes:
+        masks: Q x h x w float logits of the whole image, in its aspect, at any resolution; above 0 is inside.
+        log_scores: Q x (K + 1) log probabilities over the classes of the call's vocabulary, void last.
+        quality: Q in 0..1, or None (1); multiplies the final scores.
+    """
+
+    masks: Tensor
+    log_scores: Tensor
+    quality: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def to(self, device: torch.device | str) -> MaskPredictions:
+        """The same on another device."""
+        quality = None if self.quality is None else self.quality.to(device)
+        return replace(self, masks=self.masks.to(device), log_scores=self.log_scores.to(device), quality=quality)
+
+    def check(self, height: int, width: int, num_classes: int, source: str = "mask generator") -> MaskPredictions:
+        """Makes sure that the predictions are of this image and this vocabulary.
+
+        Args:
+            height: rows of the photograph.
+            width: its columns.
+            num_classes: K.
+            source: what made the predictions, for the message.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: masks that are no float Q x h x w or of another aspect, scores or quality of another shape.
+        """
+        if self.masks.ndim != 3 or not self.masks.is_floating_point():
+            raise InputError(
+                f"{source}: masks are {tuple(self.masks.shape)} {self.masks.dtype}, not Q x h x w float logits: "
+                "give logits, above 0 inside"
+            )
+        if self.log_scores.shape != (len(self), num_classes + 1):
+            raise InputError(
+                f"{source}: log_scores are {tuple(self.log_scores.shape)} for {len(self)} masks and {num_classes} "
+                "classes: give a column for each class and, last, one for void"
+            )
+        if self.quality is not None and self.quality.shape != (len(self),):
+            raise InputError(f"{source}: quality is {tuple(self.quality.shape)} for {len(self)} masks: give one each")
+        if len(self):
+            check_aspect(self.masks.shape[-2:], height, width, source)
+        return self
+
+
+class MaskGenerator(Protocol):
+    """Whatever finds masks: a trained network, a file of saved predictions, the ground truth."""
+
+    def __call__(self, inputs: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> list[MaskPredictions]:
+        """Finds the masks of images.
+
+        Args:
+            inputs: samples with ``image`` (3 x H x W uint8), ``height``, ``width``, ``image_id``, ``file_name``.
+            vocabulary: the classes that the scores are about.
+
+        Returns:
+            The predictions of every image.
+        """
+
+
+class GroundTruthMasks:
+    """The segments of the sample itself: an upper bound of what CLIP's scores can reach."""
+
+    def __call__(self, inputs: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> list[MaskPredictions]:
+        """Turns ``masks`` (R x H x W bool) and ``classes`` (R long) of the samples into sure predictions.
+
+        A segment's class has probability 1, void none. A sample without ``classes`` has no opinion: all are equal.
+
+        Raises:
+            InputError: a sample without ``masks``, or classes that the vocabulary has not.
+        """
+        return [self._of(sample, vocabulary.num_classes) for sample in inputs]
+
+    @staticmethod
+    def _of(sample: Mapping[str, Any], num_classes: int) -> MaskPredictions:
+        name = sample.get("file_name", "sample")
+        if "masks" not in sample:
+            raise InputError(f"{name}: has no ground-truth 'masks': use a panoptic data set, or another mask generator")
+        masks: Tensor = sample["masks"]
+        scores = torch.zeros(len(masks), num_classes + 1, device=masks.device)
+        if "classes" not in sample:
+            scores[:, :-1] = 1 / num_classes
+        else:
+            classes: Tensor = sample["classes"]
+            if len(classes) != len(masks):
+                raise InputError(f"{name}: has {len(masks)} masks and {len(classes)} classes: give one for each mask")
+            if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
+                raise InputError(
+                    f"{name}: its segments are of class {int(classes.max())}, the vocabulary has {num_classes} "
+                    "classes: use the vocabulary of this data set"
+                )
+            scores.scatter_(1, classes.to(masks.device)[:, None], 1)
+        return MaskPredictions((masks.half() - 0.5) * (2 * SURE), scores.log())
+
+
+def check_aspect(size: Sequence[int], height: int, width: int, source: str) -> None:
+    """Refuses masks of another image's size.
+
+    Args:
+        size: rows and columns of the masks.
+        height: rows of the photograph.
+        width: its columns.
+        source: for the message.
+
+    Raises:
+        InputError: if no scale brings the photograph to the masks' size, to a pixel of the mask.
+    """
+    low = max((size[0] - 1) / height, (size[1] - 1) / width)
+    high = min((size[0] + 1) / height, (size[1] + 1) / width)
+    if low > high:
+        raise InputError(
+            f"{source}: masks of {size[1]} x {size[0]} pixels do not have the aspect of the photograph, {width} x "
+            f"{height}: give the masks of this image, without padding"
+        )
