@@ -57,11 +57,11 @@ class Objects:
     def to_coco(self, *, masks: bool = False) -> list[dict[str, Any]]:
         """COCO annotations, or results, of category 1 with ids from 1; `segmentation` on request."""
         columns = [self.images.tolist(), self.boxes.tolist(), self.areas.tolist(), self.scores.tolist()]
+        names = ("image_id", "bbox", "area", "score", "iscrowd", "ignore")  # lvis asks for the last
+        columns += [self.crowd.astype(int).tolist()] * 2
         annotations = [
-            {"id": i, "image_id": image, "category_id": 1, "bbox": box, "area": area, "score": score, "iscrowd": crowd}
-            for i, (image, box, area, score, crowd) in enumerate(
-                zip(*columns, self.crowd.astype(int).tolist(), strict=True), 1
-            )
+            {"id": i, "category_id": 1, **dict(zip(names, row, strict=True))}
+            for i, row in enumerate(zip(*columns, strict=True), 1)
         ]
         if masks:
             assert self.masks is not None
