@@ -1,8 +1,6 @@
 """F-ViT on a frozen tower: the released detectors' heads and data flow, with EVA-02-CLIP B/16's sizes on OV-COCO."""
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 
 from clipself_d2.clip import TextClassifier, build_image_tower, build_text_tower
 from clipself_d2.data import DetectionMapper, ImageMapper, build_test_loader, build_train_loader
@@ -21,21 +19,42 @@ from clipself_d2.training.config import on_device
 
 clip = dict(name="EVA02-B-16", pretrained="merged2b_s8b_b131k")
 
-# Channels of the blocks, length of the embeddings, strides of the pyramid's levels, the normalisation of the heads.
-shape = dict(block_dim=768, embed_dim=512, stride=16, strides=[4, 8, 16, 32, 64], norm="SyncBN")
+# The blocks that feed the pyramid and their channels, length of the embeddings, the tower's stride; strides of the
+# pyramid's levels, and of those that regions are pooled from; the normalisation of pyramid and heads.
+shape = dict(
+    blocks=[3, 5, 7, 11],
+    block_dim=768,
+    embed_dim=512,
+    stride=16,
+    strides=[4, 8, 16, 32, 64],
+    region_strides=[4, 8, 16, 32],
+    norm="SyncBN",
+)
 
 model = L(FViT)(
     backbone=L(CLIPBackbone)(
         tower=L(build_image_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
-        blocks=[3, 5, 7, 11],
+        blocks="${shape.blocks}",
         pyramid=L(FPNPyramid)(in_dim="${shape.block_dim}", scales=[4, 2, 1, 0.5], channels=256, norm="${shape.norm}"),
+        trainable=False,
     ),
-    rpn=L(build_rpn)(strides="${shape.strides}", channels=256, norm="", post_nms_topk=[1000, 1000]),
+    rpn=L(build_rpn)(
+        strides="${shape.strides}",
+        channels=256,
+        norm="",
+        anchor_scale=8.0,
+        aspect_ratios=[0.5, 1.0, 2.0],
+        batch_size_per_image=256,
+        pre_nms_topk=[2000, 2000],
+        post_nms_topk=[1000, 1000],
+        nms_thresh=0.7,
+    ),
     roi_heads=L(OpenVocabularyROIHeads)(
-        strides=[4, 8, 16, 32],
+        strides="${shape.region_strides}",
         dense_stride="${shape.stride}",
-        box_head=L(BoxHead)(embed_dim="${shape.embed_dim}", channels=256, norm="${shape.norm}"),
+        box_head=L(BoxHead)(embed_dim="${shape.embed_dim}", channels=256, num_convs=4, norm="${shape.norm}"),
         classifier=L(CosineClassifier)(temperature=50.0),
+        mask_head=None,
         fusion="fvit",
         alpha=0.1,
         beta=0.8,
@@ -44,6 +63,9 @@ model = L(FViT)(
         score_thresh=0.01,
         nms_thresh=0.4,
         detections_per_image=100,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        canonical_size=56.0,
     ),
     vocabulary=L(dataset_vocabulary)(
         dataset="ov_coco_val",
@@ -56,11 +78,6 @@ model = L(FViT)(
     ),
     size=640,
     statistics="imagenet",
-)
-
-# What an instance-segmentation config puts into model.roi_heads.mask_head.
-mask_head = L(MaskRCNNConvUpsampleHead)(
-    input_shape=L(ShapeSpec)(channels=256), num_classes=1, conv_dims=[256] * 5, conv_norm="${shape.norm}"
 )
 
 dataloader = dict(
