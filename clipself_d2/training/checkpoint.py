@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,15 +131,21 @@ def read(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def load_model(model: nn.Module, path: str | Path) -> None:
+def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) -> None:
     """Load the raw model of a checkpoint that `Checkpointer` wrote.
 
+    Args:
+        model: has every part of the checkpoint's model, and no other, but for
+        without: beginnings of names; what is called so is left out.
+
     Raises:
-        InputError: when the file is missing, unreadable, or of another model.
+        InputError: when the file is missing, unreadable, or of another model, or has nothing of a name in `without`.
     """
     try:
         state = read(Path(path))["model"]
-        model.load_state_dict(state)
+        if absent := [part for part in without if not any(name.startswith(part) for name in state)]:
+            raise ValueError(f"train.init_without: it has no {absent[0]!r}")
+        model.load_state_dict({name: value for name, value in state.items() if not name.startswith(tuple(without))})
     except _BROKEN as error:
         raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_first_line(error)})") from error
 

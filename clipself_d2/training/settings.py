@@ -43,6 +43,8 @@ class TrainSettings:
         log_period: iterations between lines of the log and of metrics.json.
         eval_period: iterations between evaluations; 0 evaluates only after the last.
         init_checkpoint: a raw `checkpoint_*.pth` whose model is loaded before training or evaluation; "" loads nothing.
+        init_without: parts of it, by the beginning of their names, that this model has not: "roi_heads.mask_head." to
+            detect boxes with a detector that was trained on masks too.
         checkpointer: see `CheckpointSettings`.
         ddp: see `DDPSettings`.
     """
@@ -59,6 +61,7 @@ class TrainSettings:
     log_period: int = 20
     eval_period: int = 0
     init_checkpoint: str = ""
+    init_without: list[str] = field(default_factory=list)
     checkpointer: CheckpointSettings = field(default_factory=CheckpointSettings)
     ddp: DDPSettings = field(default_factory=DDPSettings)
 

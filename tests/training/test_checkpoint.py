@@ -134,3 +134,17 @@ def test_init_checkpoint_loads_the_model_alone(tmp_path):
     other = nn.Linear(3, 2)
     load_model(other, tmp_path / "checkpoint_0000005.pth")
     assert torch.equal(other.weight, model.weight)
+
+
+def test_named_parts_of_init_checkpoint_are_left_out(tmp_path):
+    whole = nn.ModuleDict({"body": nn.Linear(3, 2), "mask_head": nn.Linear(2, 2)})
+    Checkpointer(tmp_path, model=whole).save(5)
+    body = nn.ModuleDict({"body": nn.Linear(3, 2)})
+    with pytest.raises(InputError, match=r"Unexpected.*mask_head"):
+        load_model(body, tmp_path / "checkpoint_0000005.pth")
+    load_model(body, tmp_path / "checkpoint_0000005.pth", ["mask_head."])
+    assert torch.equal(body["body"].weight, whole["body"].weight)
+    with pytest.raises(InputError, match=r"train.init_without: it has no 'maskhead.'"):
+        load_model(body, tmp_path / "checkpoint_0000005.pth", ["maskhead."])
+    with pytest.raises(InputError, match="Missing"):
+        load_model(body, tmp_path / "checkpoint_0000005.pth", ["mask_head.", "body."])
