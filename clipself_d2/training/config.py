@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import yaml
 from detectron2.config import LazyConfig, instantiate
+from detectron2.utils.registry import locate
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -76,6 +77,12 @@ def build(cfg: DictConfig, section: str) -> Any:
     except (ValueError, TypeError) as error:
         hint = " (a value of the wrong type?)" if isinstance(error, TypeError) else ""
         raise InputError(f"{section}: {_first_line(error)}{hint}") from error
+
+
+def target(node: DictConfig) -> Any:
+    """The class or function that a node calls."""
+    called = node["_target_"]
+    return locate(called) if isinstance(called, str) else called
 
 
 def on_device(module: nn.Module, device: str) -> nn.Module:
@@ -188,15 +195,10 @@ def _check_targets(node: Any, where: str) -> None:
 
 def _arguments(node: DictConfig) -> dict[str, Any] | None:
     """Arguments of a node's target and their defaults; None for a plain dictionary and a target that takes any."""
-    target = node.get("_target_")
-    if target is None:
+    if node.get("_target_") is None:
         return None
-    if isinstance(target, str):
-        from detectron2.utils.registry import locate
-
-        target = locate(target)
     try:
-        parameters = inspect.signature(target).parameters.values()
+        parameters = inspect.signature(target(node)).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(p.kind == p.VAR_KEYWORD for p in parameters):

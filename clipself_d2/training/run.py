@@ -37,9 +37,10 @@ from clipself_d2.training.hooks import (
     Throughput,
     trim_metrics,
 )
+from clipself_d2.training.inference import autocast, resolve_device
 from clipself_d2.training.launch import launch
 from clipself_d2.training.settings import TrainSettings
-from clipself_d2.training.trainer import PRECISIONS, Trainer
+from clipself_d2.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> Results:
         _set_up(cfg, settings, args)
         model: nn.Module = build(cfg, "model").to(settings.device)
         if settings.init_checkpoint:
-            load_model(model, settings.init_checkpoint)
+            load_model(model, settings.init_checkpoint, settings.init_without)
         if args.eval_only:
             if args.resume:
                 Checkpointer(settings.output_dir, model=model).resume()
@@ -158,9 +159,11 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         The results of the last evaluation on rank 0, else an empty dictionary.
 
     Raises:
-        InputError: when the folder holds checkpoints and `resume` is False.
+        InputError: when the folder holds checkpoints and `resume` is False, or the config is for evaluation alone.
         RunError: when the loss is not finite or the last checkpoint cannot be written.
     """
+    if not cfg.dataloader.get("train"):
+        raise InputError(f"{source or 'config'}: has no dataloader.train: it is for evaluation, pass --eval-only")
     settings = train_settings(cfg)
     output = Path(settings.output_dir)
     cfg.optimizer.params.model = model
@@ -233,12 +236,11 @@ def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = 
         `{task: {metric: value}}` on rank 0 (on every rank where the evaluator gives it there).
     """
     settings = train_settings(cfg)
-    device = resolve_device(settings.device)
     loader, evaluator = evaluation or build_evaluation(cfg)
 
     def predict(inputs: list[dict[str, Any]]) -> Any:
         # The model alone: an evaluator's own arithmetic stays in fp32.
-        with torch.autocast(device, dtype=PRECISIONS[settings.precision], enabled=settings.precision != "fp32"):
+        with autocast(settings):
             return model(inputs)
 
     with getattr(model, "exported", nullcontext)(), inference_context(model):
@@ -273,11 +275,6 @@ def _describe(dataset: Any) -> str:
     if isinstance(dataset, DictConfig):
         return str(getattr(dataset["_target_"], "__qualname__", dataset["_target_"]))
     return dataset if isinstance(dataset, str) else ", ".join(map(str, dataset or ()))
-
-
-def resolve_device(name: str) -> str:
-    """ "auto" is CUDA where there is a device."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _set_up(cfg: DictConfig, settings: TrainSettings, args: argparse.Namespace) -> None:

@@ -1,0 +1,52 @@
+"""A trained model out of a config, for evaluation and for tools that use it."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+
+from clipself_d2.errors import InputError
+from clipself_d2.training.checkpoint import Checkpointer, load_model
+from clipself_d2.training.config import build, train_settings
+from clipself_d2.training.settings import TrainSettings
+from clipself_d2.training.trainer import PRECISIONS
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_device(name: str) -> str:
+    """ "auto" is CUDA where there is a device."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def autocast(settings: TrainSettings) -> torch.autocast:
+    """The context of `train.precision` on `train.device`."""
+    precision = settings.precision
+    return torch.autocast(resolve_device(settings.device), dtype=PRECISIONS[precision], enabled=precision != "fp32")
+
+
+def load_trained(cfg: DictConfig, weights: str = "") -> nn.Module:
+    """The model of a config with trained weights, on `train.device`, in evaluation mode.
+
+    Args:
+        cfg: from `load_config`; its `train.device` is resolved in place.
+        weights: a `checkpoint_*.pth`; "" takes the newest in `train.output_dir`, "random" none.
+
+    Raises:
+        InputError: a device that is not there, no checkpoint, or that of another model.
+    """
+    cfg.train.device = resolve_device(cfg.train.device)
+    settings = train_settings(cfg)
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.device=cuda: this machine has no usable GPU; pass train.device=cpu")
+    model: nn.Module = build(cfg, "model").to(settings.device)
+    if weights == "random":
+        logger.warning("The model has random weights, as asked for")
+    elif weights:
+        load_model(model, weights)
+    elif Checkpointer(settings.output_dir, model=model).resume() is None:
+        raise InputError(f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth")
+    return model.eval()

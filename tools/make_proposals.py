@@ -1,0 +1,98 @@
+"""Write region proposals as the json that distillation reads, from a trained F-ViT or region proposal network.
+
+OUTPUT is in COCO's format: the boxes of each image, best first, with their scores. What is kept of an image: boxes with
+both sides of a pixel or more, after non-maximum suppression at --nms over all boxes, the --top best of at least
+--min-score. The defaults are explained in clipself_d2/detection/proposals.py; the paper's are not published.
+
+Where the data set has boxes, the recall is printed: of the network (AR@100, AR@300) and of what was written.
+
+Examples:
+  the proposal recipe on COCO, with the paper's kind of network, trained on the boxes of base classes:
+    python tools/train_net.py --config-file configs/detection/rpn_r50_fpn_ovcoco.py
+    python tools/make_proposals.py --config-file configs/detection/rpn_r50_fpn_ovcoco.py \\
+        --dataset coco_2017_train_images --output datasets/coco/coco_proposals.json
+  with the network inside a trained F-ViT:
+    python tools/make_proposals.py --config-file configs/detection/fvit_eva02_b16_ovcoco.py \\
+        --weights output/fvit/checkpoint_0050000.pth --dataset coco_2017_train_images --output proposals.json
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
+from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, propose, write_proposals
+from clipself_d2.errors import InputError
+from clipself_d2.evaluation import ProposalEvaluator
+from clipself_d2.training.config import load_config, target, train_settings
+from clipself_d2.training.inference import autocast, load_trained
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; an InputError for a wrong one."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = ProposalFilter()
+    add = parser.add_argument
+    add("--config-file", required=True, metavar="FILE", help="the config that the network was trained by")
+    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest in train.output_dir)")
+    add("--dataset", required=True, metavar="NAME", help="whose photographs; datasets/README.md has the names")
+    add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
+    add("--top", type=int, default=default.top, metavar="N", help="proposals of an image (%(default)s)")
+    add("--nms", type=float, default=default.nms, metavar="IOU", help="1 keeps duplicates (%(default)s)")
+    add("--min-score", type=float, default=default.min_score, metavar="P", help="least objectness (%(default)s)")
+    add("--batch-size", type=int, default=4, metavar="N", help="photographs at once (%(default)s)")
+    add("--num-workers", type=int, default=4, metavar="N", help="processes that read (%(default)s)")
+    add("opts", nargs="*", metavar="key=value", help="overrides of the config")
+    args = parser.parse_intermixed_args(argv)
+    if args.output.exists():
+        raise InputError(f"{args.output}: exists already; remove it, or name another --output")
+    return args
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    select = ProposalFilter(args.top, args.nms, args.min_score)
+    cfg = load_config(args.config_file, args.opts)
+    check_can_propose(target(cfg.model))
+    records = get_dataset(args.dataset)
+    loader = build_test_loader(records, ImageMapper(), args.num_workers, args.batch_size)
+    has_boxes = any(record.get("annotations") for record in records)
+    judges = {
+        "the network": ProposalEvaluator(args.dataset),
+        "the file": ProposalEvaluator(args.dataset, limits=(select.top,)),
+    }
+    model = load_trained(cfg, args.weights)
+
+    def kept() -> Iterator[tuple[dict[str, Any], Instances]]:
+        proposed = propose(model, loader, autocast(train_settings(cfg)))
+        for sample, proposals in tqdm(proposed, "proposals", len(records), unit=" images", dynamic_ncols=True):
+            chosen = select(proposals)
+            if has_boxes:
+                for judge, found in zip(judges.values(), (proposals, chosen), strict=True):
+                    judge.process([sample], [{"proposals": found}])
+            yield sample, chosen
+
+    info = {"description": "region proposals", "config": Path(args.config_file).name, "weights": args.weights}
+    written = write_proposals(args.output, kept(), {**info, "data": args.dataset, **asdict(select)})
+    print(f"wrote {written.boxes:,} proposals of {written.images:,} images to {args.output}")
+    if written.bare:
+        print(f"{written.bare:,} images have none; distillation takes its fallback box there")
+    if loader.skipped:
+        print(f"{loader.skipped:,} images could not be read and were left out")
+    if has_boxes:
+        for name, judge in judges.items():
+            recalls = judge.evaluate()["proposals"]
+            print(f"recall of {name}, %:  " + "  ".join(f"{key} {value:.1f}" for key, value in recalls.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
