@@ -1,0 +1,166 @@
+"""From fused scores and masks to panoptic, semantic and instance results: the rules of Mask2Former, ODISE and FC-CLIP.
+
+All take the masks as logits at the generator's resolution and resize them bilinearly to the photograph, a band of rows
+at a time: 250 masks of a photograph of a megapixel are a gigabyte that is never held at once. No two bands differ from
+the whole, so neither do the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import BitMasks, Instances
+from torch import Tensor
+
+# Most elements of the resized masks that are held at once: 256 MiB in fp32.
+_MAX_ELEMENTS = 2**26
+
+
+@torch.no_grad()
+def panoptic_segments(
+    scores: Tensor,
+    masks: Tensor,
+    isthing: Tensor,
+    size: tuple[int, int],
+    object_threshold: float = 0.0,
+    overlap_threshold: float = 0.8,
+) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Gives every pixel to one mask.
+
+    A mask takes part if its best class is not void and scores above the object threshold. A pixel goes to the mask of
+    the highest score x probability, and is segmented where that mask's probability is at least 0.5. A mask is dropped
+    if the pixels that it won are less than the overlap threshold of those where its probability is at least 0.5. The
+    masks of a class of stuff are one segment.
+
+    Args:
+        scores: Q x (K + 1) probabilities, void last.
+        masks: Q x h x w logits of the whole photograph.
+        isthing: K bool.
+        size: rows and columns of the photograph.
+        object_threshold: least score of a mask, itself excluded.
+        overlap_threshold: least part of a mask that must stay visible.
+
+    Returns:
+        H x W int32 segment ids (0: none), and for each segment ``id``, ``category_id`` (0..K-1), ``isthing`` and
+        ``score`` (the best of its masks), in the order of the masks.
+    """
+    best, label = scores.float().max(dim=1)
+    taking_part = (label < scores.shape[1] - 1) & (best > object_threshold)
+    best, label, masks = best[taking_part], label[taking_part], masks[taking_part]
+    count = len(best)
+    if not count:
+        return torch.zeros(size, dtype=torch.int32, device=scores.device), []
+
+    won = torch.zeros(count, dtype=torch.long, device=scores.device)
+    extent, owners = won.clone(), []
+    for _, logits in _bands(masks, size):
+        probability = logits.sigmoid_()
+        inside = probability >= 0.5
+        owner = probability.mul_(best[:, None, None]).argmax(dim=0)
+        won += owner.flatten().bincount(minlength=count)
+        extent += inside.flatten(1).sum(dim=1)
+        owners.append(owner.where(inside.gather(0, owner[None])[0], count))  # `count` is nobody
+    owner = torch.cat(owners)
+    visible = owner.flatten().bincount(minlength=count + 1)[:count]
+    kept = (visible > 0) & (won >= overlap_threshold * extent)
+
+    things = isthing.to(label.device)[label].tolist()
+    ids = torch.zeros(count + 1, dtype=torch.int32)
+    segments: list[dict[str, Any]] = []
+    stuff: dict[int, dict[str, Any]] = {}
+    for row, (is_kept, thing, category, score) in enumerate(
+        zip(kept.tolist(), things, label.tolist(), best.tolist(), strict=True)
+    ):
+        if not is_kept:
+            continue
+        if thing or category not in stuff:
+            segment = {"id": len(segments) + 1, "category_id": category, "isthing": thing, "score": score}
+            segments.append(segment)
+            if not thing:
+                stuff[category] = segment
+        else:
+            segment = stuff[category]
+            segment["score"] = max(segment["score"], score)
+        ids[row] = segment["id"]
+    return ids.to(owner.device)[owner], segments
+
+
+@torch.no_grad()
+def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """The masks' probabilities, each weighted by its classes' scores, summed.
+
+    Args:
+        scores: Q x (K + 1) probabilities, void last.
+        masks: Q x h x w logits of the whole photograph.
+        size: rows and columns of the photograph.
+
+    Returns:
+        K x H x W float32; the class of a pixel is the largest.
+    """
+    classes = scores[:, :-1].float()
+    result = classes.new_zeros(classes.shape[1], *size)
+    with torch.autocast(scores.device.type, enabled=False):
+        for rows, logits in _bands(masks, size):
+            result[:, rows] = torch.einsum("qk,qhw->khw", classes, logits.sigmoid_())
+    return result
+
+
+@torch.no_grad()
+def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[int, int], topk: int = 100) -> Instances:
+    """The best pairs of a mask and a class, of which the things are instances.
+
+    Args:
+        scores: Q x (K + 1) probabilities, void last.
+        masks: Q x h x w logits of the whole photograph.
+        isthing: K bool.
+        size: rows and columns of the photograph.
+        topk: how many of the Q x K pairs are considered.
+
+    Returns:
+        Instances of the photograph's size: ``pred_masks`` (N x H x W bool), ``pred_boxes``, ``pred_classes``, and
+        ``scores``: the class's times the mask's mean probability inside itself. Those of score 0 are left out.
+    """
+    classes = scores[:, :-1].float()
+    num_classes = classes.shape[1]
+    best, pair = classes.flatten().topk(min(topk, classes.numel()))
+    label = pair % max(1, num_classes)
+    chosen = isthing.to(label.device)[label] & (best > 0)
+    best, label = best[chosen], label[chosen]
+    masks = masks[pair[chosen] // max(1, num_classes)]
+
+    binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
+    total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
+    for rows, logits in _bands(masks, size):
+        binary[:, rows] = logits > 0
+        total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
+    area = binary.flatten(1).sum(dim=1)
+    found = area > 0
+    return Instances(
+        size,
+        pred_masks=binary[found],
+        pred_boxes=BitMasks(binary[found]).get_bounding_boxes(),
+        pred_classes=label[found],
+        scores=best[found] * (total[found] / area[found]).float(),
+    )
+
+
+def _bands(masks: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Resizes masks bilinearly, some rows at a time: slices of the rows, and Q x rows x W float32."""
+    height, width = size
+    if not len(masks):
+        return
+    source = masks.shape[1]
+    # The rows between which each row of the result lies; the columns are interpolated by the library.
+    position = ((torch.arange(height, device=masks.device) + 0.5) * (source / height) - 0.5).clamp(0, source - 1)
+    above = position.long()
+    below = (above + 1).clamp(max=source - 1)
+    fraction = (position - above)[:, None]
+    run = max(1, _MAX_ELEMENTS // (len(masks) * max(width, masks.shape[2])))
+    for start in range(0, height, run):
+        rows = slice(start, min(start + run, height))
+        band = torch.lerp(masks[:, above[rows]].float(), masks[:, below[rows]].float(), fraction[rows])
+        shape = (band.shape[1], width)
+        yield rows, F.interpolate(band[None], shape, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,113 @@
+"""CLIP's embeddings of predicted masks: one dense forward of the letterboxed image, then mask pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipself_d2.clip import ImageTower
+from clipself_d2.errors import InputError
+from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
+from clipself_d2.regions.pooling import MASK_RESIZES
+
+
+class MaskEmbedder(nn.Module):
+    """Pools mask logits on the dense map of a frozen tower.
+
+    The tower moves with the module, yet is not part of its state dict, parameters or modes: it is named in a config.
+
+    Args:
+        tower: a CLIP image tower; it is frozen.
+        size: side in pixels of the square input, a multiple of the tower's stride. It need not be the tower's native
+            size: a CLIPSelf tower is at its best at the size of its distillation.
+        mode: dense mode of the tower; "value" is what CLIPSelf distils.
+        mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
+            antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
+            ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
+
+    Raises:
+        InputError: a size that is no multiple of the stride, an unknown mode or way to resize.
+    """
+
+    def __init__(self, tower: ImageTower, size: int, mode: str = "value", mask_resize: str = "bilinear") -> None:
+        super().__init__()
+        if size < 1 or size % tower.stride:
+            near = max(tower.stride, round(size / tower.stride) * tower.stride)
+            raise InputError(f"model.size={size}: no multiple of the tower's stride {tower.stride}; try {near}")
+        if mask_resize not in ("bilinear", *MASK_RESIZES):
+            raise InputError(f"mask_resize {mask_resize!r} is not known: use bilinear, {', '.join(MASK_RESIZES)}")
+        tower.check_mode(mode)
+        tower.set_trainable_blocks(0)
+        # In a tuple, because modules that are attributes become part of the state dict and parameters.
+        self._frozen = (tower.eval(),)
+        self.size = size
+        self.mode = mode
+        self.mask_resize = mask_resize
+
+    @property
+    def tower(self) -> ImageTower:
+        """The frozen tower."""
+        return self._frozen[0]
+
+    @property
+    def embed_dim(self) -> int:
+        """C, the length of an embedding."""
+        return self.tower.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.tower.pixel_mean.device
+
+    @torch.no_grad()
+    def forward(self, images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Embeds the masks of a batch of images.
+
+        Args:
+            images: for every image 3 x H x W RGB in 0..255, of any size.
+            masks: for every image Q x h x w logits of the whole image, at any resolution.
+
+        Returns:
+            For every image Q x C unit embeddings, and Q bool: whether a mask is valid, that is weighs anything on the
+            map. The embedding of one that is not is zero.
+        """
+        if not images:
+            return []
+        pixels, _ = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
+        dense = self.tower.dense_embeddings(self.tower.normalize(pixels), mode=self.mode)
+        grid = self.size // self.tower.stride
+        results = []
+        for image, features, logits in zip(images, dense, masks, strict=True):
+            cells = mask_cells(logits.to(self.device), image.shape[-2:], grid, self.mask_resize)
+            results.append((pool_masks(features, cells), cells.flatten(1).any(dim=1)))
+        return results
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskEmbedder:
+        self.tower._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def mask_cells(masks: Tensor, image_size: Sequence[int], grid: int, method: str) -> Tensor:
+    """Brings mask logits to the square dense map of the letterboxed image: zero to the right and below.
+
+    Args:
+        masks: Q x h x w logits of the whole image.
+        image_size: rows and columns of the image in pixels.
+        grid: rows, and columns, of the dense map.
+        method: see `MaskEmbedder`.
+
+    Returns:
+        Q x grid x grid float weights in 0..1.
+    """
+    if method != "bilinear":
+        return letterbox_masks(masks > 0, grid, method)
+    rows, columns = (max(1, round(side * grid / max(image_size))) for side in image_size)
+    # A half-precision logit near 0 must not change its sign on the way.
+    resized = [
+        F.interpolate(part.float()[None], (rows, columns), mode="bilinear", align_corners=False)[0] > 0
+        for part in masks.split(max(1, 2**26 // max(1, masks[0:1].numel())))
+    ]
+    return F.pad(torch.cat(resized).float(), (0, grid - columns, 0, grid - rows))

@@ -1,0 +1,169 @@
+"""Open-vocabulary panoptic segmentation: a mask generator's opinion fused with that of CLIP's dense map (Tab. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from clipself_d2.clip import ImageTower
+from clipself_d2.errors import InputError
+from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
+from clipself_d2.panoptic.mask_embedder import MaskEmbedder
+from clipself_d2.panoptic.masks import MaskGenerator, MaskPredictions
+from clipself_d2.regions import Vocabulary, fuse_scores
+
+TASKS = ("panoptic_seg", "instances", "sem_seg")
+"""What can be asked for: the fields of Detectron2's results."""
+
+
+@META_ARCH_REGISTRY.register()
+class OpenVocabularyPanoptic(nn.Module):
+    """Masks of any generator, named by the generator and by CLIP; the vocabulary is an argument of the call.
+
+    "CLIP only" is ``alpha = beta = 1`` (void stays the generator's), "predicted only" ``alpha = beta = 0``.
+
+    Args:
+        generator: finds the masks; a module's weights are part of the state dict.
+        tower: a frozen CLIP image tower, no part of the state dict.
+        vocabulary: the K classes that a call without a vocabulary knows.
+        isthing: K bool: whether each mask of the class is a segment of its own.
+        size: see `MaskEmbedder`.
+        fusion: a variant of `regions.fuse_scores`: "odise" and "fcclip" leave void to the generator.
+        alpha: CLIP's weight for the classes that the generator was trained on: ODISE .35 (caption) and .3 (label),
+            FC-CLIP .4.
+        beta: and for the others: .65, .7 and .8.
+        temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100 and is there in
+            all of OpenAI's models.
+        mode: see `MaskEmbedder`.
+        mask_resize: see `MaskEmbedder`.
+        object_threshold: see `panoptic_segments`.
+        overlap_threshold: see `panoptic_segments`.
+        topk: see `top_instances`.
+        tasks: which of `TASKS` are computed. A semantic map takes 4 K H W bytes an image.
+
+    Raises:
+        InputError: a vocabulary of another tower, `isthing` of another length, a temperature that is not positive, an
+            unknown task; see `MaskEmbedder` too.
+    """
+
+    isthing: Tensor
+
+    def __init__(
+        self,
+        generator: MaskGenerator,
+        tower: ImageTower,
+        vocabulary: Vocabulary,
+        isthing: Sequence[bool] | Tensor,
+        size: int,
+        *,
+        fusion: str = "fcclip",
+        alpha: float = 0.4,
+        beta: float = 0.8,
+        temperature: float = 100.0,
+        mode: str = "value",
+        mask_resize: str = "bilinear",
+        object_threshold: float = 0.0,
+        overlap_threshold: float = 0.8,
+        topk: int = 100,
+        tasks: Sequence[str] = TASKS,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise InputError(f"model.temperature={temperature}: must be above 0")
+        if unknown := [task for task in tasks if task not in TASKS]:
+            raise InputError(f"model.tasks: {unknown[0]!r} is not known: use {', '.join(TASKS)}")
+        self.embedder = MaskEmbedder(tower, size, mode, mask_resize)
+        self.generator = generator
+        self.fusion = fusion
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+        self.object_threshold = object_threshold
+        self.overlap_threshold = overlap_threshold
+        self.topk = topk
+        self.tasks = tuple(tasks)
+        self.vocabulary = vocabulary
+        self.register_buffer("isthing", self._check(vocabulary, isthing), persistent=False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        inputs: list[dict[str, Any]],
+        vocabulary: Vocabulary | None = None,
+        isthing: Sequence[bool] | Tensor | None = None,
+    ) -> list[dict[str, Any]]:
+        """Segments a batch of photographs.
+
+        Args:
+            inputs: samples with ``image`` (3 x H x W uint8 RGB), and what the generator needs. ``height`` and ``width``
+                say the frame of the results; default is the image's.
+            vocabulary: the classes to look for; None for the model's own.
+            isthing: which of that vocabulary are things. None: all.
+
+        Returns:
+            For every image those of ``panoptic_seg`` (see `panoptic_segments`), ``instances`` (`top_instances`) and
+            ``sem_seg`` (`semantic_map`) that are among the `tasks`.
+
+        Raises:
+            InputError: a vocabulary of another tower, predictions that do not fit image or vocabulary.
+        """
+        if vocabulary is None:
+            vocabulary, things = self.vocabulary, self.isthing
+        else:
+            things = self._check(vocabulary, [True] * len(vocabulary) if isthing is None else isthing)
+            vocabulary, things = vocabulary.to(self.embedder.device), things.to(self.embedder.device)
+        predictions = self.generator(inputs, vocabulary)
+        for x, prediction in zip(inputs, predictions, strict=True):
+            height, width = x["image"].shape[-2:]
+            prediction.check(height, width, len(vocabulary), f"masks of {x.get('file_name', 'an image')}")
+        predictions = [p.to(self.embedder.device) for p in predictions]
+        embedded = self.embedder([x["image"] for x in inputs], [p.masks for p in predictions])
+        return [
+            self._segment(prediction, self._fuse(prediction, features, valid, vocabulary), things, _frame(x))
+            for x, prediction, (features, valid) in zip(inputs, predictions, embedded, strict=True)
+        ]
+
+    def _fuse(self, prediction: MaskPredictions, features: Tensor, valid: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Q x (K + 1) probabilities, times the quality of the masks."""
+        predicted = prediction.log_scores.float()
+        clip = (self.temperature * vocabulary.cosines(features)).log_softmax(dim=1)
+        fused = fuse_scores(predicted, clip, vocabulary.seen, self.alpha, self.beta, self.fusion)
+        # CLIP has no opinion of a mask that is nowhere on its map (FC-CLIP's ENSEMBLE_ON_VALID_MASK).
+        fused = fused.where(valid[:, None], predicted.exp())
+        return fused if prediction.quality is None else fused * prediction.quality.float()[:, None]
+
+    def _segment(
+        self, prediction: MaskPredictions, scores: Tensor, isthing: Tensor, size: tuple[int, int]
+    ) -> dict[str, Any]:
+        masks = prediction.masks
+        results: dict[str, Any] = {}
+        if "panoptic_seg" in self.tasks:
+            thresholds = (self.object_threshold, self.overlap_threshold)
+            results["panoptic_seg"] = panoptic_segments(scores, masks, isthing, size, *thresholds)
+        if "instances" in self.tasks:
+            results["instances"] = top_instances(scores, masks, isthing, size, self.topk)
+        if "sem_seg" in self.tasks:
+            results["sem_seg"] = semantic_map(scores, masks, size)
+        return results
+
+    def _check(self, vocabulary: Vocabulary, isthing: Sequence[bool] | Tensor) -> Tensor:
+        if vocabulary.embed_dim != self.embedder.embed_dim:
+            raise InputError(
+                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, the image tower's "
+                f"{self.embedder.embed_dim}: use the text tower of the same CLIP"
+            )
+        things = torch.as_tensor(isthing, dtype=torch.bool)
+        if things.shape != (len(vocabulary),):
+            raise InputError(
+                f"isthing has {len(things)} values for {len(vocabulary)} classes: say of each whether it is a thing"
+            )
+        return things
+
+
+def _frame(x: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = x["image"].shape[-2:]
+    return x.get("height", height), x.get("width", width)
