@@ -9,13 +9,6 @@ from clipself_d2.errors import InputError
 from tests.data.make import panoptic, photographs
 
 
-@pytest.fixture
-def fresh_catalog(monkeypatch):
-    """Empty catalogues, for this test."""
-    monkeypatch.setattr(DatasetCatalog, "data", {})
-    monkeypatch.setattr(MetadataCatalog, "data", {})
-
-
 def test_image_list(tmp_path):
     json_file = photographs(tmp_path / "photos", 3)
     records = load_image_list(json_file, tmp_path / "photos")

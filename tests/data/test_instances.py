@@ -1,0 +1,341 @@
+import json
+import logging
+import random
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.data.datasets.coco import load_coco_json
+from detectron2.data.datasets.lvis import load_lvis_json
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES, load_voc_instances
+from detectron2.structures import BoxMode
+
+from clipself_d2.data import get_dataset, register_instances
+from clipself_d2.data.builtin_detection import register_detection
+from clipself_d2.data.detection_classes import (
+    LVIS,
+    LVIS_RARE,
+    OBJECTS365_V1,
+    OBJECTS365_V2,
+    OV_COCO,
+    OV_COCO_BASE,
+    OV_COCO_NOVEL,
+    VOC,
+    names,
+)
+from clipself_d2.data.instances import fold, load_instances, load_voc, match_classes
+from clipself_d2.errors import InputError
+
+CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "wine glass"}, {"id": 5, "name": "cat"}]
+CLASSES = [["cat"], ["Wine Glass", "wineglass"], ["dog", "hound"]]
+
+
+def write(folder, annotations, categories=CATEGORIES, images=3):
+    (folder / "photos").mkdir(exist_ok=True)
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "height": 20, "width": 30} for i in range(images)],
+        "annotations": [{"id": i, "bbox": [1, 2, 3, 4], **a} for i, a in enumerate(annotations, 1)],
+        "categories": categories,
+    }
+    (folder / "instances.json").write_text(json.dumps(content))
+    return folder / "instances.json", folder / "photos"
+
+
+def test_categories_are_found_by_name(tmp_path):
+    polygon = [[0, 0, 9, 0, 9, 9]]
+    files = write(
+        tmp_path,
+        [
+            {"image_id": 1, "category_id": 7, "area": 5.5, "segmentation": [*polygon, [1, 2, 3, 4], [1, 2, 3]]},
+            {"image_id": 1, "category_id": 3, "iscrowd": 1, "segmentation": {"size": [20, 30], "counts": [590, 10]}},
+            {"image_id": 2, "category_id": 5, "segmentation": [[1, 2]]},
+        ],
+    )
+    records, index, found = load_instances(*files, CLASSES)
+    assert found == ["cat", "Wine Glass", "dog"] and index == {7: 2, 3: 1, 5: 0}
+    assert [r["image_id"] for r in records] == [0, 1, 2]
+    assert records[1]["file_name"] == str(tmp_path / "photos/1.jpg") and records[1]["height"] == 20
+    common = {"bbox": [1, 2, 3, 4], "bbox_mode": BoxMode.XYWH_ABS}
+    first, second = records[1]["annotations"]
+    assert first == {**common, "category_id": 2, "iscrowd": 0, "area": 5.5, "segmentation": polygon}
+    assert (second["category_id"], second["iscrowd"]) == (1, 1) and isinstance(second["segmentation"]["counts"], bytes)
+    assert records[2]["annotations"] == [{**common, "category_id": 0, "iscrowd": 0}]
+
+
+def test_without_classes_those_of_the_json_by_id(tmp_path):
+    _, index, found = load_instances(*write(tmp_path, []))
+    assert found == ["wine glass", "cat", "dog"] and index == {3: 0, 5: 1, 7: 2}
+
+
+def test_training_leaves_out_images_without_objects(tmp_path, caplog):
+    crowd = {"image_id": 0, "category_id": 7, "iscrowd": 1}
+    files = write(tmp_path, [crowd, {"image_id": 2, "category_id": 7}, {**crowd, "image_id": 2}])
+    with caplog.at_level(logging.INFO):
+        records, *_ = load_instances(*files, CLASSES, training=True)
+    assert [(r["image_id"], len(r["annotations"])) for r in records] == [(2, 2)]
+    assert "left out 2 of 3 images" in caplog.text
+    with pytest.raises(InputError, match=r"instances\.json.*none of its 3 images"):
+        load_instances(*write(tmp_path, [crowd]), training=True)
+
+
+def test_names_are_compared_without_case_and_blanks():
+    same = ["Cabinet/shelf", "cabinet / shelf", " cabinet/ Shelf  ", "CABINET /  shelf"]
+    assert len({fold(name) for name in same}) == 1
+    assert fold("Formula 1 ") == fold("formula 1") and fold("tea pot") != fold("teapot")
+
+
+def test_unknown_and_missing_classes_are_listed():
+    wrong = [{"id": 1, "name": "cat"}, {"id": 2, "name": "fox"}, {"id": 3, "name": "owl"}]
+    with pytest.raises(InputError, match=r"a\.json.*'fox', 'owl'.*missing.*'Wine Glass', 'dog'") as caught:
+        match_classes("a.json", wrong, CLASSES)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"'fox', 'owl'"):
+        match_classes("a.json", wrong, CLASSES, partial=True)
+    with pytest.raises(InputError, match="missing"):
+        match_classes("a.json", wrong[:1], CLASSES)
+    assert match_classes("a.json", wrong[:1], CLASSES, partial=True) == {1: 0}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "say"),
+    [
+        ({"image_id": 9, "category_id": 7}, "annotation 1 has the unknown image_id 9"),
+        ({"image_id": 1, "category_id": 8}, "annotation 1 has the unknown category_id 8"),
+        ({"image_id": 1, "category_id": 7, "bbox": [1, 2, 3]}, "bbox"),
+        ({"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, "4"]}, "bbox"),
+        ({"image_id": 1}, "'category_id'"),
+    ],
+)
+def test_bad_annotations(tmp_path, annotation, say):
+    with pytest.raises(InputError, match=say) as caught:
+        load_instances(*write(tmp_path, [annotation]))
+    assert "instances.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_files(tmp_path):
+    json_file, photos = write(tmp_path, [])
+    for arguments in [(tmp_path / "no.json", photos), (json_file, tmp_path / "no")]:
+        with pytest.raises(InputError, match=r"no.*DETECTRON2_DATASETS"):
+            load_instances(*arguments)
+
+
+def test_registered_in_one_line_and_read_when_used(tmp_path, fresh_catalog):
+    register_instances("mine", tmp_path / "instances.json", tmp_path / "photos", ["cat", "wine glass", "dog"])
+    register_instances("theirs", tmp_path / "instances.json", tmp_path / "photos", training=True, novel=["cat"])
+    assert MetadataCatalog.get("mine").thing_classes == ["cat", "wine glass", "dog"]
+    with pytest.raises(InputError):
+        get_dataset("mine")
+    write(tmp_path, [{"image_id": 1, "category_id": 7}])
+    assert [len(get_dataset(name)) for name in ("mine", "theirs", "mine")] == [3, 1, 3]
+    meta = MetadataCatalog.get("theirs")
+    assert meta.thing_classes == ["wine glass", "cat", "dog"] and meta.novel_classes == ["cat"]
+    assert meta.thing_dataset_id_to_contiguous_id == {3: 0, 5: 1, 7: 2}
+    assert meta.evaluator_type == "coco" and meta.json_file == str(tmp_path / "instances.json")
+    assert "novel_classes" not in MetadataCatalog.get("mine").as_dict()
+    with pytest.raises(InputError, match="twice"):
+        register_instances("twice", tmp_path / "instances.json", tmp_path / "photos", ["cat", "cat"])
+
+
+VOC_XML = """<annotation><filename>{name}.jpg</filename>
+<size><width>50</width><height>40</height><depth>3</depth></size>
+<object><name>diningtable</name><difficult>0</difficult>
+  <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>
+  <part><name>head</name><bndbox><xmin>9</xmin><ymin>9</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></part></object>
+<object><bndbox><xmax>20</xmax><xmin>10</xmin><ymax>22</ymax><ymin>12</ymin></bndbox>
+  <name>tvmonitor</name><difficult>1</difficult></object></annotation>"""
+
+
+def write_voc(folder, numbers=("000012",)):
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    (folder / "ImageSets/Main/test.txt").write_text("".join(f"{name}\n" for name in numbers))
+    for name in numbers:
+        (folder / f"Annotations/{name}.xml").write_text(VOC_XML.format(name=name))
+
+
+def test_voc_equals_detectron2s_and_tells_the_difficult(tmp_path):
+    write_voc(tmp_path, ["000012", "000034"])
+    records = load_voc(tmp_path, "test", VOC)
+    assert [r["image_id"] for r in records] == [12, 34]
+    for record, expected in zip(records, load_voc_instances(str(tmp_path), "test", CLASS_NAMES), strict=True):
+        assert all(record[key] == expected[key] for key in ("file_name", "height", "width"))
+        assert [x.pop("iscrowd") for x in record["annotations"]] == [0, 1]
+        assert record["annotations"] == expected["annotations"]
+        assert record["annotations"][0]["bbox"] == [0, 1, 30, 40]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "say"),
+    [("tvmonitor", "tv", "class 'tv'"), ("</annotation>", "", "Pascal VOC"), ("<xmin>10</xmin>", "", "Pascal VOC")],
+)
+def test_bad_voc(tmp_path, old, new, say):
+    write_voc(tmp_path)
+    path = tmp_path / "Annotations/000012.xml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=rf"000012\.xml.*{say}") as caught:
+        load_voc(tmp_path, "test", VOC)
+    assert "\n" not in str(caught.value)
+
+
+def test_voc_without_its_parts(tmp_path):
+    with pytest.raises(InputError, match="DETECTRON2_DATASETS"):
+        load_voc(tmp_path / "no", "test", VOC)
+    write_voc(tmp_path)
+    with pytest.raises(InputError, match=r"train\.txt"):
+        load_voc(tmp_path, "train", VOC)
+    (tmp_path / "Annotations/000012.xml").unlink()
+    with pytest.raises(InputError, match=r"000012\.xml"):
+        load_voc(tmp_path, "test", VOC)
+
+
+def test_class_lists():
+    coco = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
+    unused = {"traffic light", "fire hydrant", "stop sign", "parking meter", "sports ball", "baseball bat"}
+    unused |= {"baseball glove", "tennis racket", "wine glass", "hot dog", "potted plant", "dining table"}
+    unused |= {"cell phone", "teddy bear", "hair drier"}
+    assert (len(OV_COCO_BASE), len(OV_COCO_NOVEL), len(OV_COCO)) == (48, 17, 65)
+    assert set(OV_COCO_BASE).isdisjoint(OV_COCO_NOVEL)
+    assert names(OV_COCO) == [name for name in coco if name not in unused]
+    assert len(LVIS) == 1203 and len(LVIS_RARE) == 337 and set(LVIS_RARE) < set(names(LVIS))
+    assert len(VOC) == 20 and [fold(c[-1]) for c in VOC] == list(CLASS_NAMES)
+    assert len(OBJECTS365_V1) == len(OBJECTS365_V2) == 365
+    for classes in (OV_COCO, LVIS, VOC, OBJECTS365_V1, OBJECTS365_V2):
+        spellings = [fold(name) for class_ in classes for name in class_]
+        assert len(set(spellings)) == len(spellings)
+
+
+# Category names as the published files have them, with blanks and mistakes, and the class that each is.
+OFFICIAL = {
+    "v1": {
+        "tissue ": "tissue",
+        "hamimelon": "hami melon",
+        "cabinet/shelf": "cabinet / shelf",
+        "trash bin/can": "trash bin / can",
+        "CD": "CD",
+    },
+    "v2": {
+        "Moniter/TV": "Monitor / TV",
+        "Bakset": "Basket",
+        "Ballon": "Balloon",
+        "Dinning Table": "Dining Table",
+        "Tea pot": "Teapot",
+        "Extention Cord": "Extension Cord",
+        "Hotair ballon": "Hot air balloon",
+        "Hamimelon": "Hami melon",
+        "Mushroon": "Mushroom",
+        "Tape Measur/ Ruler": "Tape Measure / Ruler",
+        "Tape Measure/ Ruler": "Tape Measure / Ruler",
+        "Campel": "Camel",
+        "Meat ball": "Meatball",
+        "Buttefly": "Butterfly",
+        "Table Teniis paddle": "Table Tennis paddle",
+        "Formula 1 ": "Formula 1",
+        "Table Tennis ": "Table Tennis",
+        "Cigar/Cigarette ": "Cigar / Cigarette",
+        "Billards": "Billiards",
+        "Washing Machine/Drying Machine": "Washing Machine / Drying Machine",
+    },
+}
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_objects365_in_any_order_and_spelling(tmp_path, fresh_catalog, version):
+    register_detection(tmp_path)
+    name = f"objects365_{version}_val"
+    meta = MetadataCatalog.get(name)
+    published = {**{c: c for c in meta.thing_classes}, **{right: wrong for wrong, right in OFFICIAL[version].items()}}
+    categories = [{"id": i, "name": published[c]} for i, c in enumerate(meta.thing_classes, 1)]
+    random.Random(0).shuffle(categories)
+    for number, category in enumerate(categories):  # v1's ids are in another order than its classes
+        category["id"] = number + 1
+    annotations = [{"id": i, "image_id": 1, "category_id": i, "bbox": [0, 0, i, 1]} for i in range(1, 366)]
+    image = {"id": 1, "file_name": "images/v1/patch0/a.jpg", "height": 9, "width": 9}
+    for path in (meta.json_file, meta.image_root):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / meta.image_root).mkdir()
+    content = {"images": [image], "annotations": annotations, "categories": categories}
+    (tmp_path / meta.json_file).write_text(json.dumps(content))
+    [record] = get_dataset(name)
+    assert record["file_name"] == f"{meta.image_root}/images/v1/patch0/a.jpg"
+    for annotation in record["annotations"]:
+        written = categories[annotation["bbox"][2] - 1]["name"]
+        assert meta.thing_classes[annotation["category_id"]] == OFFICIAL[version].get(written, written)
+
+    content["categories"][0]["name"] = "unicorn"
+    (tmp_path / meta.json_file).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"unknown classes \['unicorn'\] and missing classes \["):
+        get_dataset(name)
+
+
+def test_builtin_names_without_data(tmp_path, fresh_catalog):
+    register_detection(tmp_path / "elsewhere")
+    sizes = {
+        "ov_coco_train": 65,
+        "ov_coco_val": 65,
+        "ov_lvis_train": 1203,
+        "objects365_v1_val": 365,
+        "objects365_v2_val": 365,
+        "voc_2007_test": 20,
+    }
+    assert {name: len(MetadataCatalog.get(name).thing_classes) for name in DatasetCatalog} == sizes
+    novel = {n: len(MetadataCatalog.get(n).novel_classes) for n in ("ov_coco_train", "ov_coco_val", "ov_lvis_train")}
+    assert novel == {"ov_coco_train": 17, "ov_coco_val": 17, "ov_lvis_train": 337}
+    for name in sizes:
+        assert set(MetadataCatalog.get(name).get("novel_classes", ())) <= set(MetadataCatalog.get(name).thing_classes)
+        with pytest.raises(InputError, match=r"elsewhere.*DETECTRON2_DATASETS"):
+            get_dataset(name)
+
+
+def test_detectron2s_lvis_keeps_its_metadata():
+    meta = MetadataCatalog.get("lvis_v1_val")
+    assert meta.evaluator_type == "lvis" and meta.thing_classes == names(LVIS)
+    assert meta.novel_classes == LVIS_RARE and meta.image_root.endswith("/")
+
+
+def test_missing_files_of_detectron2s_own_data_sets(tmp_path, monkeypatch):
+    load = lambda: load_lvis_json(str(tmp_path / "no.json"), "coco/", "lvis_v1_val")  # noqa: E731
+    monkeypatch.setitem(DatasetCatalog.data, "lvis_v1_val", load)
+    with pytest.raises(InputError, match=r"lvis_v1_val.*no\.json.*DETECTRON2_DATASETS"):
+        get_dataset("lvis_v1_val")
+
+
+def test_voc_registered(tmp_path, fresh_catalog):
+    write_voc(tmp_path / "VOC2007")
+    register_detection(tmp_path)
+    [record] = get_dataset("voc_2007_test")
+    classes = MetadataCatalog.get("voc_2007_test").thing_classes
+    assert [classes[x["category_id"]] for x in record["annotations"]] == ["dining table", "tv monitor"]
+
+
+def test_real_coco_equals_detectron2s(assets, fresh_catalog):
+    json_file, images = assets / "data/coco/annotations/instances_val2017.json", assets / "data/coco/val2017"
+    names80 = [c["name"] for c in COCO_CATEGORIES if c["isthing"]]
+    records, index, _ = load_instances(json_file, images, [(name,) for name in names80])
+    expected = load_coco_json(str(json_file), str(images), "test_coco_val")
+    assert index == MetadataCatalog.get("test_coco_val").thing_dataset_id_to_contiguous_id
+    assert len(records) == len(expected) == 681
+    by_id = {r["image_id"]: r for r in records}
+    keys = ("bbox", "bbox_mode", "category_id", "iscrowd", "segmentation")
+    for record in expected:
+        ours = by_id[record["image_id"]]
+        assert ours["file_name"] == record["file_name"]
+        assert [[x[k] for k in keys] for x in ours["annotations"]] == [
+            [x[k] for k in keys] for x in record["annotations"]
+        ]
+
+
+def test_real_lvis_equals_detectron2s(assets, fresh_catalog):
+    json_file, images = assets / "data/lvis/lvis_v1_mapped_val_subset.json", assets / "data/coco"
+    records, _, found = load_instances(json_file, images, LVIS)
+    expected = load_lvis_json(str(json_file), f"{images}/", "lvis_v1_test")
+    assert found == MetadataCatalog.get("lvis_v1_test").thing_classes
+    by_id = {r["image_id"]: r for r in records}
+    keys = ("bbox", "bbox_mode", "category_id", "segmentation")
+    assert len(records) == len(expected) == 65
+    for record in expected:
+        ours = by_id[record["image_id"]]
+        for key in ("file_name", "height", "width", "neg_category_ids", "not_exhaustive_category_ids"):
+            assert ours[key] == record[key]
+        assert [[x[k] for k in keys] for x in ours["annotations"]] == [
+            [x[k] for k in keys] for x in record["annotations"]
+        ]
