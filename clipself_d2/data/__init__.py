@@ -1,12 +1,14 @@
 """Data: registered data sets, reading of images, mappers to samples, and the resumable loader."""
 
-from clipself_d2.data import builtin, builtin_detection  # noqa: F401  (register the data sets)
+from clipself_d2.data import builtin, builtin_detection, builtin_panoptic  # noqa: F401  (register the data sets)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
 from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
+from clipself_d2.data.label_sets import label_set, seen_classes
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
 from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
+from clipself_d2.data.panoptic import PanopticMapper
 from clipself_d2.data.sampler import EpochBatchSampler
 
 __all__ = [
@@ -15,15 +17,18 @@ __all__ = [
     "EpochBatchSampler",
     "ImageError",
     "ImageMapper",
+    "PanopticMapper",
     "PanopticRegionMapper",
     "RegionDataLoader",
     "build_test_loader",
     "build_train_loader",
     "get_dataset",
+    "label_set",
     "load_image_list",
     "load_panoptic",
     "read_image",
     "register_image_list",
     "register_instances",
     "register_panoptic_regions",
+    "seen_classes",
 ]

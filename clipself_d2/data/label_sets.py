@@ -15,6 +15,7 @@ class a line, synonyms separated by commas, so that a path serves wherever a voc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -55,10 +56,8 @@ def _read(name: str) -> tuple[tuple[str, ...], ...]:
 
 def class_names(classes: Sequence[Sequence[str]]) -> list[str]:
     """One distinct name a class: its first synonym, or all of them where several classes begin alike."""
-    first = [synonyms[0] for synonyms in classes]
-    return [
-        name if first.count(name) == 1 else ", ".join(synonyms) for name, synonyms in zip(first, classes, strict=True)
-    ]
+    shared = Counter(synonyms[0] for synonyms in classes)
+    return [synonyms[0] if shared[synonyms[0]] == 1 else ", ".join(synonyms) for synonyms in classes]
 
 
 def seen_classes(train: Iterable[Sequence[str]], test: Iterable[Sequence[str]]) -> list[bool]:

@@ -99,7 +99,7 @@ class PanopticRegionMapper:
         """
         image = read_image(record["file_name"])
         height, width = image.shape[1:]
-        labels = _read_labels(record["pan_seg_file_name"])
+        labels = read_panoptic_png(record["pan_seg_file_name"])
         if labels.shape != (height, width):
             raise InputError(
                 f"{record['pan_seg_file_name']}: is {labels.shape[1]} x {labels.shape[0]} pixels, its photograph "
@@ -134,8 +134,12 @@ class PanopticRegionMapper:
         }
 
 
-def _read_labels(path: str) -> Tensor:
-    """Segment ids of a panoptic PNG, red + 256 green + 65536 blue: H x W long."""
+def read_panoptic_png(path: str) -> Tensor:
+    """Segment ids of a panoptic PNG, red + 256 green + 65536 blue: H x W long.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
     try:
         with Image.open(path) as image:
             red, green, blue = np.asarray(image.convert("RGB"), dtype=np.int64).transpose(2, 0, 1)

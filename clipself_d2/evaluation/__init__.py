@@ -2,12 +2,14 @@
 
 from clipself_d2.evaluation.open_vocabulary_coco import OpenVocabularyCOCOEvaluator, TransferEvaluator
 from clipself_d2.evaluation.open_vocabulary_lvis import OpenVocabularyLVISEvaluator
+from clipself_d2.evaluation.panoptic import OpenVocabularyPanopticEvaluator
 from clipself_d2.evaluation.proposal_recall import ProposalEvaluator
 from clipself_d2.evaluation.region_accuracy import RegionClassificationEvaluator, mean_class_accuracy
 
 __all__ = [
     "OpenVocabularyCOCOEvaluator",
     "OpenVocabularyLVISEvaluator",
+    "OpenVocabularyPanopticEvaluator",
     "ProposalEvaluator",
     "RegionClassificationEvaluator",
     "TransferEvaluator",
