@@ -55,7 +55,7 @@ def fuse_scores(log_head: Tensor, log_clip: Tensor, seen: Tensor, alpha: float, 
 
     with torch.autocast(log_head.device.type, enabled=False):
         head, clip = log_head.float(), log_clip.float()
-        weight = torch.full((num_classes,), beta, device=head.device).masked_fill(seen.to(head.device), alpha)
+        weight = torch.full((num_classes,), float(beta), device=head.device).masked_fill(seen.to(head.device), alpha)
         if variant == "fvit":
             return _geometric_mean(head, clip, torch.cat([weight, weight.new_full((1,), alpha)])).exp()
         classes, background = head[..., :-1], head[..., -1:]

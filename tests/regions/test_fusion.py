@@ -150,3 +150,10 @@ def test_wrong_settings_are_refused():
     ]:
         with pytest.raises(InputError, match="do not fit"):
             fuse_scores(head, clip, mask, 0.5, 0.5, variant)
+
+
+def test_whole_numbers_are_weights_too():
+    head, clip = np.array([[0.5, 0.3, 0.2]]), np.array([[0.1, 0.8, 0.1]])
+    for alpha, beta in ((0.7, 0), (0.7, 1), (0, 0.3)):
+        wanted = fuse(head, clip, [True, False], float(alpha), float(beta), "odise")
+        np.testing.assert_array_equal(fuse(head, clip, [True, False], alpha, beta, "odise"), wanted)
