@@ -107,7 +107,7 @@ def mask_cells(masks: Tensor, image_size: Sequence[int], grid: int, method: str)
     rows, columns = (max(1, round(side * grid / max(image_size))) for side in image_size)
     # A half-precision logit near 0 must not change its sign on the way.
     resized = [
-        F.interpolate(part.float()[None], (rows, columns), mode="bilinear", align_corners=False)[0] > 0
+        F.interpolate(part.float()[:, None], (rows, columns), mode="bilinear", align_corners=False)[:, 0] > 0
         for part in masks.split(max(1, 2**26 // max(1, masks[0:1].numel())))
     ]
     return F.pad(torch.cat(resized).float(), (0, grid - columns, 0, grid - rows))
