@@ -1,0 +1,132 @@
+"""Masks by location: each cell of a coarse grid predicts the mask, embedding and quality of the segment that it is on.
+
+A mask is a linear function of a fine map of features, whose weights (the kernel) the cell predicts, plus a quadratic
+function of the position relative to the cell, so that two things that look alike are told apart by where they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import Conv2d, get_norm
+from torch import Tensor, nn
+
+from clipself_d2.regions import Vocabulary
+
+POSITION_TERMS = 6
+"""Weights of a kernel that are for the position: of 1, x, y, x^2, x y and y^2."""
+
+# Positions are in quarters of the input's side: of order 1 for segments of usual size.
+_POSITION_UNIT = 0.25
+
+
+@dataclass
+class Cells:
+    """What the n cells of B images predict.
+
+    Attributes:
+        features: B x E x h x w, the fine map that kernels are applied to.
+        kernels: B x n x (E + `POSITION_TERMS`).
+        embeddings: B x n x C, not normalised.
+        quality: B x n logits of the IoU that the cell's mask has.
+        centres: n x 2, x and y of the cells, 0..1 of the input's sides.
+    """
+
+    features: Tensor
+    kernels: Tensor
+    embeddings: Tensor
+    quality: Tensor
+    centres: Tensor
+
+    def masks(self, chosen: Tensor) -> Tensor:
+        """Masks of some cells: B x m numbers of cells -> B x m x h x w fp32 logits."""
+        kernels = self.kernels.gather(1, chosen[..., None].expand(-1, -1, self.kernels.shape[-1]))
+        return dynamic_masks(self.features, kernels, self.centres[chosen])
+
+
+class KernelHead(nn.Module):
+    """Convolutions on a fine map, which give the features, and on a coarse one, which give the rest.
+
+    Args:
+        channels: of both maps.
+        embed_dim: C, of the text embeddings that the cells' are compared with.
+        mask_channels: E, of the features that kernels are applied to.
+        num_convs: convolutions before the predictions, on each map.
+        norm: Detectron2's name of a normalisation; "GN" needs channels in multiples of 32, and no other rank.
+    """
+
+    def __init__(
+        self, channels: int, embed_dim: int, mask_channels: int = 32, num_convs: int = 2, norm: str = "GN"
+    ) -> None:
+        super().__init__()
+        self.split = (mask_channels + POSITION_TERMS, embed_dim, 1)
+        self.fine = nn.Sequential(*_convs(channels, num_convs, norm), nn.Conv2d(channels, mask_channels, 1))
+        self.coarse = nn.Sequential(*_convs(channels, num_convs, norm), nn.Conv2d(channels, sum(self.split), 1))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Cells:
+        """B x channels x h x w and B x channels x rows x columns -> the predictions of rows * columns cells."""
+        predicted = self.coarse(coarse).flatten(2).mT
+        kernels, embeddings, quality = predicted.split(self.split, dim=-1)
+        rows, columns = coarse.shape[-2:]
+        y, x = torch.meshgrid(_middles(rows, coarse.device), _middles(columns, coarse.device), indexing="ij")
+        centres = torch.stack([x, y], dim=-1).flatten(0, 1)
+        return Cells(self.fine(fine), kernels, embeddings, quality[..., 0], centres)
+
+
+class CosineScores(nn.Module):
+    """Log probabilities of classes: softmax of cosines with the text, times a learned temperature.
+
+    Args:
+        temperature: initial value.
+    """
+
+    def __init__(self, temperature: float = 50.0) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    def forward(self, embeddings: Tensor, vocabulary: Vocabulary, only_seen: bool) -> Tensor:
+        """R x C embeddings -> R x K fp32 log probabilities; those of novel classes are -inf on request."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
+            logits = vocabulary.cosines(unit)[:, : vocabulary.num_classes] * self.log_temperature.exp()
+            if only_seen:
+                logits = logits.masked_fill(~vocabulary.seen.to(logits.device), float("-inf"))
+            return logits.log_softmax(dim=-1)
+
+
+def dynamic_masks(features: Tensor, kernels: Tensor, centres: Tensor) -> Tensor:
+    """Applies kernels to a map.
+
+    Args:
+        features: B x E x h x w.
+        kernels: B x m x (E + `POSITION_TERMS`).
+        centres: B x m x 2, x and y of the kernels' origins, 0..1 of the sides.
+
+    Returns:
+        B x m x h x w fp32 logits.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features, kernels = features.float(), kernels.float()
+        channels, height, width = features.shape[1:]
+        masks = torch.bmm(kernels[..., :channels], features.flatten(2)).unflatten(2, (height, width))
+        one, x1, y1, x2, xy, y2 = kernels[..., channels:, None].unbind(dim=2)  # each B x m x 1
+        x = (_middles(width, features.device) - centres[..., :1]) / _POSITION_UNIT
+        y = (_middles(height, features.device) - centres[..., 1:]) / _POSITION_UNIT
+        across = one + x1 * x + x2 * x.square()
+        down = y1 * y + y2 * y.square()
+        return masks + across[..., None, :] + down[..., None] + (xy * y)[..., None] * x[..., None, :]
+
+
+def _middles(count: int, device: torch.device) -> Tensor:
+    """Middles of `count` equal parts of 0..1."""
+    return (torch.arange(count, device=device) + 0.5) / count
+
+
+def _convs(channels: int, count: int, norm: str) -> list[nn.Module]:
+    return [
+        Conv2d(channels, channels, 3, padding=1, bias=not norm, norm=get_norm(norm, channels), activation=F.relu)
+        for _ in range(count)
+    ]
