@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clipself_d2.errors import InputError
 
 
-def resampler(channels: int, scale: float, norm: str) -> nn.Module:
+def resampler(channels: int, scale: float, norm: str, narrowing: int = 1) -> tuple[nn.Module, int]:
     """A learned up-sampler (transposed convolutions), the identity, or max pooling.
 
     Four times as fine is two steps with a norm and GELU between (released code; the paper says "interpolate").
@@ -21,6 +21,10 @@ def resampler(channels: int, scale: float, norm: str) -> nn.Module:
         channels: of the map.
         scale: output side over input side, a power of two.
         norm: Detectron2's name of a normalisation.
+        narrowing: every doubling of the side divides the channels by it.
+
+    Returns:
+        The module, and the channels that it gives.
 
     Raises:
         InputError: for another scale.
@@ -29,12 +33,13 @@ def resampler(channels: int, scale: float, norm: str) -> nn.Module:
     if not steps.is_integer():
         raise InputError(f"pyramid scale {scale}: must be a power of two, such as 4, 2, 1, 0.5")
     if steps <= 0:
-        return nn.Identity() if steps == 0 else nn.MaxPool2d(round(1 / scale))
-    layers: list[nn.Module] = []
+        return nn.Identity() if steps == 0 else nn.MaxPool2d(round(1 / scale)), channels
+    layers: list[nn.Module | None] = []
     for step in range(int(steps)):
         layers += [get_norm(norm, channels), nn.GELU()] if step else []
-        layers += [nn.ConvTranspose2d(channels, channels, 2, stride=2)]
-    return nn.Sequential(*[layer for layer in layers if layer is not None])
+        layers += [nn.ConvTranspose2d(channels, channels // narrowing, 2, stride=2)]
+        channels //= narrowing
+    return nn.Sequential(*[layer for layer in layers if layer is not None]), channels
 
 
 def _conv(in_channels: int, out_channels: int, size: int, norm: str) -> Conv2d:
@@ -77,7 +82,7 @@ class FPNPyramid(Pyramid):
         self, in_dim: int, scales: Sequence[float] = (4, 2, 1, 0.5), channels: int = 256, norm: str = "SyncBN"
     ) -> None:
         super().__init__(len(scales), channels, (*scales, scales[-1] / 2))
-        self.resamplers = nn.ModuleList(resampler(in_dim, scale, norm) for scale in scales)
+        self.resamplers = nn.ModuleList(resampler(in_dim, scale, norm)[0] for scale in scales)
         self.laterals = nn.ModuleList(_conv(in_dim, channels, 1, norm) for _ in scales)
         self.outputs = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in scales)
 
@@ -95,6 +100,8 @@ class FPNPyramid(Pyramid):
 class SimplePyramid(Pyramid):
     """ViTDet's simple feature pyramid: every level from the last map alone, none from another (Tab. A3, first row).
 
+    Its up-samplers halve the channels at each doubling of the side.
+
     Args:
         in_dim: channels of the block map.
         scales: sides of the levels over the map's side, fine to coarse.
@@ -106,12 +113,12 @@ class SimplePyramid(Pyramid):
         self, in_dim: int, scales: Sequence[float] = (4, 2, 1, 0.5), channels: int = 256, norm: str = "LN"
     ) -> None:
         super().__init__(1, channels, (*scales, scales[-1] / 2))
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                resampler(in_dim, scale, norm), _conv(in_dim, channels, 1, norm), _conv(channels, channels, 3, norm)
+        self.stages = nn.ModuleList()
+        for scale in scales:
+            resample, width = resampler(in_dim, scale, norm, narrowing=2)
+            self.stages.append(
+                nn.Sequential(resample, _conv(width, channels, 1, norm), _conv(channels, channels, 3, norm))
             )
-            for scale in scales
-        )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """One map, B x D x h x w -> levels, fine to coarse."""
