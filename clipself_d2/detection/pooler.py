@@ -56,11 +56,12 @@ class RegionPooler:
         flat = torch.cat(list(boxes)).float()
         rois = torch.cat([images[:, None].to(flat), flat], dim=1)
         levels = assign_levels(flat, len(maps), self.canonical_size)
-        size = self.output_size
-        pooled = flat.new_zeros(len(flat), maps[0].shape[1], size, size)
+        order = levels.argsort()
+        shares = rois[order].split(levels.bincount(minlength=len(maps)).tolist())
         with torch.autocast(device.type, enabled=False):
-            for level, (x, stride) in enumerate(zip(maps, self.strides, strict=True)):
-                chosen = (levels == level).nonzero()[:, 0]
-                part = roi_align(x.float(), rois[chosen], size, 1 / stride, sampling_ratio=-1, aligned=True)
-                pooled = pooled.index_copy(0, chosen, part)
-        return pooled
+            parts = [
+                roi_align(x.float(), share, self.output_size, 1 / stride, sampling_ratio=-1, aligned=True)
+                for x, share, stride in zip(maps, shares, self.strides, strict=True)
+            ]
+        pooled = torch.cat(parts)
+        return torch.empty_like(pooled).index_copy(0, order, pooled)
