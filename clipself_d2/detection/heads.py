@@ -51,14 +51,14 @@ class BoxHead(nn.Module):
         nn.init.normal_(deltas.weight, std=0.001)
         nn.init.zeros_(deltas.bias)
         self.box = nn.Sequential(_linear_relu(embed_dim), deltas)
-        self.embed_dim = embed_dim
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """R x channels x s x s -> embeddings R x C, not normalised, and deltas R x 4."""
-        if not len(regions):  # batch norm refuses to train on nothing
-            return regions.new_zeros(0, self.embed_dim), regions.new_zeros(0, 4)
+        count = len(regions)
+        if not count:  # batch norms refuse to train on nothing, and other ranks wait for this one's: a blank region
+            regions = regions.new_zeros(1, *regions.shape[1:])
         shared = self.shared(self.convs(regions).flatten(1))
-        return self.embedding(shared), self.box(shared)
+        return self.embedding(shared)[:count], self.box(shared)[:count]
 
 
 def _linear_relu(in_features: int, out_features: int | None = None) -> nn.Sequential:

@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads
 from detectron2.structures import Instances
-from detectron2.utils.events import get_event_storage, has_event_storage
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from clipself_d2.detection.heads import CosineClassifier
@@ -42,7 +42,6 @@ class OpenVocabularyROIHeads(ROIHeads):
         detections_per_image: so many detections are kept.
         batch_size_per_image: regions that are trained on in an image.
         positive_fraction: of them at most so many hold an object.
-        low_quality_matches: an object's best region is trained on below IoU 0.5 too (OV-LVIS).
         box_resolution: bins of a region's side for the box head.
         mask_resolution: bins of a region's side for the mask head.
         canonical_size: see `assign_levels`.
@@ -65,7 +64,6 @@ class OpenVocabularyROIHeads(ROIHeads):
         detections_per_image: int = 100,
         batch_size_per_image: int = 512,
         positive_fraction: float = 0.25,
-        low_quality_matches: bool = False,
         box_resolution: int = 7,
         mask_resolution: int = 14,
         canonical_size: float = 56.0,
@@ -74,7 +72,8 @@ class OpenVocabularyROIHeads(ROIHeads):
             num_classes=0,  # of the vocabulary that a call brings
             batch_size_per_image=batch_size_per_image,
             positive_fraction=positive_fraction,
-            proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=low_quality_matches),
+            # The released OV-LVIS configs allow additional matches too, but only from IoU 0.5 on, where all match.
+            proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
         )
         self.level_names = [f"p{level}" for level in range(2, 2 + len(strides))]
         self.dense_stride = dense_stride
@@ -127,20 +126,20 @@ class OpenVocabularyROIHeads(ROIHeads):
             "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.seen, self.background_weight)),
             "loss_box_reg": box_loss(deltas, wanted, foreground),
         }
-        if has_event_storage() and foreground.any():
+        if foreground.any():
             hits = logits[foreground, : self.num_classes].argmax(dim=1) == labels[foreground]
             get_event_storage().put_scalar("foreground_accuracy", hits.float().mean())
         if self.mask_head is not None:
-            losses.update(self._mask_losses(levels, sampled))
+            losses.update(self._mask_losses(self.mask_head, levels, sampled))
         return losses
 
-    def _mask_losses(self, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
+    def _mask_losses(self, head: BaseMaskRCNNHead, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
         objects = [x[x.gt_classes < self.num_classes] for x in sampled]
         if not any(map(len, objects)):
-            # Batch norms must not see an empty batch, and other ranks wait for this one's: any region, of no weight.
-            pooled = self.mask_pooler(levels, [x.proposal_boxes.tensor[:1] for x in sampled])
-            return {"loss_mask": self.mask_head.layers(pooled).float().sum() * 0.0}
-        return self.mask_head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
+            # Batch norms refuse an empty batch, and other ranks wait for this one's: whole images, of no weight.
+            wholes = [levels[0].new_tensor([[0, 0, *x.image_size[::-1]]]) for x in sampled]
+            return {"loss_mask": head.layers(self.mask_pooler(levels, wholes)).float().sum() * 0.0}
+        return head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
 
     def detect(
         self,
