@@ -24,15 +24,18 @@ class CLIPBackbone(Backbone):
     pyramid and the tower's fingerprint, and refuses to be loaded beside another tower.
 
     Args:
-        tower: a CLIP image tower.
+        tower: a CLIP image tower, a plain ViT.
         blocks: 0-based blocks whose outputs feed the pyramid's levels, fine to coarse; the paper's are 3, 5, 7, 11 of
             B/16 and 6, 10, 14, 23 of L/14. A block may be repeated (Tab. A3, "last block").
         pyramid: `FPNPyramid` or `SimplePyramid`.
         trainable: train the tower's blocks too (Tab. A3); their learning rate is the optimiser's matter.
         mode: dense mode of the tower; with "value" the last block's output is that of the block without attention.
+        square_size: side in pixels of the squares that Detectron2's own models pad their batches to, a multiple of the
+            tower's stride; 0 for no such wish (`FViT` has a size of its own).
 
     Raises:
-        InputError: for another number of blocks than the pyramid reads, or a block that the tower has not.
+        InputError: for another number of blocks than the pyramid reads, or a block that the tower has not; a tower that
+            is to train though no level reads its last block; a square that the tower cannot read.
     """
 
     tower_fingerprint: Tensor
@@ -44,16 +47,25 @@ class CLIPBackbone(Backbone):
         pyramid: Pyramid,
         trainable: bool = False,
         mode: str = "value",
+        square_size: int = 0,
     ) -> None:
         super().__init__()
         tower.check_blocks(blocks)
         tower.check_mode(mode)
         if len(blocks) != pyramid.num_inputs:
             raise InputError(f"backbone: {len(blocks)} blocks for a pyramid that reads {pyramid.num_inputs} maps")
+        if trainable and tower.num_blocks - 1 not in blocks:
+            raise InputError(
+                f"backbone: blocks {list(blocks)} leave out the last one, {tower.num_blocks - 1}, which so could not "
+                "be trained: name it too, or set trainable=False"
+            )
+        if square_size % tower.stride:
+            raise InputError(f"backbone: square_size {square_size} is no multiple of the tower's stride {tower.stride}")
         self.blocks = list(blocks)
         self.pyramid = pyramid
         self.trainable = trainable
         self.mode = mode
+        self.square_size = square_size
         self.level_names = [f"p{level}" for level in range(2, 2 + len(pyramid.scales))]
         tower.set_trainable_blocks(tower.num_blocks if trainable else 0, mode)
         if trainable:
@@ -74,6 +86,11 @@ class CLIPBackbone(Backbone):
     def size_divisibility(self) -> int:
         """Sides of the input must be multiples of this."""
         return self.tower.stride
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """What Detectron2's own models ask for before they make a batch."""
+        return {"square_size": self.square_size}
 
     @property
     def strides(self) -> list[float]:
