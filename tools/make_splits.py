@@ -7,7 +7,8 @@ Below the folder of data sets ($DETECTRON2_DATASETS, or ./datasets) these are re
 
 ov_coco_train keeps the annotations of the base classes and the images that have one (107,761), ov_coco_val those of all
 65 classes (4,836); ov_lvis_train loses the annotations of the 337 rare classes, and no image. With the whole official
-files the numbers are checked; of a part of them they are told. Needs about 8 GB of memory for LVIS, 4 GB for COCO.
+files the numbers are checked; of a part of them they are told. Takes about ten times a file's size in memory: 5 GB for
+COCO's, 11 GB for LVIS's.
 
 Examples:
   python tools/make_splits.py                              # all whose official file is there

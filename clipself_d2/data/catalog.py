@@ -77,13 +77,14 @@ def register_instances(
         classes: the label space, every class as its name or a list of its name and other spellings, in which the json's
             categories are found by name. None: the json's categories in the order of their ids.
         novel: names of the classes that a detector is not trained on.
-        training: leaves out images without objects; classes may be missing in the json.
+        training: leaves out the objects of novel classes, then the images without objects; classes may be missing in
+            the json.
         evaluator_type: for Detectron2: "coco" or "lvis".
     """
     listed = None if classes is None else check_vocabulary(classes)
 
     def load() -> list[dict[str, Any]]:
-        records, index, names = load_instances(json_file, image_root, listed, training=training)
+        records, index, names = load_instances(json_file, image_root, listed, novel=novel, training=training)
         MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index)
         return records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,12 @@ def match_classes(
 
 
 def load_instances(
-    json_file: str | Path, image_root: str | Path, classes: Classes | None = None, *, training: bool = False
+    json_file: str | Path,
+    image_root: str | Path,
+    classes: Classes | None = None,
+    *,
+    novel: Sequence[str] = (),
+    training: bool = False,
 ) -> tuple[list[dict[str, Any]], dict[int, int], list[str]]:
     """Reads a json in COCO's or LVIS's format.
 
@@ -66,7 +71,9 @@ def load_instances(
         image_root: the folder that the file names start from.
         classes: the label space, every class as its name and other spellings of it; categories are found in it by name.
             None: the json's categories in the order of their ids.
-        training: leaves out the images without an object that is no crowd, and says how many; classes may be missing.
+        novel: names of the classes that a detector is not trained on.
+        training: leaves out the objects of novel classes, and the images without an object that is no crowd, of which
+            it says how many; classes may be missing in the json.
 
     Returns:
         Detectron2's dataset dicts, one an image, whose ``annotations`` have ``bbox``, ``bbox_mode``, ``category_id``
@@ -82,6 +89,10 @@ def load_instances(
     categories = sorted(entries(json_file, content, "categories", ("id", "name")), key=lambda c: c["id"])
     classes = classes or [(c["name"],) for c in categories]
     index = match_classes(json_file, categories, classes, partial=training)
+    names = [spellings[0] for spellings in classes]
+    if strange := set(novel) - set(names):
+        raise InputError(f"{json_file}: novel class {min(strange)!r} is not among the classes of the data set: mend it")
+    left_out = {number for number, name in enumerate(names) if training and name in set(novel)}
 
     records: dict[Any, dict[str, Any]] = {}
     for image in entries(json_file, content, "images", ("id",)):
@@ -95,18 +106,14 @@ def load_instances(
                     "mend it"
                 )
         category = index[annotation["category_id"]]
-        records[annotation["image_id"]]["annotations"].append(_annotation(json_file, annotation, category))
+        if category not in left_out:
+            records[annotation["image_id"]]["annotations"].append(_annotation(json_file, annotation, category))
     listed = list(records.values())
-    return with_objects(listed, json_file) if training else listed, index, [spellings[0] for spellings in classes]
+    return _with_objects(listed, json_file) if training else listed, index, names
 
 
-def with_objects(records: Iterable[dict[str, Any]], source: str | Path) -> list[dict[str, Any]]:
-    """The records with an object that is no crowd; the number of the others is logged.
-
-    Raises:
-        InputError: if there is none.
-    """
-    records = list(records)
+def _with_objects(records: list[dict[str, Any]], source: str | Path) -> list[dict[str, Any]]:
+    """The records with an object that is no crowd; the number of the others is logged."""
     kept = [r for r in records if any(not x.get("iscrowd", 0) for x in r["annotations"])]
     if not kept:
         raise InputError(f"{source}: none of its {len(records)} images has an object: there is nothing to train on")

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.coco import load_coco_json
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
@@ -27,6 +27,9 @@ VERSION = "v1"
 
 SPLITS: dict[str, int] = {"train": 1500, "val": 250}
 """Scenes of each split; the splits' seeds never meet."""
+
+NOVEL = [name for i, name in enumerate(THINGS) if is_novel(i)]
+"""Things that an open-vocabulary detector is not trained on."""
 
 IMAGE_SIZE = 128
 _SMALLEST = 24  # pixels of a thing that is annotated
@@ -150,10 +153,10 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
     base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
     for split in SPLITS:
 
-        def load_instances(split: str = split) -> list[dict[str, Any]]:
+        def load_things(split: str = split, training: bool = False) -> list[dict[str, Any]]:
             folder = ensure_ov_shapes(base)
-            name = f"ov_shapes_{split}"
-            return load_coco_json(str(folder / f"annotations/instances_{split}.json"), str(folder / split), name)
+            json_file, classes = folder / f"annotations/instances_{split}.json", [(name,) for name in THINGS]
+            return load_instances(json_file, folder / split, classes, novel=NOVEL, training=training)[0]
 
         def load_images(split: str = split) -> list[dict[str, Any]]:
             folder = ensure_ov_shapes(base)
@@ -165,7 +168,7 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
                 folder / f"annotations/panoptic_{split}.json", folder / f"panoptic_{split}", folder / split
             )[0]
 
-        _register(f"ov_shapes_{split}", load_instances)
+        _register(f"ov_shapes_{split}", load_things)
         _describe(f"ov_shapes_{split}")
         folder = base / f"ov_shapes_{VERSION}"
         MetadataCatalog.get(f"ov_shapes_{split}").set(
@@ -177,15 +180,7 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
         )
 
-    def load_base() -> list[dict[str, Any]]:
-        folder = ensure_ov_shapes(base)
-        name = "ov_shapes_train_base"
-        records = load_coco_json(str(folder / "annotations/instances_train.json"), str(folder / "train"), name)
-        for record in records:
-            record["annotations"] = [x for x in record["annotations"] if not is_novel(x["category_id"])]
-        return [record for record in records if record["annotations"]]
-
-    _register("ov_shapes_train_base", load_base)
+    _register("ov_shapes_train_base", lambda: load_things("train", training=True))
     _describe("ov_shapes_train_base")
 
 
@@ -193,8 +188,9 @@ def _describe(name: str) -> None:
     MetadataCatalog.get(name).set(
         thing_classes=list(THINGS),
         thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(THINGS))},
-        novel_classes=[name for i, name in enumerate(THINGS) if is_novel(i)],
+        novel_classes=NOVEL,
         evaluator_type="coco",
+        made_at_first_use=True,
     )
 
 

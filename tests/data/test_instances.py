@@ -78,6 +78,20 @@ def test_training_leaves_out_images_without_objects(tmp_path, caplog):
         load_instances(*write(tmp_path, [crowd]), training=True)
 
 
+def test_training_leaves_out_novel_objects(tmp_path):
+    files = write(tmp_path, [{"image_id": i, "category_id": c} for i, c in ((0, 7), (0, 5), (1, 5), (2, 3))])
+    kept = {
+        training: {
+            r["image_id"]: [x["category_id"] for x in r["annotations"]]
+            for r in load_instances(*files, CLASSES, novel=["cat"], training=training)[0]
+        }
+        for training in (False, True)
+    }
+    assert kept == {False: {0: [2, 0], 1: [0], 2: [1]}, True: {0: [2], 2: [1]}}
+    with pytest.raises(InputError, match="novel class 'fox'"):
+        load_instances(*files, CLASSES, novel=["fox"])
+
+
 def test_names_are_compared_without_case_and_blanks():
     same = ["Cabinet/shelf", "cabinet / shelf", " cabinet/ Shelf  ", "CABINET /  shelf"]
     assert len({fold(name) for name in same}) == 1

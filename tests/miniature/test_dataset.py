@@ -156,7 +156,7 @@ def test_names_load_and_draw_once(small_world, monkeypatch):
 
 
 def test_metadata_names_the_classes(small_world):
-    get_dataset("ov_shapes_val")  # Detectron2 sets the classes again as it reads the json: they must be the same
+    get_dataset("ov_shapes_val")
     meta = MetadataCatalog.get("ov_shapes_val")
     assert meta.thing_classes == list(THINGS)
     assert meta.thing_dataset_id_to_contiguous_id == {i + 1: i for i in range(96)}
