@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from clipself_d2.data.catalog import register_instances
 from clipself_d2.data.detection_classes import (
     LVIS,
+    LVIS_FREQUENCY,
     LVIS_RARE,
     OBJECTS365_V1,
     OBJECTS365_V2,
@@ -48,7 +49,8 @@ def register_detection(root: str | Path) -> None:
         training=True,
         evaluator_type="lvis",
     )
-    MetadataCatalog.get("lvis_v1_val").novel_classes = LVIS_RARE
+    MetadataCatalog.get("ov_lvis_train").class_frequency = LVIS_FREQUENCY
+    MetadataCatalog.get("lvis_v1_val").set(novel_classes=LVIS_RARE, class_frequency=LVIS_FREQUENCY)
 
     # The json as it was published, or as F-ViT (v1) and Detic (v2) rewrite it: classes are found by name in all.
     v1, v2 = root / "Objects365v1", root / "objects365"

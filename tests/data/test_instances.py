@@ -304,6 +304,8 @@ def test_detectron2s_lvis_keeps_its_metadata():
     meta = MetadataCatalog.get("lvis_v1_val")
     assert meta.evaluator_type == "lvis" and meta.thing_classes == names(LVIS)
     assert meta.novel_classes == LVIS_RARE and meta.image_root.endswith("/")
+    photographs = [c["image_count"] for c in sorted(meta.class_image_count, key=lambda c: c["id"])]
+    assert meta.class_frequency == ["r" if n <= 10 else "c" if n <= 100 else "f" for n in photographs]
 
 
 def test_missing_files_of_detectron2s_own_data_sets(tmp_path, monkeypatch):
