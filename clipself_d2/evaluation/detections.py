@@ -86,13 +86,15 @@ class DetectionEvaluator(DatasetEvaluator):
             outputs: for each, Detectron2's answer in pixels of height x width.
 
         Raises:
-            InputError: if a detection is of a class that the data set has not, or a mask is of another size; if the
-                data set has no annotations.
+            InputError: if the outputs lack what is judged, a detection is of a class that the data set has not, or a
+                mask is of another size; if the data set has no annotations.
         """
         if comm.is_main_process():
             self._load_truth()  # a data set without annotations is said at once, not after hours
         num_classes = len(class_names(self.dataset_name))
         for sample, output in zip(inputs, outputs, strict=True):
+            if self.field not in output:
+                raise InputError(f"{type(self).__name__} judges {self.field!r}, but the model gives {sorted(output)}")
             boxes, scores, classes, masks = self._read(output[self.field])
             boxes, scores, classes = boxes.float().cpu(), scores.float().cpu(), classes.cpu()
             if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:

@@ -51,8 +51,8 @@ class Objects:
     def with_mask_areas(self) -> Objects:
         """The same with the pixels of the (run-length encoded) masks for areas."""
         assert self.masks is not None
-        areas = coco_mask.area(list(self.masks)) if len(self) else np.zeros(0)
-        return replace(self, areas=np.asarray(areas, dtype=np.float64))
+        # One by one: with NumPy 2 pycocotools 2.0.11 overflows on a list of more than 255.
+        return replace(self, areas=np.array([coco_mask.area(mask) for mask in self.masks], dtype=np.float64))
 
     def to_coco(self, *, masks: bool = False) -> list[dict[str, Any]]:
         """COCO annotations, or results, of category 1 with ids from 1; `segmentation` on request."""

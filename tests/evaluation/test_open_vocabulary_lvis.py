@@ -165,6 +165,13 @@ def test_hand_computed():
         assert "APr" not in results[task]
 
 
+def test_hundreds_of_masks():
+    """More than 255 upset pycocotools on NumPy 2."""
+    records = [record(1, [(0, BOX)])]
+    results = score(records, [[(0, BOX, 0.9), *[(0, FAR, 0.5)] * 299]], tasks=("segm", "bbox"))
+    assert results["segm"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
+
+
 def test_no_detections_are_zeros():
     records = [record(1, [(k, BOX) for k in range(6)])]
     expected = {name: 0 for name in METRICS if name not in ("APs", "APl")}

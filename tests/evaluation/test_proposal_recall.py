@@ -83,6 +83,8 @@ def test_images_without_proposals_or_boxes(catalog):
     results = evaluate(ProposalEvaluator("sparse"), records, answers)["proposals"]
     assert results == {f"AR@{limit}{s}": pytest.approx(50) for limit in (100, 300) for s in ("", "_base")}
     assert set(ProposalEvaluator("sparse").evaluate()["proposals"].values()) == {0}
+    with pytest.raises(InputError, match="judges 'proposals', but the model gives"):
+        ProposalEvaluator("sparse").process(records[:1], [{"instances": None}])
     register("bare", [record(2, [])], CLASSES)
     with pytest.raises(InputError, match="no annotations"):
         ProposalEvaluator("bare").evaluate()
