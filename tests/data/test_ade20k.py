@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
@@ -72,6 +72,7 @@ def pictures(seed, height=12, width=15):
     return semantic, instances
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 1000))
 def test_panoptic_segments_equal_a_loop(seed):
     semantic, instances = pictures(seed)

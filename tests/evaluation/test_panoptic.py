@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -341,6 +342,13 @@ def test_table_of_classes(predictions, data_set, tmp_path):
     assert results["sem_seg"]["mIoU"] == pytest.approx(np.mean([r["mIoU"] for r in table.values() if "mIoU" in r]))
 
 
+def test_without_panopticapi_it_says_so(predictions, monkeypatch):
+    inputs, outputs = predictions
+    monkeypatch.setitem(sys.modules, "panopticapi.evaluation", None)
+    with pytest.raises(InputError, match=r"panopticapi.*docs/install.md"):
+        evaluate("pictures", inputs, outputs)
+
+
 def test_outputs_that_do_not_fit_are_refused(data_set):
     [sample, *_] = samples(data_set)
     right = outputs_of(sample, 5)
@@ -410,7 +418,7 @@ def test_a_semantic_data_set(tmp_path):
         evaluate("many", inputs, [outputs_of(inputs[0], 300)])
 
 
-def _rank(rank, world, folder, inputs, outputs, metadata):
+def _rank(rank, world, folder, inputs, outputs):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     evaluator = OpenVocabularyPanopticEvaluator("pictures")
@@ -422,7 +430,7 @@ def _rank(rank, world, folder, inputs, outputs, metadata):
 def test_ranks_agree_with_one_process(predictions, tmp_path):
     inputs, outputs = predictions
     alone = evaluate("pictures", inputs, outputs)
-    arguments = (2, tmp_path, inputs, outputs, None)
+    arguments = (2, tmp_path, inputs, outputs)
     torch.multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="fork")
     for rank in range(2):
         parts = json.loads((tmp_path / f"{rank}.json").read_text())
