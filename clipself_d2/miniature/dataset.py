@@ -189,6 +189,7 @@ def _describe(name: str) -> None:
         thing_classes=list(THINGS),
         thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(THINGS))},
         novel_classes=NOVEL,
+        class_frequency=[frequency(i) for i in range(len(THINGS))],
         evaluator_type="coco",
         made_at_first_use=True,
     )
