@@ -3,7 +3,7 @@
 The vocabulary is a file or a list of names:
   classes.txt    one class a line; synonyms of a class are separated by commas
   classes.json   a list whose items are names or lists of synonyms
-  "cat,dog"      names separated by commas
+  "cat,dog"      names separated by commas; synonyms of a class by strokes, "cat/kitten,dog"
 
 OUTPUT.npy holds K x C unit vectors in the order given; OUTPUT.pt a dictionary from (first) name to vector.
 
@@ -15,7 +15,6 @@ Examples:
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,29 +23,9 @@ import torch
 
 from clipself_d2.clip import TextClassifier, build_text_tower
 from clipself_d2.clip.precomputed import save_text_embeddings
-from clipself_d2.clip.text import check_vocabulary
+from clipself_d2.clip.words import read_vocabulary
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
-
-
-def read_vocabulary(source: str) -> list[tuple[str, ...]]:
-    """Classes, each a tuple of synonyms, from a file or a comma-separated list."""
-    path = Path(source)
-    if path.suffix not in (".txt", ".json"):
-        return check_vocabulary([name.strip() for name in source.split(",")])
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read this vocabulary ({error})") from None
-    if path.suffix == ".txt":
-        return check_vocabulary([[n.strip() for n in line.split(",")] for line in text.splitlines() if line.strip()])
-    try:
-        classes = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: this vocabulary is no JSON ({error})") from None
-    if not isinstance(classes, list) or not all(isinstance(entry, str | list) for entry in classes):
-        raise InputError(f"{path}: a JSON vocabulary is a list of names or of lists of synonyms")
-    return check_vocabulary(classes)
 
 
 @exit_codes()

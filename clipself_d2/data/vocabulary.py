@@ -34,6 +34,19 @@ def dataset_vocabulary(
     Raises:
         InputError: an unknown data set, or one without classes; see `build_vocabulary` too.
     """
+    classes, novel = dataset_classes(dataset)
+    return build_vocabulary(classes, text, novel=novel, background=background, embed_dim=embed_dim)
+
+
+def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
+    """The classes of things of a data set, and which of their names are novel.
+
+    Args:
+        dataset: a registered name. Its classes are read from the annotations where the metadata has none yet.
+
+    Raises:
+        InputError: an unknown data set, or one without classes.
+    """
     if dataset not in DatasetCatalog:
         raise InputError(f"data set {dataset!r} is not registered: see datasets/README.md for the names")
     if "thing_classes" not in MetadataCatalog.get(dataset).as_dict():
@@ -41,5 +54,4 @@ def dataset_vocabulary(
     metadata = MetadataCatalog.get(dataset).as_dict()
     if "thing_classes" not in metadata:
         raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
-    novel = metadata.get("novel_classes", ())
-    return build_vocabulary(metadata["thing_classes"], text, novel=novel, background=background, embed_dim=embed_dim)
+    return metadata["thing_classes"], list(metadata.get("novel_classes", ()))

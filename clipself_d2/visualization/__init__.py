@@ -1,5 +1,6 @@
-"""Pictures: K-Means maps of dense features, overlays and heatmaps, and a one-file HTML report."""
+"""Pictures: K-Means maps of dense features, overlays, heatmaps and detections, films, and a one-file HTML report."""
 
+from clipself_d2.visualization.detections import add_legend, draw_detections
 from clipself_d2.visualization.drawing import (
     draw_boxes,
     draw_heatmap,
@@ -11,6 +12,7 @@ from clipself_d2.visualization.drawing import (
     upscale,
 )
 from clipself_d2.visualization.kmeans import compare_kmeans, kmeans_map, match_labels
+from clipself_d2.visualization.media import Medium, find_media, open_medium, save_frames
 from clipself_d2.visualization.report import (
     Code,
     Curve,
@@ -30,20 +32,26 @@ __all__ = [
     "Curve",
     "Figure",
     "Mark",
+    "Medium",
     "Picture",
     "Section",
     "Table",
     "Text",
     "Tile",
     "Tiles",
+    "add_legend",
     "compare_kmeans",
     "draw_boxes",
+    "draw_detections",
     "draw_heatmap",
     "draw_labels",
     "draw_masks",
+    "find_media",
     "grid",
     "kmeans_map",
     "match_labels",
+    "open_medium",
+    "save_frames",
     "similarity",
     "to_pil",
     "upscale",

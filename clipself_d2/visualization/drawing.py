@@ -111,6 +111,7 @@ def draw_boxes(
     palette: Sequence[Colour] | None = None,
     scale: float = 1.0,
     font_size: int = 13,
+    line_width: int = 2,
 ) -> Image.Image:
     """Draw boxes and their names.
 
@@ -121,6 +122,7 @@ def draw_boxes(
         palette: a colour a box.
         scale: pixels of `image` per unit of `boxes` (of an enlarged picture: the factor of enlargement).
         font_size: pixels.
+        line_width: pixels.
     """
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas)
@@ -128,7 +130,7 @@ def draw_boxes(
     corners = (boxes.detach().float().cpu() * scale).tolist()
     placed = list(zip(corners, palette or colours(len(boxes)), labels or [""] * len(boxes), strict=True))
     for (x0, y0, x1, y1), colour, _ in placed:
-        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=2)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line_width)
     for (x0, y0, _, _), colour, label in placed:  # after all boxes, so that no box crosses a name
         if label:
             left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
