@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.reproduce.engine import Runner, check, is_finished, reproduce, table_folder, train_net, write_json
-from clipself_d2.reproduce.entries import ENTRIES, SCALES, find
+from clipself_d2.reproduce.engine import Runner, check, is_finished, reproduce, run_tool, table_folder, write_json
+from clipself_d2.reproduce.entries import ENTRIES, SCALES, find, names
 from clipself_d2.reproduce.figures import FIGURES
 from clipself_d2.reproduce.plan import Planner
 from clipself_d2.reproduce.render import markdown, rich_table
@@ -19,10 +19,10 @@ from clipself_d2.reproduce.table import Table
 EXAMPLES = """
 examples:
   python tools/reproduce.py --list
-  python tools/reproduce.py 1b
+  python tools/reproduce.py 3a
   python tools/reproduce.py 2 --scale paper --dry-run
   python tools/reproduce.py 2 --scale paper --num-gpus 8
-  python tools/reproduce.py 3 --markdown train.max_iter=100
+  python tools/reproduce.py fig3 --markdown train.max_iter=100
 
 A run that has been finished is not run again, in whichever table it appears; an interrupted one goes on from its last
 checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a table in output/reproduce/TABLE-SCALE.
@@ -30,11 +30,11 @@ checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a tab
 
 
 @exit_codes(interrupted="the same command goes on from the last checkpoint")
-def main(argv: Sequence[str] | None = None, run: Runner = train_net) -> None:
+def main(argv: Sequence[str] | None = None, run: Runner = run_tool) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
     if args.list:
-        for name in ENTRIES:
+        for name in names(args.scale):
             print(f"{name:4} {find(name, args.scale).title}")
         return
     table = find(args.table, args.scale)

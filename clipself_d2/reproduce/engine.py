@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.reproduce.plan import TOWER, TRAIN_NET, Job, Planner, missing
+from clipself_d2.reproduce.plan import Job, Planner, missing
 from clipself_d2.reproduce.table import Row, Table
 
 Outcome = dict[str, Any]
@@ -35,7 +35,8 @@ def reproduce(table: Table, planner: Planner, run: Runner, console: Console, red
     Args:
         table: the entry.
         planner: plans its runs.
-        run: runs a job, which leaves `results.json` in its folder, and reports the share (0..1) that is done.
+        run: runs a job, which leaves `results.json` (or its proposals) in its folder, and reports the share (0..1) that
+            is done.
         console: where progress goes.
         redo: run also what has been run before.
 
@@ -67,9 +68,9 @@ def check(jobs: Sequence[Job]) -> None:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether the very run has been finished, and what it exported is still there."""
+    """Whether the very run has been finished, and what others take from it is still there."""
     marker = job.folder / FINISHED
-    if not marker.is_file() or (job.run.trains and not (job.folder / TOWER).is_file()):
+    if not marker.is_file() or (job.product and not job.product.is_file()):
         return False
     return json.loads(marker.read_text())["digest"] == job.digest
 
@@ -80,11 +81,14 @@ def gather(table: Table, planner: Planner) -> Outcome:
     Returns:
         `{"table", "scale", "title", "varies", "columns", "note", "rows", "same_order"}`. A row is `{"label",
         "paper_label", "ours": {column: percent | None}, "paper": {..}, "seconds", "folder", "command"}`; `same_order`
-        says, for each column with two of the paper's numbers or more, whether our rows are ordered as the paper's.
+        says, for each column with two of the paper's numbers or more, whether our rows are ordered as the paper's. The
+        numbers of a row with a key are given under that, too.
     """
     rows = [_row(table, row, planner.job(row.run)) for row in table.rows]
     orders = {column: _same_order(rows, column) for column in table.columns}
+    keyed = {row.key: ours["ours"] for row, ours in zip(table.rows, rows, strict=True) if row.key}
     return {
+        **keyed,
         "table": table.name,
         "scale": table.scale,
         "title": table.heading,
@@ -107,7 +111,7 @@ def write_json(path: Path, content: Outcome) -> None:
     write_atomically(path, lambda file: file.write_text(text))
 
 
-def train_net(job: Job, advance: Advance) -> None:
+def run_tool(job: Job, advance: Advance) -> None:
     """Run a job in a process of its own; all that it prints goes to `console.txt` in its folder.
 
     Raises:
@@ -115,7 +119,7 @@ def train_net(job: Job, advance: Advance) -> None:
     """
     log = job.folder / CONSOLE
     last_error = ""
-    command = [sys.executable, str(TRAIN_NET), *job.arguments]
+    command = [sys.executable, str(job.tool), *job.arguments]
     pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with log.open("a") as file, subprocess.Popen(command, **pipe) as process:
         assert process.stdout
@@ -159,17 +163,18 @@ def _run_all(jobs: Sequence[Job], run: Runner, console: Console, redo: bool) -> 
 
 def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
     """Run a job and mark it as finished; returns seconds."""
-    if redo:
+    if redo or job.run.proposes:  # which cannot be resumed
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     run(job, advance)
     seconds = time.monotonic() - start
-    results = job.folder / "results.json"
-    if not results.is_file():
-        raise RunError(f"{results}: was not written; see {job.folder / CONSOLE}")
+    written = job.product if job.product and job.run.proposes else job.folder / "results.json"
+    if not written.is_file():
+        raise RunError(f"{written}: was not written; see {job.folder / CONSOLE}")
+    results = {} if job.run.proposes else json.loads(written.read_text())
     finished = {"digest": job.digest, "command": job.command, "seconds": round(seconds, 1)}
-    write_json(job.folder / FINISHED, {**finished, "results": json.loads(results.read_text())})
+    write_json(job.folder / FINISHED, {**finished, "results": results})
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""From the rows of a table to commands of `tools/train_net.py`, and what these commands need."""
+"""From the rows of a table to commands of tools, and what these commands need."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,16 @@ from clipself_d2.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_NET = ROOT / "tools/train_net.py"
+MAKE_PROPOSALS = ROOT / "tools/make_proposals.py"
 TOWER = "tower.safetensors"
+PROPOSALS = "proposals.json"
 
+# What a run takes from another: the key of its config that names the file.
+_KEYS = {
+    "tower": "clip.pretrained",
+    "detector": "train.init_checkpoint",
+    "proposals": "dataloader.train.mapper.regions.json_file",
+}
 # Steps of training that an evaluation takes as long as, for the estimate of the time that is left.
 _EVALUATION_STEPS = 30
 
@@ -49,44 +57,67 @@ class Job:
         run: what is to be run.
         config: its whole config.
         folder: where it writes; named by the config and the digest.
-        arguments: of `tools/train_net.py`.
+        tool: the script that runs it.
+        arguments: of the tool.
         digest: of everything that decides the numbers.
-        source: the job whose tower this one evaluates.
+        sources: the jobs that it takes a "tower", a "detector" or "proposals" from.
     """
 
     run: Run
     config: DictConfig
     folder: Path
+    tool: Path
     arguments: tuple[str, ...]
     digest: str
-    source: Job | None = None
+    sources: dict[str, Job] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
         """The command as one would type it."""
-        return shlex.join(["python", os.path.relpath(TRAIN_NET), *self.arguments])
+        return shlex.join(["python", os.path.relpath(self.tool), *self.arguments])
+
+    @property
+    def product(self) -> Path | None:
+        """The file that other runs take from this one: a tower, a detector's checkpoint, or proposals."""
+        if self.run.proposes:
+            return self.folder / PROPOSALS
+        if not self.run.trains:
+            return None
+        return self.folder / (
+            TOWER if self.config.get("export") else f"checkpoint_{self.config.train.max_iter:07d}.pth"
+        )
 
     @property
     def tower(self) -> Path | str | None:
         """The weights of the tower that the job's numbers are of: a file, an open_clip tag, or "random"."""
-        return self.folder / TOWER if self.run.trains else self.config.clip.pretrained
+        return self.product if self.run.trains else self.config.clip.pretrained
 
     @property
     def cost(self) -> float:
-        """Work, in a unit of its own: steps times pixels of the student's image."""
+        """Work, in a unit of its own: steps times pixels of the model's image."""
         steps = self.config.train.max_iter if self.run.trains else _EVALUATION_STEPS
-        return float(steps * self.config.model.get("student_size", 1) ** 2)
+        sides = (self.config.model.get(name) for name in ("student_size", "size", "short_edge"))
+        return float(steps * next(filter(None, sides), 1) ** 2)
 
     @cached_property
     def needs(self) -> list[Need]:
         """Weights and data sets."""
         data = self.config.dataloader
-        datasets = [data.train.dataset, data.test.dataset] if self.run.trains else [data.test.dataset]
-        needs = [need for name in datasets for need in _dataset_needs(name)]
-        if self.run.trains and (file := data.train.mapper.get("regions", {}).get("json_file")):
-            needs.append(_file_need("proposals", file))
-        weights = Need(f"weights: the tower of {self.source.folder}") if self.source else _weights_need(self.config)
-        return [weights, *needs]
+        datasets = [self.run.proposes] if self.run.proposes else [data.test.dataset]
+        if self.run.trains:
+            datasets.insert(0, data.train.dataset)
+        made = [Need(f"{_WHAT[name]} of {job.folder}") for name, job in self.sources.items()]
+        files = [need for name in ("detector", "proposals") for need in self._file_needs(name)]
+        weights = [] if "tower" in self.sources else _weights_needs(self.config)
+        return [*made, *weights, *(need for name in datasets for need in _dataset_needs(name)), *files]
+
+    def _file_needs(self, name: str) -> list[Need]:
+        file = OmegaConf.select(self.config, _KEYS[name])
+        read = self.run.trains or name != "proposals"
+        return [_file_need(name, file)] if file and read and name not in self.sources else []
+
+
+_WHAT = {"tower": "weights: the tower", "detector": "the detector", "proposals": "the proposals"}
 
 
 class Planner:
@@ -116,23 +147,30 @@ class Planner:
             InputError: when an override does not fit the config.
         """
         if run not in self._jobs:
-            source = self.job(run.tower) if run.tower else None
+            sources = self._sources(run)
             file = os.path.relpath(ROOT / "configs" / run.config)
-            overrides = [*run.overrides, *self.overrides, *self.settings]
-            if source:
-                overrides.append(_override("clip.pretrained", source.folder / TOWER))
+            # The tool that proposes is given the detector by an argument of its own.
+            given = [name for name in sources if not (run.proposes and name == "detector")]
+            made = [_override(_KEYS[name], sources[name].product) for name in given]
+            overrides = [*run.overrides, *self.overrides, *self.settings, *made]
             config = load_config(file, overrides)
-            digest = _digest(config, run, source)
-            folder = self.output / "runs" / f"{Path(run.config).stem}-{digest[:10]}"
-            overrides.append(_override("train.output_dir", folder))
-            mode = "--resume" if run.trains else "--eval-only"
+            digest = _digest(config, run, sources)
+            name = f"{Path(run.config).stem}{'-proposals' if run.proposes else ''}-{digest[:10]}"
+            folder = self.output / "runs" / name
             config.train.output_dir = str(folder)
-            arguments = ("--config-file", file, mode, *self.options, *overrides)
-            self._jobs[run] = Job(run, config, folder, arguments, digest, source)
+            overrides.append(_override("train.output_dir", folder))
+            if run.proposes:
+                options = ["--weights", str(sources["detector"].product), "--dataset", run.proposes]
+                options += ["--output", str(folder / PROPOSALS)]
+            else:
+                options = ["--resume" if run.trains else "--eval-only", *self.options]
+            tool = MAKE_PROPOSALS if run.proposes else TRAIN_NET
+            arguments = ("--config-file", file, *options, *overrides)
+            self._jobs[run] = Job(run, config, folder, tool, arguments, digest, sources)
         return self._jobs[run]
 
     def jobs(self, table: Table) -> list[Job]:
-        """The different jobs of a table, each after the one whose tower it evaluates.
+        """The different jobs of a table, each after those that it takes something from.
 
         Raises:
             InputError: when the overrides make rows the same that should differ.
@@ -147,11 +185,21 @@ class Planner:
                     f"{' '.join(self.overrides)}: rows '{label}' and '{row.label}' of table {table.name} would be the "
                     f"same run; leave out what the table varies"
                 )
-            chain = [job]
-            while chain[0].source:
-                chain.insert(0, chain[0].source)
-            jobs.update((link.digest, link) for link in chain if link.digest not in jobs)
+            jobs.update((link.digest, link) for link in _chain(job) if link.digest not in jobs)
         return list(jobs.values())
+
+    def _sources(self, run: Run) -> dict[str, Job]:
+        # A detector is used on the tower that it was trained on.
+        tower = run.tower or (run.detector.tower if run.detector else None)
+        wanted = {"tower": tower, "detector": run.detector, "proposals": run.proposals}
+        return {name: self.job(source) for name, source in wanted.items() if source}
+
+
+def _chain(job: Job) -> Iterator[Job]:
+    """A job after all that it takes something from."""
+    for source in job.sources.values():
+        yield from _chain(source)
+    yield job
 
 
 def missing(jobs: Sequence[Job]) -> list[str]:
@@ -164,7 +212,7 @@ def _dataset_needs(name: str) -> list[Need]:
         return [Need(f"data set {name}", "not registered; see datasets/README.md for the names")]
     metadata = MetadataCatalog.get(name).as_dict()
     places = [metadata[key] for key in ("json_file", "panoptic_json", "image_root") if metadata.get(key)]
-    if not places:
+    if not places or metadata.get("made_at_first_use"):
         return [Need(f"data set {name}: made at its first use")]
     return [_file_need(f"data set {name}", place) for place in places]
 
@@ -174,30 +222,37 @@ def _file_need(what: str, path: str) -> Need:
     return Need(f"{what}: {path}", "" if Path(path).exists() else hint)
 
 
-def _weights_need(config: DictConfig) -> Need:
+def _weights_needs(config: DictConfig) -> list[Need]:
     import open_clip  # slow to import
 
+    if "clip" not in config:  # a network of its own, such as the region proposal network's
+        file = OmegaConf.select(config, "model.backbone.bottom_up.weights")
+        return [_file_need("weights", file)] if file not in (None, "random") else []
     name, weights = config.clip.name, config.clip.pretrained
     if weights in (None, "random"):
-        return Need(f"weights: {name}, random")
+        return [Need(f"weights: {name}, random")]
     if weights in open_clip.list_pretrained_tags_by_model(name):
-        return Need(f"weights: {name}, open_clip's '{weights}', downloaded at the first use")
+        return [Need(f"weights: {name}, open_clip's '{weights}', downloaded at the first use")]
     there = Path(str(weights)).is_file()
-    return Need(f"weights: {name}, {weights}", "" if there else "no such file, and no tag of open_clip's")
+    return [Need(f"weights: {name}, {weights}", "" if there else "no such file, and no tag of open_clip's")]
 
 
-def _digest(config: DictConfig, run: Run, source: Job | None) -> str:
+def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
     """A hash of what decides the numbers: not of where they are written or computed."""
     config = config.copy()
-    weights = config.clip.pretrained
+    weights = OmegaConf.select(config, _KEYS["tower"])
     config.train.update(output_dir="", device="auto")
-    config.clip.pretrained = ""
+    for name, key in _KEYS.items():
+        if name in sources or (name == "tower" and "clip" in config):
+            OmegaConf.update(config, key, "")
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if not run.trains:
         parts = {name: content["dataloader"][name] for name in ("test", "evaluator")}
         train = {name: content["train"][name] for name in ("seed", "precision")}
-        content = {"clip": content["clip"], "model": content["model"], "dataloader": parts, "train": train}
-    content["weights"] = source.digest if source else _file_digest(weights)
+        content = {"clip": content.get("clip"), "model": content["model"], "train": train}
+        content["dataloader"] = {"proposes": run.proposes} if run.proposes else parts
+    content["weights"] = sources["tower"].digest if "tower" in sources else _file_digest(weights)
+    content.update((name, source.digest) for name, source in sources.items() if name != "tower")
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_name).encode()).hexdigest()
 
 
@@ -211,7 +266,7 @@ def _name(target: Any) -> str:
     return f"{target.__module__}.{target.__qualname__}"
 
 
-def _override(key: str, value: Path) -> str:
+def _override(key: str, value: Path | None) -> str:
     text = str(value)
     if not re.fullmatch(r"[\w./+-]+", text):
         text = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

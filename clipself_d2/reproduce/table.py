@@ -9,19 +9,25 @@ Cell = float | None
 
 @dataclass(frozen=True)
 class Run:
-    """One command of `tools/train_net.py`.
+    """One command: of `tools/train_net.py`, or of `tools/make_proposals.py` where it proposes.
 
     Attributes:
         config: file below `configs/`.
         overrides: `key=value` of the config.
         trains: train, evaluate and export; False evaluates alone.
-        tower: evaluate the tower that this run exports; None takes the weights that the config names.
+        tower: start from (or evaluate) the tower that this run exports; None takes the weights that the config names.
+        detector: evaluate the detector that this run trains, on its tower.
+        proposals: distil on the regions that this run proposes.
+        proposes: write region proposals of this data set, with `detector`; "" writes none.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
     trains: bool = True
     tower: Run | None = None
+    detector: Run | None = None
+    proposals: Run | None = None
+    proposes: str = ""
 
     def untouched(self, *overrides: str) -> Run:
         """The evaluation of the tower that this run starts from, with further overrides."""
@@ -30,6 +36,10 @@ class Run:
     def exported(self, *overrides: str) -> Run:
         """The evaluation of the tower that this run exports, with further overrides."""
         return Run(self.config, self.overrides + overrides, trains=False, tower=self)
+
+    def proposing(self, dataset: str) -> Run:
+        """The region proposals of a data set by the detector that this run trains."""
+        return Run(self.config, self.overrides, trains=False, detector=self, proposes=dataset)
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Row:
         metrics: for each column "task.metric" of the run's `results.json`; "" leaves the cell empty.
         paper: for each column the paper's number, None where it has none; () is None everywhere.
         paper_label: the paper's row, where it is another than ours.
+        key: name of the row's numbers at the top of `results.json`; "" leaves them in its rows alone.
         series: curve of a figure that the row is a point of.
         x: the point's place; None draws the row as a level line.
     """
@@ -51,6 +62,7 @@ class Row:
     metrics: tuple[str, ...]
     paper: tuple[Cell, ...] = ()
     paper_label: str = ""
+    key: str = ""
     series: str = ""
     x: float | None = None
 
@@ -60,7 +72,7 @@ class Table:
     """A table or figure of the paper, at one scale.
 
     Attributes:
-        name: of the entry: `1a`.
+        name: of the entry: `1a`, `fig3`.
         scale: `miniature` or `paper`.
         title: what is shown.
         varies: heading of the rows' labels.
@@ -87,4 +99,5 @@ class Table:
     @property
     def heading(self) -> str:
         """Kind, name, scale and title."""
-        return f"{'Figure' if self.figure else 'Table'} {self.name} ({self.scale}): {self.title}"
+        kind = "Figure" if self.figure else "Table"
+        return f"{kind} {self.name.removeprefix('fig')} ({self.scale}): {self.title}"

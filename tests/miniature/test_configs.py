@@ -42,8 +42,12 @@ def numbers(cell):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_loads_and_names_its_command(path):
+def test_it_loads_and_names_its_command(path, tmp_path):
     cfg = load_config(path)
+    if path.stem == "clipself_proposals":  # which a detector writes
+        proposals = tmp_path / "proposals.json"
+        proposals.write_text(json.dumps({"annotations": [{"image_id": 1, "bbox": [0, 0, 9, 9]}]}))
+        cfg.dataloader.train.mapper.regions.json_file = str(proposals)
     train_settings(cfg)
     assert cfg.train.output_dir.startswith("output/")
     assert f"--config-file configs/miniature/{path.name}" in path.read_text()

@@ -1,15 +1,16 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.reproduce import engine
-from clipself_d2.reproduce.engine import reproduce
+from clipself_d2.reproduce.engine import reproduce, run_tool
 from clipself_d2.reproduce.plan import Planner
-from tests.reproduce.fake import FakeRunner
+from clipself_d2.reproduce.table import Row, Run, Table
+from tests.reproduce.fake import FakeRunner, write_config
 
 
 @pytest.fixture
@@ -111,6 +112,52 @@ def test_a_run_without_results(table, planner):
         run(table, planner, lambda job, advance: None)
 
 
+@pytest.fixture
+def chain(tmp_path, photographs):
+    """A detector; a tower that is distilled on its proposals; the detector on that tower; that one elsewhere."""
+    detector = write_config(tmp_path, name="detector", exports=False)
+    first = Run(detector)
+    tower = Run(write_config(tmp_path), proposals=first.proposing("fake_images"))
+    second = Run(detector, tower=tower)
+    third = Run(detector, ("model.alpha=0.1",), trains=False, detector=second)
+    runs = {"original": first, "proposals": second, "elsewhere": third}
+    rows = tuple(Row(name, run, ("bbox.AP50_novel",), key=name[:4]) for name, run in runs.items())
+    return Table("Y", "miniature", "A made-up chain", "tower", ("novel",), rows)
+
+
+def test_a_chain_of_runs(chain, planner, tmp_path):
+    runner = FakeRunner()
+    outcome, _ = run(chain, planner, runner)
+    names = [job.folder.name.rpartition("-")[0] for job in runner.jobs]
+    assert names == ["detector", "detector-proposals", "fake", "detector", "detector"]
+    assert [row["ours"]["novel"] for row in outcome["rows"]] == [10.0, 40.0, 40.0]
+    assert (outcome["orig"], outcome["prop"], outcome["else"]) == ({"novel": 10.0}, {"novel": 40.0}, {"novel": 40.0})
+    again = FakeRunner()
+    assert run(chain, Planner(tmp_path / "out"), again)[0] == outcome
+    assert again.jobs == []
+
+
+def test_what_is_lost_of_a_chain_is_made_again(chain, planner):
+    run(chain, planner, FakeRunner())
+    jobs = planner.jobs(chain)
+    for lost, made in ((1, "proposals.json"), (3, "checkpoint_0000010.pth")):
+        assert jobs[lost].product.name == made
+        jobs[lost].product.unlink()
+        again = FakeRunner()
+        run(chain, planner, again)
+        assert [job.folder for job in again.jobs] == [jobs[lost].folder]
+
+
+def test_unfinished_proposals_are_begun_anew(chain, planner):
+    job = planner.jobs(chain)[1]
+    job.folder.mkdir(parents=True)
+    job.product.touch()  # as the tool refuses to overwrite them
+    existed = []
+    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.proposes else None,
+                                              FakeRunner()(job, advance)))  # fmt: skip
+    assert existed == [False]
+
+
 TOOL = """
 import sys
 print("[12:00] iter 5/10  eta 0:00:01")
@@ -130,27 +177,25 @@ sys.exit({code})
         (2, "", InputError, "was refused; see .*console.txt"),
     ],
 )
-def test_the_tool_s_process(table, planner, tmp_path, monkeypatch, code, last, error, message):
+def test_the_tool_s_process(table, planner, tmp_path, code, last, error, message):
     tool = tmp_path / "tool.py"
     tool.write_text(TOOL.format(code=code, last=last))
-    monkeypatch.setattr(engine, "TRAIN_NET", tool)
-    job = planner.jobs(table)[0]
+    job = replace(planner.jobs(table)[0], tool=tool)
     job.folder.mkdir(parents=True)
     shares: list[float] = []
     if error:
         with pytest.raises(error, match=message):
-            engine.train_net(job, shares.append)
+            run_tool(job, shares.append)
     else:
-        engine.train_net(job, shares.append)
+        run_tool(job, shares.append)
     assert sorted(shares) == [0.5, 1.0]
     assert "iter 5/10" in (job.folder / "console.txt").read_text()
 
 
-def test_the_tool_gets_the_arguments_that_are_shown(table, planner, tmp_path, monkeypatch):
+def test_the_tool_gets_the_arguments_that_are_shown(table, planner, tmp_path):
     tool = tmp_path / "tool.py"
     tool.write_text("import sys\nprint(sys.executable, sys.argv[1:])")
-    monkeypatch.setattr(engine, "TRAIN_NET", tool)
-    job = planner.jobs(table)[3]
+    job = replace(planner.jobs(table)[3], tool=tool)
     job.folder.mkdir(parents=True)
-    engine.train_net(job, lambda share: None)
+    run_tool(job, lambda share: None)
     assert (job.folder / "console.txt").read_text() == f"{sys.executable} {list(job.arguments)}\n"

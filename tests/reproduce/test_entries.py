@@ -1,19 +1,26 @@
 """Every entry, at both scales: that its commands fit the tool and the configs, and its numbers the paper's."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog
 
 from clipself_d2.errors import InputError
-from clipself_d2.reproduce.entries import ENTRIES, MINIATURE_ABLATION_STEPS, SCALES, find
+from clipself_d2.reproduce.entries import ENTRIES, SCALES, find, names
+from clipself_d2.reproduce.entries.towers import MINIATURE_ABLATION_STEPS
 from clipself_d2.reproduce.figures import FIGURES
 from clipself_d2.reproduce.plan import Planner
 from clipself_d2.training.config import load_config
 from clipself_d2.training.run import parse_args
 
-TABLES = [(name, scale) for name in ENTRIES for scale in SCALES]
+TABLES = [(name, scale) for scale in SCALES for name in names(scale)]
+TOOLS = Path(__file__).parents[2] / "tools"
+SIDES = {"EVA02-L-14-336": 14, "ViT-L-14-336-quickgelu": 14, "RN50x4": 32}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,11 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
     for job in jobs:
         python, tool, *arguments = shlex.split(job.command)
         assert python == "python"
-        assert Path(tool).resolve() == Path(__file__).parents[2] / "tools/train_net.py"
+        if job.run.proposes:
+            assert Path(tool).resolve() == TOOLS / "make_proposals.py"
+            check_proposals(arguments, job)
+            continue
+        assert Path(tool).resolve() == TOOLS / "train_net.py"
         args = parse_args(arguments)
         assert args.resume is job.run.trains
         assert args.eval_only is not job.run.trains
@@ -37,9 +48,19 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
         config = load_config(args.config_file, args.opts)
         assert Path(config.train.output_dir) == job.folder
         assert config.train.device == "cpu"
-        if job.source:
-            assert Path(config.clip.pretrained) == job.source.folder / "tower.safetensors"
-        assert config.model.student_size % {"EVA02-L-14-336": 14, "RN50x4": 32}.get(config.clip.name, 8) == 0
+        if "tower" in job.sources:
+            assert Path(config.clip.pretrained) == job.sources["tower"].folder / "tower.safetensors"
+        if "clip" in config:
+            assert config.model.get("student_size", config.model.get("size")) % SIDES.get(config.clip.name, 8) == 0
+
+
+def check_proposals(arguments, job):
+    parse = runpy.run_path(str(TOOLS / "make_proposals.py"))["parse_args"]
+    args = parse(arguments)
+    assert args.output == job.product
+    assert Path(args.weights) == job.sources["detector"].product
+    assert args.dataset in DatasetCatalog
+    load_config(args.config_file, args.opts)
 
 
 @pytest.mark.parametrize(("name", "scale"), TABLES)
@@ -48,6 +69,9 @@ def test_metrics_exist_and_figures_are_known(name, scale):
     assert (table.name, table.scale) == (name, scale)
     assert table.figure in ("", *FIGURES)
     tasks = {f"{task}.top{k}" for task in ("boxes", "thing_masks", "stuff_masks", "crops") for k in (1, 5)}
+    tasks |= {f"bbox.AP50_{group}" for group in ("novel", "base", "all")} | {"bbox.AP_novel", "bbox.AP_base"}
+    tasks |= {f"bbox.{name}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+    tasks |= {f"segm.{name}" for name in ("AP", "APr", "APc", "APf")}
     assert all(set(row.metrics) <= {*tasks, ""} for row in table.rows)
     assert len({row.label for row in table.rows}) == len(table.rows)
     assert ("laboratory" in table.note or "not the paper's values" in table.note) is (scale == "miniature")
@@ -70,7 +94,12 @@ def test_numbers_of_the_paper():
     assert numbers("1a", "miniature") == {"2": None, "4": 71.3, "6": 72.1, "8": 71.6}
     assert numbers("1b") == {"3": 45.0, "6": 59.4, "9": 68.7, "12": 72.1}
     assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1}
-    assert list(numbers("2").values()) == [18.2, 72.1, 56.7, 77.1, 29.3, 67.4, 21.4, 68.9]
+    assert list(numbers("2").values()) == [18.2, 72.1, 74.0, 56.7, 77.1, 29.3, 67.4, 21.4, 68.9]
+    assert list(numbers("3a").values()) == list(numbers("A5").values()) == [17.5, 33.6, 37.6, 24.7, 38.4, 44.3]
+    assert list(numbers("3b").values()) == list(numbers("A6").values()) == [11.5, 25.3, 24.2, 34.9]
+    assert numbers("4") == {"COCO": 40.5, "Objects365 v1": 19.5}
+    assert list(numbers("A3").values()) == [23.1, 26.5, 33.6, 31.1, 21.8]
+    assert list(numbers("A4").values()) == [16.0, 29.8, 9.2, 31.3]
 
 
 def test_the_paper_s_best_rows_are_one_run(planner):
@@ -82,21 +111,66 @@ def test_the_paper_s_best_rows_are_one_run(planner):
     assert len({planner.job(row.run).folder for row in rows}) == 1
 
 
-def test_configs_state_the_numbers_of_table_2():
-    for row in find("2", "paper").rows:
-        if row.run.trains:
+@pytest.mark.parametrize("name", ["2", "3a", "4", "A3", "A4", "A6"])
+def test_configs_state_the_numbers_of_their_rows(name):
+    for row in find(name, "paper").rows:
+        if row.run.trains or row.run.detector:
             text = (Path(__file__).parents[2] / "configs" / row.run.config).read_text()
             assert all(re.search(rf"\b{number}\b", text) for number in row.paper)
 
 
+def test_the_chain_of_the_miniature_s_proposals(planner):
+    """A detector on the tower as it is proposes what CLIPSelf distils on; the next detector stands on the result."""
+    table = find("3a", "miniature")
+    original, patches, proposals = (planner.job(row.run) for row in table.rows)
+    tower = proposals.sources["tower"]
+    assert tower.config.dataloader.train.mapper.regions.json_file == str(tower.sources["proposals"].product)
+    assert tower.sources["proposals"].sources["detector"] is original
+    assert patches.sources["tower"].run.config == "miniature/clipself_patches.py"
+    assert {original.run.config, patches.run.config, proposals.run.config} == {"miniature/fvit.py"}
+    assert [row.key for row in table.rows] == ["original", "clipself_patches", "clipself_proposals"]
+    assert table.columns == ("novel", "base", "all")
+    assert proposals in planner.jobs(find("A5", "miniature"))
+    assert tower in planner.jobs(find("2", "miniature"))
+
+
+def test_the_designs_of_the_miniature_s_detector_build(planner):
+    designs = {}
+    for job in planner.jobs(find("A3", "miniature"))[1:]:
+        config = job.config.copy()
+        config.clip.pretrained = "random"
+        backbone = instantiate(config.model.backbone)
+        config.optimizer.params.model = torch.nn.ModuleDict({"backbone": backbone})
+        rates = {group["lr"] / config.optimizer.lr for group in instantiate(config.optimizer).param_groups}
+        design = (type(backbone.pyramid).__name__, len(set(backbone.blocks)), *sorted(rates))
+        designs[design] = backbone.trainable
+    levels = len(job.config.model.backbone.blocks)
+    assert levels > 1
+    assert designs == {
+        ("SimplePyramid", 1, 1.0): False,
+        ("FPNPyramid", 1, 1.0): False,
+        ("FPNPyramid", levels, 1.0): False,
+        ("FPNPyramid", levels, 0.01, 1.0): True,
+        ("FPNPyramid", levels, 0.1, 1.0): True,
+    }
+
+
 @pytest.mark.parametrize("alias", ["A1fig", "fig3", "3"])
 def test_aliases(alias):
-    assert find(alias, "miniature").name == "3"
+    table = find(alias, "miniature")
+    assert (table.name, table.heading) == ("fig3", "Figure 3 (miniature): Accuracy over the size of the input")
     assert find("a1", "paper").name == "A1"
+    assert find("4", "paper").heading.startswith("Table 4 (paper): Transfer")
+
+
+def test_tables_without_a_miniature_say_so():
+    with pytest.raises(InputError, match=r"table 4 has no miniature \(.*fig4\): add --scale paper"):
+        find("4", "miniature")
+    assert set(names("paper")) == set(ENTRIES)
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="table '9' is unknown: known are 1a, 1b, 1c, 2, A1, 3, 4"):
+    with pytest.raises(InputError, match="table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, A1, A3"):
         find("9", "paper")
     with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
         find("2", "huge")

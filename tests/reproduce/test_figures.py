@@ -61,7 +61,7 @@ def test_the_tower_is_the_one_that_the_numbers_are_of(tiny):
 def test_kmeans(tiny, tmp_path):
     table, planner, _ = tiny
     rows = (Row("before", table.rows[0].run, ("boxes.top1",)), Row("after", table.rows[2].run, ("boxes.top1",)))
-    [png] = FIGURES["kmeans"](Table("4", "paper", "", "", ("boxes",), rows), {}, planner, tmp_path)
+    [png] = FIGURES["kmeans"](Table("fig4", "paper", "", "", ("boxes",), rows), {}, planner, tmp_path)
     with Image.open(png) as image:
         width, height = image.size
     assert width >= 3 * 256  # photograph, before, after

@@ -1,4 +1,5 @@
 import pytest
+from detectron2.data import MetadataCatalog
 
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.plan import Planner, missing
@@ -69,6 +70,8 @@ def test_needs(tmp_path, table, photographs):
     assert missing(jobs) == []
     assert "weights: ViT-B-16, open_clip's 'openai', downloaded at the first use" in [n.what for n in jobs[1].needs]
     assert jobs[3].needs[0].what == f"weights: the tower of {jobs[2].folder}"
+    [made] = [need for need in jobs[3].needs if need.what.startswith("weights")]
+    assert not made.missing
     photographs.rmdir()
     jobs = Planner(tmp_path, ["clip.pretrained=no.pt"]).jobs(table)
     weights, data = missing(jobs)
@@ -81,9 +84,7 @@ def test_needs_of_other_data_sets(tmp_path, table):
     assert missing(train) == ["data set nowhere: not registered; see datasets/README.md for the names"]
     proposals = tmp_path / "proposals.json"
     config = tmp_path / "fake.py"
-    config.write_text(
-        config.read_text().replace("mapper=dict()", f"mapper=dict(regions=dict(json_file='{proposals}'))")
-    )
+    config.write_text(config.read_text().replace('json_file=""', f'json_file="{proposals}"'))
     [gap] = missing(Planner(tmp_path).jobs(table))
     assert gap.startswith(f"proposals: {proposals}: not there")
     proposals.touch()
@@ -95,3 +96,58 @@ def test_training_costs_by_steps_and_pixels(tmp_path, table):
     assert small.cost == 10 * 64**2
     assert Planner(tmp_path, ["model.student_size=128"]).jobs(table)[1].cost == 4 * small.cost
     assert untouched.cost > 0
+
+
+def chained(tmp_path):
+    """A detector, its proposals, a tower that is distilled on them, the detector on that tower, and its evaluation."""
+    config = write_config(tmp_path, name="detector", exports=False)
+    detector = Run(config)
+    proposals = detector.proposing("fake_images")
+    tower = Run(write_config(tmp_path), proposals=proposals)
+    better = Run(config, tower=tower)
+    return detector, proposals, tower, better, Run(config, trains=False, detector=better)
+
+
+def test_what_a_run_takes_from_another(tmp_path, photographs):
+    planner = Planner(tmp_path, ["train.seed=3"], num_gpus=2)
+    detector, proposals, tower, better, evaluation = (planner.job(run) for run in chained(tmp_path))
+    assert detector.product == detector.folder / "checkpoint_0000010.pth"
+    assert detector.arguments[2:5] == ("--resume", "--num-gpus", "2")
+
+    assert proposals.tool.name == "make_proposals.py"
+    assert proposals.product == proposals.folder / "proposals.json"
+    arguments = list(proposals.arguments)
+    options = dict(zip(arguments[:8:2], arguments[1:8:2], strict=True))
+    assert options.pop("--config-file").endswith("detector.py")
+    assert options == {
+        "--weights": str(detector.product), "--dataset": "fake_images", "--output": str(proposals.product)
+    }  # fmt: skip
+    assert arguments[8:] == ["train.seed=3", f"train.output_dir={proposals.folder}"]
+
+    assert tower.config.dataloader.train.mapper.regions.json_file == str(proposals.product)
+    assert tower.product == tower.folder / "tower.safetensors"
+    assert better.config.clip.pretrained == str(tower.product)
+    assert evaluation.config.clip.pretrained == str(tower.product)
+    assert evaluation.config.train.init_checkpoint == str(better.product)
+    assert evaluation.arguments[2] == "--eval-only"
+    assert evaluation.product is None
+    assert [need.what for need in evaluation.needs[:2]] == [
+        f"weights: the tower of {tower.folder}", f"the detector of {better.folder}"
+    ]  # fmt: skip
+    assert f"the proposals of {proposals.folder}" in [need.what for need in tower.needs]
+    assert not any(need.missing for job in (detector, proposals, tower, better, evaluation) for need in job.needs)
+
+
+def test_a_digest_is_of_all_that_was_before(tmp_path, photographs):
+    runs = chained(tmp_path)
+    first, second = ([Planner(tmp_path / folder).job(run).digest for run in runs] for folder in "ab")
+    assert first == second
+    assert len(set(first)) == 5
+    other = Planner(tmp_path, ["train.max_iter=11"])
+    assert not set(first) & {other.job(run).digest for run in runs}
+
+
+def test_a_data_set_that_is_made_needs_no_files(tmp_path, table, photographs):
+    photographs.rmdir()
+    MetadataCatalog.get("fake_images").made_at_first_use = True
+    assert missing(Planner(tmp_path).jobs(table)) == []

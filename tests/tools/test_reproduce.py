@@ -21,14 +21,26 @@ def reproduce(*args, runner=None) -> int:
 def test_list(capsys):
     assert reproduce("--list") == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == ["1a", "1b", "1c", "2", "A1", "3", "4"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "1a",
+        "1b",
+        "1c",
+        "2",
+        "3a",
+        "A1",
+        "A3",
+        "A5",
+        "fig3",
+        "fig4",
+    ]
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["5"], "error: table '5' is unknown: known are 1a, 1b, 1c, 2, A1, 3, 4"),
-        ([], "error: name a table: 1a, 1b, 1c, 2, A1, 3, 4 (see --help)"),
+        (["9"], "error: table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, A1, A3, A4, A5, A6, fig3, fig4"),
+        ([], "error: name a table: 1a, 1b, 1c, 2, 3a, 3b, 4, A1, A3, A4, A5, A6, fig3, fig4 (see --help)"),
+        (["4"], "error: table 4 has no miniature (there is no second data set to transfer to; "),
         (["2", "--scale", "huge"], "error: argument --scale: invalid choice: 'huge'"),
         (["2", "--fast"], "error: unrecognized arguments: --fast (see --help)"),
         (["2", "train.max_itr=2"], "error: train.max_itr: unknown config key 'max_itr'; did you mean 'max_iter'?"),
@@ -79,6 +91,7 @@ def test_a_table_is_printed_and_written(capsys, tmp_path):
     assert "Trainable blocks" in out and "72.1" in out
     outcome = json.loads((tmp_path / "1b-miniature/results.json").read_text())
     assert [row["label"] for row in outcome["rows"]] == ["1", "2", "4", "6"]
+    assert "original" not in outcome
     assert reproduce("1b", "--output", tmp_path, *SMALL, "--dry-run") == 0
     assert capsys.readouterr().out.count("# done before") == 4
 
@@ -89,16 +102,24 @@ def test_markdown_is_all_of_stdout(capsys, tmp_path):
     lines = captured.out.splitlines()
     assert lines[0] == "**Table 2 (miniature): Region classification before and after CLIPSelf**"
     assert lines[2].startswith("| tower | paper's row | boxes top-1 | boxes top-1, paper | boxes top-5 |")
-    assert len([line for line in lines if line.startswith("|")]) == 4
-    assert "run 1 of 2" in captured.err
+    assert len([line for line in lines if line.startswith("|")]) == 5
+    assert "run 1 of 5" in captured.err
 
 
 def test_a_figure_is_written_beside_its_numbers(tmp_path):
     assert reproduce("A1fig", "--output", tmp_path, *SMALL) == 0
-    folder = tmp_path / "3-miniature"
+    folder = tmp_path / "fig3-miniature"
     outcome = json.loads((folder / "results.json").read_text())
     assert outcome["figures"] == ["accuracy.png", "accuracy.svg"]
     assert all((folder / name).stat().st_size > 1000 for name in outcome["figures"])
+
+
+def test_table_3a_gives_its_rows_by_name(tmp_path):
+    assert reproduce("3a", "--output", tmp_path, *SMALL) == 0
+    outcome = json.loads((tmp_path / "3a-miniature/results.json").read_text())
+    assert outcome["original"] == {"novel": 10.0, "base": 50.0, "all": 45.0}
+    assert outcome["clipself_patches"] == outcome["clipself_proposals"] == {"novel": 40.0, "base": 50.0, "all": 45.0}
+    assert [row["paper"]["novel"] for row in outcome["rows"]] == [17.5, 33.6, 37.6]
 
 
 def test_interruption_and_failure(capsys, tmp_path):
@@ -113,7 +134,7 @@ def test_device_and_ranks_reach_every_run(tmp_path):
     assert reproduce("2", "--output", tmp_path, "--device", "cpu", "--num-gpus", 2, *SMALL, runner=runner) == 0
     for job in runner.jobs:
         assert "train.device=cpu" in job.arguments
-        assert job.arguments[3:5] == ("--num-gpus", "2")
+        assert ("--num-gpus" in job.arguments) is not bool(job.run.proposes)
 
 
 def test_the_tool_itself(monkeypatch, capsys):
