@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.detection.backbone import CLIPBackbone
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.errors import InputError
-from clipself_d2.regions.crops import letterbox
 from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.training.errors import NonFiniteLossError
 
 STATISTICS = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
@@ -37,8 +39,8 @@ class FViT(nn.Module):
         statistics: the released detectors normalise by "imagenet" although the towers are trained with "clip".
 
     Raises:
-        InputError: a size that is no multiple of the stride, unknown statistics, a vocabulary that does not fit the
-            tower.
+        InputError: a size that is no multiple of the stride, strides of other levels than the backbone's, unknown
+            statistics, a vocabulary that does not fit the tower.
     """
 
     pixel_mean: Tensor
@@ -47,7 +49,7 @@ class FViT(nn.Module):
     def __init__(
         self,
         backbone: CLIPBackbone,
-        rpn: nn.Module,
+        rpn: RPN,
         roi_heads: OpenVocabularyROIHeads,
         vocabulary: Vocabulary,
         size: int,
@@ -58,6 +60,11 @@ class FViT(nn.Module):
         if size < 1 or size % stride:
             near = max(stride, round(size / stride) * stride)
             raise InputError(f"model.size={size}: no multiple of the tower's stride {stride}; try {near}")
+        for name, strides in (("rpn", rpn.anchor_generator.strides), ("roi_heads", roi_heads.box_pooler.strides)):
+            if list(strides) != backbone.strides[: len(strides)]:
+                raise InputError(f"model.{name}.strides={list(strides)}: the backbone's levels have {backbone.strides}")
+        if roi_heads.dense_stride != stride:
+            raise InputError(f"model.roi_heads.dense_stride={roi_heads.dense_stride}: the tower's stride is {stride}")
         if statistics not in STATISTICS:
             raise InputError(f"model.statistics={statistics!r}: use one of {', '.join(STATISTICS)}")
         self.backbone = backbone
@@ -83,7 +90,9 @@ class FViT(nn.Module):
             In training losses by name; in evaluation `{"instances": Instances}` for each image.
 
         Raises:
-            InputError: a vocabulary of another tower or without a background; in training, an object of a novel class.
+            InputError: a vocabulary of another tower or without a background; in training, an object of a novel class,
+                or of a class that the vocabulary has not.
+            NonFiniteLossError: when training has diverged before any loss is known.
         """
         if vocabulary is None:
             vocabulary = self.vocabulary
@@ -118,17 +127,15 @@ class FViT(nn.Module):
             blank.gt_classes = torch.zeros(0, dtype=torch.long)
             inputs = [{"image": torch.zeros(3, self.size, self.size, dtype=torch.uint8), "instances": blank}]
             weight = 0.0
-        novel = {i for i, seen in enumerate(vocabulary.seen.tolist()) if not seen}
-        for x in inputs:
-            if novel and (wrong := novel.intersection(x["instances"].gt_classes.tolist())):
-                raise InputError(
-                    f"{x.get('file_name', 'a training image')}: has an object of {vocabulary.names[min(wrong)]!r}, "
-                    "which the vocabulary calls novel: train on a data set of base classes (tools/make_splits.py)"
-                )
+        _check_labels(inputs, vocabulary)
         images = self._pad([x["image"] for x in inputs])
         targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
         features = self.backbone(images.tensor)
-        proposals, losses = self.rpn(images, features, targets)
+        try:
+            proposals, losses = self.rpn(images, features, targets)
+        except FloatingPointError as error:
+            ids = [x.get("image_id", x.get("file_name", "?")) for x in inputs]
+            raise NonFiniteLossError(f"proposals are not finite; image ids of the batch: {ids}") from error
         losses.update(self.roi_heads.losses(features, proposals, targets, vocabulary))
         return {name: loss * weight for name, loss in losses.items()}
 
@@ -143,7 +150,7 @@ class FViT(nn.Module):
         return [{"instances": detector_postprocess(d, *_frame(x))} for d, x in zip(detections, inputs, strict=True)]
 
     def _pad(self, images: Sequence[Tensor]) -> ImageList:
-        """Normalised images in the upper left of squares of zeros, with their sizes."""
+        """Normalised images (pixels in 0..255) in the upper left of squares of zeros, with their sizes."""
         device = self.pixel_mean.device
         batch = torch.zeros(len(images), 3, self.size, self.size, device=device)
         for square, image in zip(batch, images, strict=True):
@@ -153,24 +160,21 @@ class FViT(nn.Module):
                     f"a training image is {width} x {height} pixels, the model's size is {self.size}: "
                     "give the mapper the same size"
                 )
-            square[:, :height, :width] = self._normalize(image.to(device, non_blocking=True))
+            pixels = image.to(device, non_blocking=True).float()
+            square[:, :height, :width] = (pixels - self.pixel_mean) / self.pixel_std
         return ImageList(batch, [tuple(image.shape[1:]) for image in images])
 
     def _letterbox(self, inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Normalised images resized to the square's longest side, with zeros to the right and below."""
-        device = self.pixel_mean.device
-        raw = [x["image"].to(device, non_blocking=True) for x in inputs]
-        pixels, scales = letterbox(raw, self.size)
-        pixels = self._normalize(pixels)
-        # Sizes are not rounded, so that results return to the photograph by the exact factor.
-        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(raw, scales, strict=True)]
-        for square, (height, width) in zip(pixels, sizes, strict=True):
-            square[:, max(1, round(height)) :] = 0
-            square[:, :, max(1, round(width)) :] = 0
-        return ImageList(pixels, sizes)
-
-    def _normalize(self, images: Tensor) -> Tensor:
-        return (images.float() - self.pixel_mean) / self.pixel_std
+        """`_pad` of images whose longest side is brought to the square's, bilinear as in training."""
+        resized, sizes = [], []
+        for x in inputs:
+            image = x["image"].to(self.pixel_mean.device, non_blocking=True).float()
+            # Sizes are not rounded, so that results return to the photograph by the exact factor.
+            height, width = (side * self.size / max(image.shape[1:]) for side in image.shape[1:])
+            content = max(1, round(height)), max(1, round(width))
+            resized.append(F.interpolate(image[None], content, mode="bilinear", antialias=True)[0])
+            sizes.append((height, width))
+        return ImageList(self._pad(resized).tensor, sizes)
 
     def _check(self, vocabulary: Vocabulary) -> None:
         if vocabulary.embed_dim != self.backbone.tower.embed_dim:
@@ -182,6 +186,23 @@ class FViT(nn.Module):
             raise InputError(
                 "vocabulary: a detector needs a background: build_vocabulary(..., background='background')"
             )
+
+
+def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
+    seen = vocabulary.seen.tolist()
+    for x in inputs:
+        for label in x["instances"].gt_classes.unique().tolist():
+            where = f"{x.get('file_name', 'a training image')}: has an object of"
+            if not 0 <= label < len(seen):
+                raise InputError(
+                    f"{where} class {label}, the vocabulary's {len(seen)} classes count from 0: "
+                    "train on the data set that the vocabulary is of"
+                )
+            if not seen[label]:
+                raise InputError(
+                    f"{where} {vocabulary.names[label]!r}, which the vocabulary calls novel: "
+                    "train on a data set of base classes (tools/make_splits.py)"
+                )
 
 
 def _frame(x: dict[str, Any]) -> tuple[int, int]:
