@@ -45,12 +45,12 @@ class Vocabulary(nn.Module):
         Args:
             classes: K names, or lists of synonyms.
             embeddings: K x C, or one row a synonym, class by class.
-            novel: names of the classes that were never trained on.
+            novel: names of the classes that were never trained on, the first of their synonyms.
             background: C, the embedding of what is none of the classes.
 
         Raises:
-            InputError: an empty vocabulary, a repeated class, a name in `novel` that is no class, another number of
-                rows, a background of another length.
+            InputError: an empty vocabulary, a repeated class, a name in `novel` that is repeated or no class's, another
+                number of rows, a background of another length.
         """
         super().__init__()
         self.classes = check_vocabulary(classes)
@@ -58,8 +58,7 @@ class Vocabulary(nn.Module):
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"vocabulary: class {twice!r} is given twice, so it would be two classes: remove one")
-        if unknown := [name for name in novel if name not in names]:
-            raise InputError(f"vocabulary: novel class {unknown[0]!r} is not among the {len(names)} classes")
+        _check_novel(novel, self.classes)
         synonyms = sum(map(len, self.classes))
         if embeddings.ndim != 2 or len(embeddings) not in (len(names), synonyms):
             raise InputError(
@@ -72,8 +71,8 @@ class Vocabulary(nn.Module):
                 f"{embeddings.shape[1]}: use the same text tower"
             )
         numbers = torch.arange(len(names)) if len(embeddings) == len(names) else synonym_classes(classes)
-        unseen = set(novel)
-        self.register_buffer("seen", torch.tensor([name not in unseen for name in names]), persistent=False)
+        seen = torch.tensor([name not in novel for name in names], device=embeddings.device)
+        self.register_buffer("seen", seen, persistent=False)
         self.register_buffer("rows", F.normalize(embeddings.detach().float(), dim=-1), persistent=False)
         self.register_buffer("row_classes", numbers.to(embeddings.device), persistent=False)
         unit = None if background is None else F.normalize(background.detach().float(), dim=-1)
@@ -128,6 +127,17 @@ class Vocabulary(nn.Module):
             raise InputError("vocabulary: none of its classes is seen")
         kept = [synonyms for synonyms, seen in zip(self.classes, self.seen.tolist(), strict=True) if seen]
         return Vocabulary(kept, self.rows[self.seen[self.row_classes]], background=self.background)
+
+
+def _check_novel(novel: Sequence[str], classes: Sequence[Sequence[str]]) -> None:
+    names = [synonyms[0] for synonyms in classes]
+    for number, name in enumerate(novel):
+        if name in novel[:number]:
+            raise InputError(f"vocabulary: novel class {name!r} is given twice: remove one")
+        if name not in names:
+            others = [synonyms[0] for synonyms in classes if name in synonyms]
+            hint = f", only a synonym of {others[0]!r}: give that name" if others else ""
+            raise InputError(f"vocabulary: novel class {name!r} is not among the {len(names)} classes{hint}")
 
 
 def build_vocabulary(
