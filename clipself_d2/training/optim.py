@@ -89,13 +89,15 @@ def warmup_multistep(
 
     Args:
         max_iter: number of optimiser steps of the run.
-        warmup_iters: steps of the linear part; a run that is shorter never leaves it.
+        warmup_iters: steps of the linear part; a run that is shorter never leaves it, nor does its rate rise faster.
         milestones: parts of the run, in 0..1; none for a constant rate (the released detectors on OV-COCO).
         warmup_factor: first value.
         gamma: factor of a milestone.
     """
+    if max_iter <= warmup_iters:
+        return LinearParamScheduler(warmup_factor, warmup_factor + (1 - warmup_factor) * max_iter / warmup_iters)
     steps: ParamScheduler = ConstantParamScheduler(1.0)
     if milestones:
         values = [gamma**passed for passed in range(len(milestones) + 1)]
         steps = MultiStepParamScheduler(values, max_iter, milestones=[round(m * max_iter) for m in milestones])
-    return WarmupParamScheduler(steps, warmup_factor, min(1.0, warmup_iters / max_iter), "linear")
+    return WarmupParamScheduler(steps, warmup_factor, warmup_iters / max_iter, "linear")
