@@ -1,23 +1,35 @@
 """Open-vocabulary panoptic segmentation: CLIP's opinion of the masks of any generator."""
 
 from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
+from clipself_d2.panoptic.kernel_masks import KernelMasks, trained_masks
+from clipself_d2.panoptic.kernel_masks_data import SegmentMapper
+from clipself_d2.panoptic.kernel_masks_head import KernelHead
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.panoptic.masks import GroundTruthMasks, MaskGenerator, MaskPredictions
 from clipself_d2.panoptic.open_vocabulary import OpenVocabularyPanoptic
+from clipself_d2.panoptic.plugins import FCCLIPMaskClassifier, ODISEMaskClassifier
 from clipself_d2.panoptic.saved import SavedMasks, save_predictions
+from clipself_d2.panoptic.transformers_masks import TransformersMasks
 from clipself_d2.panoptic.vocabulary import dataset_things, panoptic_vocabulary
 
 __all__ = [
+    "FCCLIPMaskClassifier",
     "GroundTruthMasks",
+    "KernelHead",
+    "KernelMasks",
     "MaskEmbedder",
     "MaskGenerator",
     "MaskPredictions",
+    "ODISEMaskClassifier",
     "OpenVocabularyPanoptic",
     "SavedMasks",
+    "SegmentMapper",
+    "TransformersMasks",
     "dataset_things",
     "panoptic_segments",
     "panoptic_vocabulary",
     "save_predictions",
     "semantic_map",
     "top_instances",
+    "trained_masks",
 ]

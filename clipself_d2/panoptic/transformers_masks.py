@@ -159,7 +159,7 @@ def link_classes(classes: ClassNames, embeddings: Tensor, vocabulary: Vocabulary
     return (temperature * alike).softmax(dim=-1)
 
 
-def _load(name: str, download: bool) -> nn.Module:
+def _load(name: str, download: bool) -> Any:
     try:
         from transformers import AutoModelForUniversalSegmentation
     except ImportError as error:
