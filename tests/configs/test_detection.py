@@ -1,0 +1,308 @@
+"""Every config of F-ViT: that it fits the code, says what its file's name says, and explains its values."""
+
+import ast
+import math
+import re
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
+from omegaconf import OmegaConf
+
+from clipself_d2.data.vocabulary import dataset_vocabulary
+from clipself_d2.detection import FPNPyramid, FViT, SimplePyramid
+from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, TransferEvaluator
+from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.reproduce.plan import ROOT
+from clipself_d2.training.checkpoint import Checkpointer, load_model
+from clipself_d2.training.config import load_config, target, train_settings
+from clipself_d2.training.run import parse_args
+
+FOLDER = ROOT / "configs/detection"
+# open_clip's name and tag; width, patch and blocks of the tower; length of the embeddings; input size by data set.
+MODELS = {
+    "eva02_b16": ("EVA02-B-16", "merged2b_s8b_b131k", 768, 16, [3, 5, 7, 11], 512, {"ovcoco": 640, "ovlvis": 1024}),
+    "eva02_l14_336": (
+        "EVA02-L-14-336",
+        "merged2b_s6b_b61k",
+        1024,
+        14,
+        [6, 10, 14, 23],
+        768,
+        {"ovcoco": 896, "ovlvis": 896},
+    ),
+    "openai_b16": ("ViT-B-16-quickgelu", "openai", 768, 16, [3, 5, 7, 11], 512, {"ovcoco": 640, "ovlvis": 1024}),
+    "openai_l14_336": ("ViT-L-14-336-quickgelu", "openai", 1024, 14, [6, 10, 14, 23], 768, {"ovcoco": 672}),
+}
+TOWERS = {  # model, data set -> what CLIPSelf was trained on
+    ("eva02_b16", "ovcoco"): ("patches", "proposals"),
+    ("eva02_l14_336", "ovcoco"): ("patches", "proposals"),
+    ("openai_b16", "ovcoco"): ("patches",),
+    ("openai_l14_336", "ovcoco"): ("patches",),
+    ("eva02_b16", "ovlvis"): ("patches",),
+    ("eva02_l14_336", "ovlvis"): ("patches",),
+    ("openai_b16", "ovlvis"): (),
+}
+TRAINED = [(model, data, kind) for (model, data), kinds in TOWERS.items() for kind in ("", *kinds)]
+DESIGNS = ("simple_pyramid", "last_block", "backbone_lr001", "backbone_lr01")
+TRANSFERS = {"coco": ("coco_2017_val", 0.2), "objects365": ("objects365_v1_val", 0.3), "voc": ("voc_2007_test", 0.3)}
+# alpha, beta and CLIP's temperature; OpenAI's are another code's (CLIM), which has no such temperature.
+FUSION = {
+    ("eva02_b16", "ovcoco"): (0.1, 0.8, 75),
+    ("eva02_l14_336", "ovcoco"): (0.1, 0.8, 75),
+    ("openai_b16", "ovcoco"): (0.1, 0.8, 75),
+    ("openai_l14_336", "ovcoco"): (0.1, 0.8, 75),
+    ("eva02_b16", "ovlvis"): (0.1, 0.6, 50),
+    ("eva02_l14_336", "ovlvis"): (0.1, 0.4, 50),
+    ("openai_b16", "ovlvis"): (0.35, 0.65, 50),
+}
+
+
+def path(model: str, data: str, kind: str = "") -> Path:
+    return FOLDER / f"fvit_{model}_{data}{f'_clipself_{kind}' if kind else ''}.py"
+
+
+def design(name: str) -> Path:
+    return FOLDER / f"fvit_eva02_b16_ovcoco_a3_{name}.py"
+
+
+def transfer(name: str) -> Path:
+    return FOLDER / f"fvit_eva02_l14_336_transfer_{name}.py"
+
+
+FILES = [*(path(*row) for row in TRAINED), *map(design, DESIGNS), *map(transfer, TRANSFERS)]
+
+
+def test_the_folder_holds_these_and_no_others():
+    assert sorted(FOLDER.glob("fvit_*.py")) == sorted(FILES)
+
+
+@pytest.mark.parametrize("row", TRAINED, ids="-".join)
+def test_the_tower_and_its_sizes(row):
+    model, data, kind = row
+    cfg = load_config(path(*row))
+    name, tag, width, stride, blocks, embed_dim, sizes = MODELS[model]
+    weights = f"output/clipself_{model}_{data.removeprefix('ov')}_{kind}/tower.safetensors" if kind else tag
+    assert (cfg.clip.name, cfg.clip.pretrained) == (name, weights)
+    assert tag in open_clip.list_pretrained_tags_by_model(name)
+    for node in (cfg.model.backbone.tower, cfg.model.vocabulary.text.tower.module):
+        assert (node.name, node.pretrained) == (name, weights)
+    assert open_clip.get_model_config(name)["embed_dim"] == embed_dim
+    assert (cfg.model.size, cfg.model.size % stride) == (sizes[data], 0)
+    assert (cfg.model.backbone.blocks, cfg.model.backbone.trainable) == (blocks, False)
+    pyramid = cfg.model.backbone.pyramid
+    assert (pyramid.in_dim, pyramid.channels, pyramid.norm) == (width, 256, "SyncBN")
+    assert [stride / scale for scale in pyramid.scales] == cfg.model.roi_heads.strides == cfg.model.rpn.strides[:-1]
+    assert cfg.model.rpn.strides[-1] == 2 * cfg.model.rpn.strides[-2]
+    assert cfg.model.roi_heads.dense_stride == stride
+    assert cfg.model.roi_heads.box_head.embed_dim == embed_dim
+    is_openai = model.startswith("openai")
+    assert cfg.model.statistics == ("clip" if is_openai else "imagenet")
+    assert cfg.model.roi_heads.classifier.get("learned_background") == (embed_dim if is_openai else None)
+    assert cfg.train.output_dir == f"output/{path(*row).stem}"
+
+
+@pytest.mark.parametrize("row", TRAINED, ids="-".join)
+def test_the_heads_are_the_released_ones(row):
+    model, data, _ = row
+    cfg = load_config(path(*row))
+    rpn, heads = cfg.model.rpn, cfg.model.roi_heads
+    assert (rpn.channels, rpn.anchor_scale, rpn.aspect_ratios) == (256, 8, [0.5, 1, 2])
+    assert (rpn.batch_size_per_image, rpn.nms_thresh) == (256, 0.7)
+    assert (rpn.pre_nms_topk, rpn.post_nms_topk) == ([2000, 2000], [1000, 1000])
+    assert rpn.norm == {"ovcoco": "", "ovlvis": "SyncBN"}[data]
+    assert (heads.box_head.channels, heads.box_head.num_convs, heads.box_head.norm) == (256, 4, "SyncBN")
+    assert (heads.batch_size_per_image, heads.positive_fraction, heads.canonical_size) == (512, 0.25, 56)
+    assert (heads.classifier.temperature, heads.classifier.get("fixed_temperature")) == (50, None)
+    assert (heads.fusion, heads.alpha, heads.beta, heads.clip_temperature) == ("fvit", *FUSION[model, data])
+    kept = (heads.background_weight, heads.score_thresh, heads.nms_thresh, heads.detections_per_image)
+    assert kept == {"ovcoco": (0.6, 0.01, 0.4, 100), "ovlvis": (0.9, 1e-4, 0.5, 300)}[data]
+    if data == "ovcoco":
+        assert heads.mask_head is None
+    else:
+        assert target(heads.mask_head) is MaskRCNNConvUpsampleHead
+        assert (heads.mask_head.num_classes, heads.mask_head.conv_dims, heads.mask_head.conv_norm) == (
+            1,
+            [256] * 5,
+            "SyncBN",
+        )
+        assert heads.mask_resolution == 14
+
+
+@pytest.mark.parametrize("row", TRAINED, ids="-".join)
+def test_the_data_and_the_schedule(row):
+    model, data, _ = row
+    cfg = load_config(path(*row))
+    train, mapper = cfg.dataloader.train, cfg.dataloader.train.mapper
+    assert (mapper.size, mapper.scale_range, mapper.flip) == (cfg.model.size, [0.1, 2.0], 0.5)
+    assert mapper.masks is (data == "ovlvis")
+    sets = {"ovcoco": ("ov_coco_train", "ov_coco_val"), "ovlvis": ("ov_lvis_train", "lvis_v1_val")}[data]
+    assert (train.dataset, cfg.dataloader.test.dataset) == sets
+    assert cfg.model.vocabulary.dataset == cfg.dataloader.evaluator.dataset_name == sets[1]
+    evaluator = {"ovcoco": OpenVocabularyCOCOEvaluator, "ovlvis": OpenVocabularyLVISEvaluator}[data]
+    assert target(cfg.dataloader.evaluator) is evaluator
+    clim = (model, data) == ("openai_b16", "ovlvis")
+    batch, lr, decay = (128, 4e-4, 0.05) if clim else (64, 1e-4, 0.1)
+    assert (train.total_batch_size, cfg.optimizer.lr, cfg.optimizer.params.weight_decay) == (batch, lr, decay)
+    assert (list(cfg.optimizer.betas), cfg.optimizer.eps) == ([0.9, 0.999], 1e-8)
+    assert cfg.train.clip_grad_norm == 1.0
+    epochs, images = {"ovcoco": (3, 107_761), "ovlvis": (48, 100_170)}[data]
+    epoch = math.ceil(images / batch)
+    assert cfg.train.max_iter == epochs * epoch
+    assert cfg.train.eval_period == {"ovcoco": epoch, "ovlvis": 12 * epoch}[data]
+    rate = instantiate(cfg.lr_multiplier)
+
+    def at(step: float) -> float:
+        return rate(step / cfg.train.max_iter)
+
+    assert at(0) == pytest.approx(0.001)
+    assert at(125) == pytest.approx(0.5005, abs=1e-3)
+    assert at(251) == 1
+    expected = {"ovcoco": [1, 1, 1, 1], "ovlvis": [1, 0.1, 0.1, 0.01]}[data]
+    assert [at(e * epoch + 1) for e in ((1, 2, 2.5, 2.9) if data == "ovcoco" else (31.9, 32, 43.9, 44))] == (
+        pytest.approx(expected)
+    )
+
+
+def test_everything_trainable_decays():
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    cfg = load_config(path("eva02_b16", "ovcoco"))
+    cfg.optimizer.params.model = module
+    [group] = instantiate(cfg.optimizer).param_groups
+    assert (group["weight_decay"], group["lr"], len(group["params"])) == (0.1, 1e-4, 4)
+
+
+def test_designs_change_one_thing():
+    base = OmegaConf.to_container(load_config(path("eva02_b16", "ovcoco", "patches")), resolve=True)
+    changes = {
+        "simple_pyramid": {"model.backbone.blocks", "model.backbone.pyramid"},
+        "last_block": {"model.backbone.blocks"},
+        "backbone_lr001": {"model.backbone.trainable", "optimizer.params.lr_factors"},
+        "backbone_lr01": {"model.backbone.trainable", "optimizer.params.lr_factors"},
+    }
+    for name, changed in changes.items():
+        cfg = load_config(design(name))
+        assert cfg.train.output_dir == f"output/{design(name).stem}"
+        other = load_config(design(name))
+        for key in changed:
+            OmegaConf.update(other, key, OmegaConf.select(OmegaConf.create(base, flags={"allow_objects": True}), key))
+        other.train.output_dir = base["train"]["output_dir"]
+        other.model.backbone.pyramid = base["model"]["backbone"]["pyramid"]
+        assert OmegaConf.to_container(other, resolve=True) == base, name
+    cfg = load_config(design("simple_pyramid"))
+    assert target(cfg.model.backbone.pyramid) is SimplePyramid
+    assert (cfg.model.backbone.blocks, cfg.model.backbone.pyramid.norm) == ([11], "LN")
+    cfg = load_config(design("last_block"))
+    assert target(cfg.model.backbone.pyramid) is FPNPyramid
+    assert cfg.model.backbone.blocks == [11] * 4
+    for name, factor in (("backbone_lr001", 0.01), ("backbone_lr01", 0.1)):
+        cfg = load_config(design(name))
+        assert cfg.model.backbone.trainable is True
+        assert cfg.optimizer.params.lr_factors == {"backbone.trained_tower": factor}
+
+
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_transfer(name):
+    cfg, source = load_config(transfer(name)), load_config(path("eva02_l14_336", "ovlvis", "patches"))
+    dataset, alpha = TRANSFERS[name]
+    assert cfg.dataloader.test.dataset == cfg.model.vocabulary.dataset == dataset
+    assert cfg.dataloader.evaluator.dataset_name == dataset
+    assert target(cfg.dataloader.evaluator) is TransferEvaluator
+    assert "train" not in cfg.dataloader
+    heads = cfg.model.roi_heads
+    assert (heads.alpha, heads.beta, heads.clip_temperature) == (alpha, alpha, 120)
+    assert heads.classifier.fixed_temperature == 50
+    assert (heads.score_thresh, heads.nms_thresh, heads.detections_per_image) == (1e-4, 0.5, 300)
+    assert heads.mask_head is None
+    assert (cfg.clip, cfg.model.size) == (source.clip, 896)
+    settings = train_settings(cfg)
+    assert settings.init_checkpoint == f"{source.train.output_dir}/checkpoint_{source.train.max_iter:07d}.pth"
+    assert settings.init_without == ["roi_heads.mask_head."]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_docstring_has_a_table_and_commands_that_parse(file):
+    text = file.read_text()
+    doc = ast.get_docstring(ast.parse(text))
+    assert re.search(r"\| value +\| paper +\| released code +\| here +\|", doc)
+    table = [line for line in doc.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len({len(line) for line in table}) == 1
+    assert len(text.splitlines()) <= 50
+    commands = re.findall(r"^ +python tools/train_net.py (.*)$", doc.replace("\\\n", " "), re.MULTILINE)
+    assert any(file.name in command for command in commands)
+    for command in commands:
+        args = parse_args(command.split())
+        cfg = load_config(ROOT / args.config_file, args.opts)
+        train_settings(cfg)
+        assert args.eval_only or "train" in cfg.dataloader
+    assert FILES.index(file) < len(TRAINED) + len(DESIGNS) or any("--eval-only" in command for command in commands)
+
+
+def words(dataset, embed_dim):
+    """A vocabulary without a text tower; a third of the classes of an open-vocabulary data set is novel."""
+    names = [f"{dataset} {i}" for i in range(6)]
+    rows = torch.randn(7, embed_dim)
+    return Vocabulary(names, rows[:-1], novel=names[::3] if "ov_" in dataset else (), background=rows[-1])
+
+
+def build_model(cfg):
+    vocabulary = {"_target_": words, "dataset": cfg.model.vocabulary.dataset, "embed_dim": cfg.shape.embed_dim}
+    cfg.model.vocabulary = vocabulary
+    return instantiate(cfg.model)
+
+
+BUILT = [
+    path("eva02_b16", "ovcoco"),
+    path("openai_b16", "ovlvis"),
+    design("simple_pyramid"),
+    design("last_block"),
+    design("backbone_lr001"),
+]
+
+
+@pytest.mark.parametrize("file", BUILT, ids=lambda file: file.stem)
+def test_it_builds_with_random_weights_asked_for_by_name(file):
+    cfg = load_config(file, ["clip.pretrained=random"])
+    model = build_model(cfg)
+    assert isinstance(model, FViT)
+    trained = sum("trained_tower" in name for name, p in model.named_parameters() if p.requires_grad)
+    assert bool(trained) is ("backbone_lr" in file.stem)
+    cfg.optimizer.params.model = model
+    slow = [group for group in instantiate(cfg.optimizer).param_groups if group["lr"] < 0.02 * cfg.optimizer.lr]
+    assert sum(len(group["params"]) for group in slow) == trained
+    assert (model.roi_heads.mask_head is not None) is ("ovlvis" in file.stem)
+
+
+def test_a_detector_with_masks_is_transferred_to_one_without(tmp_path):
+    """The heads are the configs', the tower is a smaller one."""
+    models = []
+    for file in (path("eva02_l14_336", "ovlvis", "patches"), transfer("objects365")):
+        cfg = load_config(file, ["clip.name=ViT-B-32", "clip.pretrained=random", "model.size=96"])
+        cfg.shape.update(blocks=[0, 1, 2, 3], block_dim=768, embed_dim=512, stride=32)
+        cfg.shape.update(strides=[8, 16, 32, 64, 128], region_strides=[8, 16, 32, 64])
+        torch.manual_seed(0)
+        models.append(build_model(cfg))
+    source, model = models
+    with torch.no_grad():
+        source.rpn.rpn_head.objectness.bias.add_(1)
+    Checkpointer(tmp_path, model=source).save(1)
+    load_model(model, tmp_path / "checkpoint_0000001.pth", cfg.train.init_without)
+    assert torch.equal(model.rpn.rpn_head.objectness.bias, source.rpn.rpn_head.objectness.bias)
+    [result] = model.eval()([{"image": torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)}])
+    assert not result["instances"].has("pred_masks")
+    assert model.vocabulary.seen.all()
+
+
+def test_the_copy_of_a_run_loads(tmp_path):
+    cfg = load_config(design("backbone_lr01"))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    again = load_config(tmp_path / "config.yaml")
+    assert again.optimizer.params.lr_factors == {"backbone.trained_tower": 0.1}
+    assert target(again.model.vocabulary) is dataset_vocabulary
+    cfg = load_config(transfer("coco"))
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    assert train_settings(load_config(tmp_path / "config.yaml")).init_without == ["roi_heads.mask_head."]
