@@ -1,0 +1,18 @@
+"""FC-CLIP's masks on COCO panoptic, named by OpenAI CLIP L/14, 336 px, of CLIPSelf.
+
+    python tools/train_net.py --config-file configs/distillation/clipself_openai_l14_336_coco_patches.py
+    python tools/train_net.py --config-file configs/panoptic/fcclip_openai_l14_336_coco_clipself_patches.py --eval-only
+
+The first command makes the tower; another is named by clip.pretrained=FILE.
+
+| value       | published | here                                        |
+|-------------|-----------|---------------------------------------------|
+| image tower | CLIPSelf  | output/clipself_openai_l14_336_coco_patches |
+
+All else is as in fcclip_openai_l14_336_coco.py.
+"""
+
+from .fcclip_openai_l14_336_coco import clip, dataloader, lr_multiplier, model, optimizer, train
+
+clip.pretrained = "output/clipself_openai_l14_336_coco_patches/tower.safetensors"
+train.output_dir = "output/fcclip_openai_l14_336_coco_clipself_patches"

@@ -1,0 +1,19 @@
+"""The ground truth's masks on COCO panoptic, named by OpenAI CLIP L/14, 336 px, of CLIPSelf.
+
+    python tools/train_net.py --config-file configs/distillation/clipself_openai_l14_336_coco_patches.py
+    python tools/train_net.py --eval-only \\
+        --config-file configs/panoptic/ground_truth_openai_l14_336_coco_clipself_patches.py
+
+The first command makes the tower; another is named by clip.pretrained=FILE.
+
+| value       | published | here                                        |
+|-------------|-----------|---------------------------------------------|
+| image tower | CLIPSelf  | output/clipself_openai_l14_336_coco_patches |
+
+All else is as in ground_truth_openai_l14_336_coco.py.
+"""
+
+from .ground_truth_openai_l14_336_coco import clip, dataloader, lr_multiplier, model, optimizer, train
+
+clip.pretrained = "output/clipself_openai_l14_336_coco_patches/tower.safetensors"
+train.output_dir = "output/ground_truth_openai_l14_336_coco_clipself_patches"
