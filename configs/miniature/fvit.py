@@ -1,7 +1,23 @@
 """F-ViT on OV-Shapes, on the shipped CLIP's frozen tower: the miniature of the paper's Table 3a.
 
-python tools/train_net.py --config-file configs/miniature/fvit.py
-python tools/train_net.py --config-file configs/miniature/fvit.py clip.pretrained=output/miniature_clipself_patches/tower.safetensors
+    python tools/train_net.py --config-file configs/miniature/fvit.py
+
+and on the tower of a distillation:
+
+    python tools/train_net.py --config-file configs/miniature/fvit.py train.output_dir=output/miniature_fvit_patches \\
+        clip.pretrained=output/miniature_clipself_patches/tower.safetensors
+
+| value                     | paper, B/16 on OV-COCO      | here                                            |
+|---------------------------|-----------------------------|-------------------------------------------------|
+| image, blocks             | 640; 3, 5, 7, 11 of 12      | 128; 2, 5 of 6                                  |
+| levels                    | strides 4..64, 256 channels | strides 4, 8, 16, 96 channels                   |
+| anchors                   | 8 x stride                  | 6 x stride                                      |
+| proposals                 | 1,000                       | 100                                             |
+| classes seen, novel       | 48, 17                      | 72, 24                                          |
+| jitter, mirror            | 0.1..2, yes                 | 0.8..1.25, no: shapes have a left and a right   |
+| alpha, beta, temperatures | 0.1, 0.8, 50 (learned), 75  | the same                                        |
+| batch, steps, lr          | 64, 3 epochs, 1e-4 constant | 16, 400, 1e-3, cosine to 0                      |
+| normalisation             | ImageNet's (released code)  | the tower's own                                 |
 """
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
@@ -28,5 +44,5 @@ dataloader.test.update(dataset="ov_shapes_val", num_workers=0, batch_size=10)
 optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
 train.update(
-    output_dir="output/miniature_fvit", max_iter=600, log_period=50, clip_grad_norm=1.0, checkpointer=dict(period=300)
+    output_dir="output/miniature_fvit", max_iter=400, log_period=50, clip_grad_norm=1.0, checkpointer=dict(period=200)
 )
