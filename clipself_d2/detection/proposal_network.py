@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.clip.checkpoint import check_fit, read_checkpoint
+from clipself_d2.training.errors import NonFiniteLossError
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB, 0..255: torchvision's
 _STAGES = ["res2", "res3", "res4", "res5"]
@@ -53,6 +54,9 @@ class RegionProposalNetwork(nn.Module):
 
         Returns:
             In training `{"loss_rpn_cls", "loss_rpn_loc"}`; in evaluation `{"proposals": Instances}` for each image.
+
+        Raises:
+            NonFiniteLossError: when training has diverged before any loss is known.
         """
         if not self.training:
             return [{"proposals": proposals} for proposals in self.propose(inputs)]
@@ -62,7 +66,11 @@ class RegionProposalNetwork(nn.Module):
             inputs = [{"image": torch.zeros(3, _BLANK, _BLANK, dtype=torch.uint8), "instances": blank}]
         images = self._batch([x["image"].to(self.pixel_mean.device).float() for x in inputs])
         targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
-        _, losses = self.rpn(images, self.backbone(images.tensor), targets)
+        try:
+            _, losses = self.rpn(images, self.backbone(images.tensor), targets)
+        except FloatingPointError as error:
+            ids = [x.get("image_id", x.get("file_name", "?")) for x in inputs]
+            raise NonFiniteLossError(f"proposals are not finite; image ids of the batch: {ids}") from error
         return {name: loss * weight for name, loss in losses.items()}
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from clipself_d2.detection.proposal_network import from_torchvision, resnet50
 from clipself_d2.errors import InputError
 from clipself_d2.training.config import load_config
+from clipself_d2.training.errors import NonFiniteLossError
 
 CONFIG = Path(__file__).parents[2] / "configs/detection/rpn_r50_fpn_ovcoco.py"
 TINY = ["model.backbone.bottom_up.weights=random", "model.short_edge=64", "model.long_edge=96"]
@@ -142,6 +143,13 @@ def test_images_without_objects_and_empty_batches_give_finite_losses(network):
     sum(nothing.values()).backward()
     assert all(loss == 0 for loss in nothing.values())
     assert all(p.grad is not None and not p.grad.any() for p in network.parameters() if p.requires_grad)
+
+
+def test_divergence_names_the_images(network):
+    network = copy.deepcopy(network).train()
+    torch.nn.init.constant_(network.rpn.rpn_head.anchor_deltas.bias, float("nan"))
+    with EventStorage(), pytest.raises(NonFiniteLossError, match=r"not finite; image ids of the batch: \[1, 1\]"):
+        network([blob(), blob()])
 
 
 def test_a_state_dict_holds_the_weights_only(network):
