@@ -5,6 +5,7 @@ from clipself_d2.detection.fvit import FViT
 from clipself_d2.detection.heads import BoxHead, CosineClassifier
 from clipself_d2.detection.pooler import RegionPooler
 from clipself_d2.detection.pyramid import FPNPyramid, SimplePyramid
+from clipself_d2.detection.registry import add_clip_backbone_config, build_clip_backbone
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import RPNHead, build_rpn
 
@@ -18,5 +19,7 @@ __all__ = [
     "RPNHead",
     "RegionPooler",
     "SimplePyramid",
+    "add_clip_backbone_config",
+    "build_clip_backbone",
     "build_rpn",
 ]

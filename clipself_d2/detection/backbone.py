@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
+from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.detection.pyramid import Pyramid
 from clipself_d2.errors import InputError
 
@@ -34,8 +35,8 @@ class CLIPBackbone(Backbone):
             tower's stride; 0 for no such wish (`FViT` has a size of its own).
 
     Raises:
-        InputError: for another number of blocks than the pyramid reads, or a block that the tower has not; a tower that
-            is to train though no level reads its last block; a square that the tower cannot read.
+        InputError: for a ResNet; another number of blocks than the pyramid reads, or a block that the tower has not; a
+            tower that is to train though no level reads its last block; a square that the tower cannot read.
     """
 
     tower_fingerprint: Tensor
@@ -50,6 +51,8 @@ class CLIPBackbone(Backbone):
         square_size: int = 0,
     ) -> None:
         super().__init__()
+        if not isinstance(tower, TransformerTower):
+            raise InputError("backbone: the pyramid is built on the blocks of a ViT: clip.name must not be a ResNet")
         tower.check_blocks(blocks)
         tower.check_mode(mode)
         if len(blocks) != pyramid.num_inputs:

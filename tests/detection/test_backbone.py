@@ -172,6 +172,8 @@ def test_bfloat16(tower):
 
 
 def test_bad_input(tower):
+    with pytest.raises(InputError, match=r"clip\.name must not be a ResNet"):
+        build(tower("tiny-resnet"))
     with pytest.raises(InputError, match="2 blocks for a pyramid that reads 4 maps"):
         CLIPBackbone(tower(), [1, 2], FPNPyramid(32, channels=8))
     with pytest.raises(InputError, match=r"blocks \[3\] do not exist: this tower has blocks 0\.\.2"):

@@ -1,11 +1,13 @@
 from itertools import pairwise
 
+import pytest
 import torch
 
 from clipself_d2.training.launch import launch
 from tests.detection.tiny import STEPS, train_share
 
 
+@pytest.mark.slow
 def test_two_ranks_hold_equal_weights(tmp_path):
     """Synchronised batch norms and gradients, whichever rank has no objects or no images."""
     for rank in (0, 1):

@@ -51,6 +51,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "custom_text": True,
     },
 }
+RESNET = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
+    "text_cfg": TEXT,
+}
 CLASSES = ["red star", "blue heart", "green disc", "red heart", "blue star"]
 NOVEL = ["red heart", "blue star"]
 
@@ -79,7 +84,7 @@ def eva02_tiny_patch14_clip_28(pretrained: bool = False, **kwargs: Any) -> Eva:
 def build_tower(folder: Path, name: str = "tiny-vit-8", seed: int = 0) -> ImageTower:
     """A tower with random weights; the same for the same seed."""
     path = Path(folder) / f"{name}.json"
-    path.write_text(json.dumps(CONFIGS[name]))
+    path.write_text(json.dumps({**CONFIGS, "tiny-resnet": RESNET}[name]))
     torch.manual_seed(seed)
     return build_image_tower(str(path), "random")
 
