@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch import nn
 
 from clipself_d2.clip import checkpoint as module
 from clipself_d2.clip import interpolate, read_checkpoint, save_checkpoint
@@ -155,3 +156,36 @@ def test_interpolation_of_wrong_input():
         interpolate(state, state, 1.5)
     with pytest.raises(InputError, match="1 missing: a; 1 unexpected: b"):
         interpolate({"b": torch.zeros(2)}, state, 0.5)
+
+
+# ---- content hash ----
+
+
+def test_content_hash_stands_for_names_shapes_types_and_values():
+    state = {"a": torch.arange(6.0), "b": torch.tensor(3), "c": torch.zeros(0, 2), "d": torch.tensor([True, False])}
+    first = module.content_hash(state)
+    assert len(first) == 16 and module.content_hash({k: v.clone() for k, v in state.items()}) == first
+    assert module.content_hash(dict(reversed(state.items()))) == first  # in any order
+    changed = [
+        {**state, "a": state["a"].nextafter(torch.tensor(9.0))},
+        {**state, "a": state["a"].view(2, 3)},
+        {**state, "a": state["a"].double()},
+        {**state, "b": torch.tensor(4)},
+        {**state, "c": torch.zeros(0, 3)},
+        {**state, "d": torch.tensor([True, True])},
+        {("e" if k == "a" else k): v for k, v in state.items()},
+        {k: v for k, v in state.items() if k != "b"},
+    ]
+    hashes = {first, module.content_hash(state, "salt"), *map(module.content_hash, changed)}
+    assert len(hashes) == 2 + len(changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.uint8])
+def test_content_hash_of_every_type_and_of_views(dtype):
+    value = torch.randint(0, 9, (4, 6)).to(dtype)
+    assert module.content_hash({"a": value}) == module.content_hash({"a": value.T.contiguous().T})
+
+
+def test_content_hash_of_a_parameter():
+    value = torch.randn(3)
+    assert module.content_hash({"a": nn.Parameter(value)}) == module.content_hash({"a": value})
