@@ -121,8 +121,8 @@ def test_it_learns_to_propose_a_rectangle():
     rng = np.random.default_rng(0)
     curve = []
     with EventStorage():
-        for _ in range(12):
-            corners = rng.integers(0, (50, 25), size=(4, 2))
+        for _ in range(10):
+            corners = rng.integers(0, (50, 25), size=(2, 2))
             losses = model([blob(box=(x, y, x + 40, y + 36)) for x, y in corners])
             assert set(losses) == {"loss_rpn_cls", "loss_rpn_loc"}
             optimizer.zero_grad()
