@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import RPN
@@ -76,6 +77,9 @@ class FViT(nn.Module):
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in STATISTICS[statistics])
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
+        for module in self.modules():
+            if isinstance(module, NaiveSyncBatchNorm):
+                module.register_forward_pre_hook(_in_fp32)
 
     def forward(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary | None = None) -> Any:
         """Detectron2's contract of a detector.
@@ -186,6 +190,11 @@ class FViT(nn.Module):
             raise InputError(
                 "vocabulary: a detector needs a background: build_vocabulary(..., background='background')"
             )
+
+
+def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    """Between ranks Detectron2's own batch norm subtracts large numbers: too coarse in bfloat16."""
+    return (args[0].float(),)
 
 
 def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:

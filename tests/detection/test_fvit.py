@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.optim import AdamW
@@ -350,6 +351,16 @@ def test_bfloat16(tower, storage, name):
     assert finite(losses) and all(torch.isfinite(p.grad).all() for p in model.parameters())
     assert found.scores.dtype == found.pred_boxes.tensor.dtype == torch.float32
     assert torch.isfinite(found.scores).all()
+
+
+def test_statistics_between_ranks_are_in_fp32(tower, storage):
+    model, kinds = build_detector(tower(), norm="naiveSyncBN", masks=True).train(), set()
+    norms = [module for module in model.modules() if isinstance(module, NaiveSyncBatchNorm)]
+    for norm in norms:
+        norm.register_forward_hook(lambda _, args, out: kinds.add(args[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        model([scene(0)])
+    assert len(norms) == 13 and kinds == {torch.float32}
 
 
 def test_proposals_that_are_not_finite_stop_the_run(tower, storage):
