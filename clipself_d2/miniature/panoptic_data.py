@@ -45,4 +45,5 @@ def register_ov_shapes_panoptic(root: str | Path | None = None) -> None:
             **panoptic_metadata(categories(), [[name] for name in CLASSES], novel),
             **{key: str(path) for key, path in files.items()},
             json_file=str(folder / f"annotations/instances_{split}.json"),
+            made_at_first_use=True,
         )

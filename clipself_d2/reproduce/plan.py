@@ -31,6 +31,7 @@ _KEYS = {
     "tower": "clip.pretrained",
     "detector": "train.init_checkpoint",
     "proposals": "dataloader.train.mapper.regions.json_file",
+    "masks": "model.generator.checkpoint",
 }
 # Steps of training that an evaluation takes as long as, for the estimate of the time that is left.
 _EVALUATION_STEPS = 30
@@ -60,7 +61,7 @@ class Job:
         tool: the script that runs it.
         arguments: of the tool.
         digest: of everything that decides the numbers.
-        sources: the jobs that it takes a "tower", a "detector" or "proposals" from.
+        sources: the jobs that it takes a "tower", a "detector", "proposals" or "masks" from.
     """
 
     run: Run
@@ -78,7 +79,7 @@ class Job:
 
     @property
     def product(self) -> Path | None:
-        """The file that other runs take from this one: a tower, a detector's checkpoint, or proposals."""
+        """The file that other runs take from this one: a tower, another model's checkpoint, or proposals."""
         if self.run.proposes:
             return self.folder / PROPOSALS
         if not self.run.trains:
@@ -103,11 +104,13 @@ class Job:
     def needs(self) -> list[Need]:
         """Weights and data sets."""
         data = self.config.dataloader
-        datasets = [self.run.proposes] if self.run.proposes else [data.test.dataset]
-        if self.run.trains:
-            datasets.insert(0, data.train.dataset)
+        datasets = [data.train.dataset] if self.run.trains else []
+        if self.run.proposes:
+            datasets = [self.run.proposes]
+        elif "test" in data:  # a mask generator is trained without being judged
+            datasets.append(data.test.dataset)
         made = [Need(f"{_WHAT[name]} of {job.folder}") for name, job in self.sources.items()]
-        files = [need for name in ("detector", "proposals") for need in self._file_needs(name)]
+        files = [need for name in ("detector", "proposals", "masks") for need in self._file_needs(name)]
         weights = [] if "tower" in self.sources else _weights_needs(self.config)
         return [*made, *weights, *(need for name in datasets for need in _dataset_needs(name)), *files]
 
@@ -117,7 +120,12 @@ class Job:
         return [_file_need(name, file)] if file and read and name not in self.sources else []
 
 
-_WHAT = {"tower": "weights: the tower", "detector": "the detector", "proposals": "the proposals"}
+_WHAT = {
+    "tower": "weights: the tower",
+    "detector": "the detector",
+    "proposals": "the proposals",
+    "masks": "the mask generator",
+}
 
 
 class Planner:
@@ -191,7 +199,7 @@ class Planner:
     def _sources(self, run: Run) -> dict[str, Job]:
         # A detector is used on the tower that it was trained on.
         tower = run.tower or (run.detector.tower if run.detector else None)
-        wanted = {"tower": tower, "detector": run.detector, "proposals": run.proposals}
+        wanted = {"tower": tower, "detector": run.detector, "proposals": run.proposals, "masks": run.masks}
         return {name: self.job(source) for name, source in wanted.items() if source}
 
 

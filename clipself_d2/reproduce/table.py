@@ -18,6 +18,7 @@ class Run:
         tower: start from (or evaluate) the tower that this run exports; None takes the weights that the config names.
         detector: evaluate the detector that this run trains, on its tower.
         proposals: distil on the regions that this run proposes.
+        masks: name the masks of the generator that this run trains.
         proposes: write region proposals of this data set, with `detector`; "" writes none.
     """
 
@@ -27,6 +28,7 @@ class Run:
     tower: Run | None = None
     detector: Run | None = None
     proposals: Run | None = None
+    masks: Run | None = None
     proposes: str = ""
 
     def untouched(self, *overrides: str) -> Run:

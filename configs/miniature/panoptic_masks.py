@@ -16,16 +16,16 @@ from clipself_d2.clip import build_image_tower
 from clipself_d2.data import build_train_loader
 from clipself_d2.detection import CLIPBackbone, FPNPyramid
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
-from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper, panoptic_vocabulary
+from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper
 
-from ..common.detection import clip
-from ..common.detection import model as detector
 from ..common.optim import lr_multiplier, optimizer
+from ..common.panoptic import clip
+from ..common.panoptic import model as _named
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
-text = detector.vocabulary.text
-text.templates = list(TEMPLATES)
+_named.vocabulary.update(dataset="ov_shapes_train_panoptic")
+_named.vocabulary.text.templates = list(TEMPLATES)
 model = L(KernelMasks)(
     backbone=L(CLIPBackbone)(
         # Not ${clip}: configs/miniature/panoptic.py varies the tower that names the masks, not the one that finds them.
@@ -34,11 +34,11 @@ model = L(KernelMasks)(
         pyramid=L(FPNPyramid)(in_dim=192, scales=[2, 1], channels=96, norm="GN"),
     ),
     head=L(KernelHead)(channels=96, embed_dim=128, mask_channels=32, num_convs=2),
-    vocabulary=L(panoptic_vocabulary)(dataset="ov_shapes_train_panoptic", text=text),
+    vocabulary=_named.vocabulary,
     size=128,
 )
-train_data = dict(dataset="ov_shapes_train_panoptic", mapper=L(SegmentMapper)(flip=0.0), total_batch_size=16)
-dataloader = dict(train=L(build_train_loader)(**train_data, seed="${train.seed}", num_workers=1))
+_data = dict(dataset="ov_shapes_train_panoptic", mapper=L(SegmentMapper)(flip=0.0), total_batch_size=16)
+dataloader = dict(train=L(build_train_loader)(**_data, seed="${train.seed}", num_workers=1))
 optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
 train.update(output_dir="output/miniature_panoptic_masks", max_iter=400, log_period=25, clip_grad_norm=1.0)

@@ -26,6 +26,8 @@ MINIATURE_PROPOSALS = Run(
     "miniature/clipself_proposals.py", proposals=MINIATURE_DETECTOR.proposing("ov_shapes_train_images")
 )
 
+MINIATURE_MASKS = Run("miniature/panoptic_masks.py")
+
 
 def detector(model: str, data: str, kind: str = "", tower: Run | None = None) -> Run:
     """The training of an F-ViT of `configs/detection`.
