@@ -1,0 +1,90 @@
+"""A panoptic segmentation over its photograph: a colour a class, an outline a segment, and a legend of the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from clipself_d2.visualization.drawing import Colour, colours, upscale
+
+SMALL = 640  # pixels; a picture whose long side is shorter is enlarged by a whole factor, so that names can be read
+
+
+def draw_segments(
+    image: Image.Image,
+    ids: Tensor,
+    segments: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    opacity: float = 0.55,
+    palette: Mapping[int, Colour] | None = None,
+) -> Image.Image:
+    """Draw a panoptic segmentation.
+
+    Args:
+        image: the photograph.
+        ids: H x W int, in pixels of the photograph: the segment of each pixel, 0 for none.
+        segments: for each its ``id`` and ``category_id`` (0..K-1), as in Detectron2's ``panoptic_seg``.
+        names: of the K classes.
+        opacity: of the colours, 0..1.
+        palette: colours of classes by number; None: those that occur are numbered through, the largest first.
+
+    Returns:
+        A new picture, higher than the photograph by the legend: the classes, largest first, with the number of
+        segments where there are several, and "unnamed" where pixels have none.
+    """
+    labels = ids.cpu().numpy()
+    areas = np.bincount(labels.ravel(), minlength=max([s["id"] for s in segments], default=0) + 1)
+    extent: dict[int, int] = {}
+    for segment in segments:
+        extent[segment["category_id"]] = extent.get(segment["category_id"], 0) + int(areas[segment["id"]])
+    order = sorted(extent, key=lambda k: -extent[k])
+    palette = palette or dict(zip(order, colours(len(order)), strict=True))
+
+    table = np.zeros((len(areas), 4), dtype=np.uint8)  # a segment's colour and opacity
+    for segment in segments:
+        table[segment["id"]] = (*palette[segment["category_id"]], round(255 * opacity))
+    paint = table[labels]
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edges[1:] |= labels[1:] != labels[:-1]
+    paint[edges] = (255, 255, 255, 255)
+
+    scale = math.ceil(SMALL / max(image.size))
+    canvas = upscale(image.convert("RGB"), image.width * scale)
+    overlay = upscale(Image.fromarray(paint), canvas.width)
+    canvas.paste(overlay.convert("RGB"), (0, 0), overlay)
+
+    counts = {k: sum(s["category_id"] == k for s in segments) for k in order}
+    entries = [(names[k] + (f" x {counts[k]}" if counts[k] > 1 else ""), palette[k]) for k in order]
+    if areas[0]:
+        entries.append(("unnamed", (235, 235, 235)))
+    return _add_legend(canvas, entries, 13 * max(1, round(math.sqrt(canvas.width * canvas.height) / SMALL)))
+
+
+def _add_legend(image: Image.Image, entries: Sequence[tuple[str, Colour]], font_size: int) -> Image.Image:
+    """Coloured squares and their meanings in as many rows as they need, on white below a picture."""
+    font = ImageFont.load_default(font_size)
+    places: list[tuple[float, int]] = []
+    left, row, width = font_size / 2, 0, image.width
+    for text, _ in entries:
+        step = 3 * font_size + font.getlength(text)
+        if places and left + step > image.width:
+            left, row = font_size / 2, row + 1
+        places.append((left, row))
+        left += step
+        width = max(width, math.ceil(left))
+    canvas = Image.new("RGB", (width, image.height + 2 * font_size * (row + 1 if entries else 0)), (255, 255, 255))
+    canvas.paste(image, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for (text, colour), (left, row) in zip(entries, places, strict=True):
+        middle = image.height + font_size * (2 * row + 1)
+        square = (left, middle - font_size / 2, left + font_size, middle + font_size / 2)
+        draw.rectangle(square, fill=colour, outline=(160, 160, 160))
+        draw.text((left + 1.5 * font_size, middle), text, font=font, fill=(30, 30, 30), anchor="lm")
+    return canvas
