@@ -9,6 +9,8 @@
 | CLIP only        | model.alpha=1 model.beta=1                                          |
 | predicted only   | model.alpha=0 model.beta=0                                          |
 | CLIPSelf's tower | clip.pretrained=output/miniature_clipself_patches/tower.safetensors |
+
+CLIP's temperature is its own logit scale, 20. Masks are pooled by area: the small ones may miss all middles of cells.
 """
 
 from detectron2.config import LazyCall as L
@@ -23,7 +25,7 @@ from .panoptic_masks import model as _masks
 _masks.vocabulary = "${model.vocabulary}"
 clip.update(name=MODEL, pretrained=WEIGHTS)
 model.generator = L(trained_masks)(model=_masks, checkpoint="output/miniature_panoptic_masks/checkpoint_0000400.pth")
-model.update(size=128, mask_resize="area")
+model.update(size=128, temperature=20.0, mask_resize="area")
 model.vocabulary.text.update(templates=list(TEMPLATES), synonyms="mean")
 dataloader.test.update(dataset="ov_shapes_val_panoptic", num_workers=0, batch_size=10)
 train.output_dir = "output/miniature_panoptic"
