@@ -160,7 +160,8 @@ def save_predictions(
         InputError: tensors that do not fit each other, a name that is given twice.
         OSError: the disk.
     """
-    names = check_vocabulary(classes)
+    # Other projects repeat names within a class.
+    names = check_vocabulary([[c] if isinstance(c, str) else list(dict.fromkeys(c)) for c in classes])
     path = Path(folder) / f"{Path(file_name).stem}.safetensors"
     rows, columns = (max(1, round(part * side)) for part, side in zip(content, masks.shape[-2:], strict=True))
     masks = masks.detach()[..., :rows, :columns]

@@ -1,6 +1,7 @@
 """Every config of panoptic segmentation: that it fits the code and says what its file's name says."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -94,10 +95,9 @@ def test_there_is_nothing_to_train(tmp_path, capsys):
 
 def test_a_folder_of_masks_that_is_not_there(tmp_path, monkeypatch, capsys):
     model = tmp_path / "tiny.json"
-    model.write_text(
-        '{"embed_dim": 16, "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2,'
-        ' "head_width": 16}, "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}'
-    )
+    vision = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    model.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     monkeypatch.chdir(tmp_path)
     arguments = [
         "--eval-only",

@@ -77,6 +77,13 @@ def test_classes_are_found_by_any_synonym_in_any_order(tmp_path):
     torch.testing.assert_close(found, torch.tensor([[0.3, 0.1, 0.2, 0.4]]))
 
 
+def test_names_may_be_repeated_within_a_class(tmp_path):
+    save(
+        tmp_path, torch.zeros(1, 12, 20), torch.zeros(1, 4), classes=[["cat", "cat"], "dog", ("grass", "lawn", "grass")]
+    )
+    assert read(tmp_path).log_scores.exp().tolist() == [[0.25] * 4]
+
+
 def test_synonyms_that_the_vocabulary_tells_apart_share_or_add_their_probability(tmp_path):
     save(tmp_path, torch.zeros(1, 12, 20), torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log())
     words = vocabulary([("cat",), ("kitty",), ("dog", "grass")])

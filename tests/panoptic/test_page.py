@@ -1,0 +1,65 @@
+"""docs/panoptic.md is true: its code names what there is, its commands parse, its configs exist."""
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from clipself_d2.training.config import load_config
+from clipself_d2.training.run import parse_args
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/panoptic.md").read_text()
+CODE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines() if line
+]
+
+
+@pytest.mark.parametrize("block", CODE)
+def test_what_the_code_imports_is_there(block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_the_config_lines_for_odise_make_a_head_of_known_arguments():
+    names: dict = {}
+    exec(next(block for block in CODE if "ODISEMaskClassifier" in block), names)
+    head = names["clip_head"]
+    assert head._target_ is names["ODISEMaskClassifier"]
+    assert set(head) - {"_target_"} <= set(inspect.signature(names["ODISEMaskClassifier"].__init__).parameters)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "train_net" in c])
+def test_training_commands_parse(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    args = parse_args(shlex.split(command)[2:])
+    load_config(args.config_file, args.opts)
+    assert args.eval_only
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "save_masks" in c])
+def test_other_commands_parse(command, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("save_masks", ROOT / "tools/save_masks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(shlex.split(command)[2:]) == 2  # the data is not here
+    assert "see --help" not in capsys.readouterr().err
+
+
+def test_the_configs_that_it_names_exist():
+    for stem in re.findall(r"^\| `(\w+_)\*`", PAGE, flags=re.MULTILINE):
+        assert len(list((ROOT / "configs/panoptic").glob(f"{stem}*.py"))) >= 4
+
+
+def test_the_rooms_that_it_names_exist():
+    for file in re.findall(r"`panoptic/(\w+)\.py`", PAGE):
+        assert (ROOT / f"clipself_d2/panoptic/{file}.py").is_file()
