@@ -12,10 +12,11 @@ PACKAGE = ROOT / "clipself_d2"
 # What a subpackage may import of the others; `errors` and `command_line` are everybody's.
 CORE = {"clip"}
 REGIONS = CORE | {"regions"}
-SHARED = REGIONS | {"data", "evaluation", "training"}
+SHARED = REGIONS | {"backbones", "data", "evaluation", "training"}
 MAY_IMPORT = {
     "clip": CORE,
     "regions": REGIONS,
+    "backbones": REGIONS | {"backbones"},
     "data": REGIONS | {"data"},
     "evaluation": REGIONS | {"data", "evaluation"},
     "training": REGIONS | {"training"},
@@ -26,6 +27,8 @@ MAY_IMPORT = {
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
+    # Times the paths of every application.
+    "benchmark": SHARED | {"benchmark", "detection", "distillation", "panoptic"},
     # Runs the configs of every application and so names none.
     "reproduce": SHARED | {"visualization", "reproduce"},
 }

@@ -1,25 +1,17 @@
 """F-ViT: open-vocabulary detection on a frozen CLIP image tower (paper, section 3.3)."""
 
-from clipself_d2.detection.backbone import CLIPBackbone
 from clipself_d2.detection.fvit import FViT
 from clipself_d2.detection.heads import BoxHead, CosineClassifier
 from clipself_d2.detection.pooler import RegionPooler
-from clipself_d2.detection.pyramid import FPNPyramid, SimplePyramid
-from clipself_d2.detection.registry import add_clip_backbone_config, build_clip_backbone
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import RPNHead, build_rpn
 
 __all__ = [
     "BoxHead",
-    "CLIPBackbone",
     "CosineClassifier",
-    "FPNPyramid",
     "FViT",
     "OpenVocabularyROIHeads",
     "RPNHead",
     "RegionPooler",
-    "SimplePyramid",
-    "add_clip_backbone_config",
-    "build_clip_backbone",
     "build_rpn",
 ]

@@ -14,7 +14,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from clipself_d2.detection.backbone import CLIPBackbone
+from clipself_d2.backbones.clip_backbone import CLIPBackbone
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.errors import InputError
 from clipself_d2.regions.vocabulary import Vocabulary

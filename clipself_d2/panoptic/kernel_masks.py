@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from clipself_d2.detection import CLIPBackbone
+from clipself_d2.backbones import CLIPBackbone
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.kernel_masks_head import Cells, CosineScores, KernelHead
 from clipself_d2.panoptic.kernel_masks_losses import cell_owners, mask_losses, matrix_nms, sample_cells

@@ -13,7 +13,7 @@ All else is as in fvit_eva02_b16_ovcoco_clipself_patches.py.
 
 from detectron2.config import LazyCall as L
 
-from clipself_d2.detection import SimplePyramid
+from clipself_d2.backbones import SimplePyramid
 
 from .fvit_eva02_b16_ovcoco_clipself_patches import clip, dataloader, lr_multiplier, model, optimizer, shape, train
 

@@ -12,9 +12,9 @@
 
 from detectron2.config import LazyCall as L
 
+from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import build_train_loader
-from clipself_d2.detection import CLIPBackbone, FPNPyramid
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper
 

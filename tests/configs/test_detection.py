@@ -12,8 +12,9 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from omegaconf import OmegaConf
 
+from clipself_d2.backbones import FPNPyramid, SimplePyramid
 from clipself_d2.data.vocabulary import dataset_vocabulary
-from clipself_d2.detection import FPNPyramid, FViT, SimplePyramid
+from clipself_d2.detection import FViT
 from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, TransferEvaluator
 from clipself_d2.regions.vocabulary import Vocabulary
 from clipself_d2.reproduce.plan import ROOT

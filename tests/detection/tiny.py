@@ -16,16 +16,9 @@ from timm.models import register_model
 from timm.models.eva import Eva
 from torch.nn.parallel import DistributedDataParallel
 
+from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import ImageTower, build_image_tower
-from clipself_d2.detection import (
-    BoxHead,
-    CLIPBackbone,
-    CosineClassifier,
-    FPNPyramid,
-    FViT,
-    OpenVocabularyROIHeads,
-    build_rpn,
-)
+from clipself_d2.detection import BoxHead, CosineClassifier, FViT, OpenVocabularyROIHeads, build_rpn
 from clipself_d2.regions.vocabulary import Vocabulary
 from clipself_d2.training.trainer import Trainer
 

@@ -8,8 +8,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
+from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import build_image_tower
-from clipself_d2.detection import CLIPBackbone, FPNPyramid
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper, trained_masks
 from clipself_d2.regions import Vocabulary

@@ -105,7 +105,7 @@ def table_a4(scale: str) -> Table:
 
 _MINIATURE_SIMPLE = (
     "model.backbone.blocks=[5]",
-    "model.backbone.pyramid._target_=clipself_d2.detection.SimplePyramid",
+    "model.backbone.pyramid._target_=clipself_d2.backbones.SimplePyramid",
     "model.backbone.pyramid.norm=LN",
 )
 

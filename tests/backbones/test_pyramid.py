@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipself_d2.detection.pyramid import FPNPyramid, SimplePyramid, resampler
+from clipself_d2.backbones.pyramid import FPNPyramid, SimplePyramid, resampler
 from clipself_d2.errors import InputError
 
 

@@ -11,10 +11,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor
 
+from clipself_d2.backbones.pyramid import Pyramid
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
-from clipself_d2.detection.pyramid import Pyramid
 from clipself_d2.errors import InputError
 
 

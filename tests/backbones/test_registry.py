@@ -13,8 +13,8 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Instances
 
-from clipself_d2.detection import CLIPBackbone, add_clip_backbone_config
-from clipself_d2.detection.pyramid import SimplePyramid
+from clipself_d2.backbones import CLIPBackbone, add_clip_backbone_config
+from clipself_d2.backbones.pyramid import SimplePyramid
 from clipself_d2.errors import InputError
 from tests.detection.tiny import CONFIGS, scene
 

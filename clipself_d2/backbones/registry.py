@@ -6,9 +6,9 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 
+from clipself_d2.backbones.clip_backbone import CLIPBackbone
+from clipself_d2.backbones.pyramid import FPNPyramid, SimplePyramid
 from clipself_d2.clip import build_image_tower
-from clipself_d2.detection.backbone import CLIPBackbone
-from clipself_d2.detection.pyramid import FPNPyramid, SimplePyramid
 from clipself_d2.errors import InputError
 
 PYRAMIDS = {"fpn": FPNPyramid, "simple": SimplePyramid}

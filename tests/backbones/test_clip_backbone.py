@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clipself_d2.detection import CLIPBackbone, FPNPyramid, SimplePyramid
+from clipself_d2.backbones import CLIPBackbone, FPNPyramid, SimplePyramid
 from clipself_d2.errors import InputError
 from clipself_d2.training.optim import param_groups
 
