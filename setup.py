@@ -40,5 +40,8 @@ setup(
         "torchvision>=0.20",
         "tqdm",
     ],
-    extras_require={"dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff"]},
+    extras_require={
+        "panoptic": ["transformers>=5"],  # Mask2Former and MaskFormer as mask generators
+        "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "transformers>=5"],
+    },
 )
