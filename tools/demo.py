@@ -1,4 +1,4 @@
-"""Show the method on the miniature, or a trained detector on your own pictures.
+"""Show the method on the miniature, or a trained detector or panoptic segmenter on your own pictures.
 
 Without --input: distil the shipped miniature CLIP with CLIPSelf and show its dense features before and after, in a few
 minutes on two CPU cores. Writes results.json, kmeans.png and report.html (open it in a browser).
@@ -6,6 +6,8 @@ minutes on two CPU cores. Writes results.json, kmeans.png and report.html (open 
 With --input: detect the words of --vocabulary. For each input, OUTPUT gets the picture with boxes (blue: the detector
 was trained on the word; red: it never saw it) and a json of all detections, as COCO's results with `name` and `seen`;
 boxes are x, y, width, height in pixels, image_id is the number in the file's name, the input's number, or the frame's.
+With --task panoptic: name every pixel by the words, with a config of configs/panoptic; the picture has a colour a word
+and a legend, the json all segments, masks as COCO's RLE.
 Pictures and animations (GIF, WebP, APNG) need nothing else; films (mp4, avi, mov, mkv, webm) need OpenCV:
 pip install opencv-python-headless. What cannot be read is left out, said and counted.
 
@@ -13,31 +15,34 @@ Examples:
   python tools/demo.py --output output/demo train.max_iter=200
   python tools/demo.py --input photos/ --vocabulary "red star, blue heart/love heart" \\
       --config-file configs/miniature/fvit.py --weights output/miniature_fvit/checkpoint_0000600.pth
+  python tools/demo.py --task panoptic --input photos/ --vocabulary "dog, lawn/grass, sky" \\
+      --config-file configs/panoptic/mask2former_openai_l14_336_coco.py model.generator.download=true
 """
 
 import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from PIL import Image
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.clip.words import read_vocabulary
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import ImageError
-from clipself_d2.detection.demo import detect, to_results, user_vocabulary
+from clipself_d2.detection import demo as detection
 from clipself_d2.errors import InputError
 from clipself_d2.miniature.demo import Demo
-from clipself_d2.regions.vocabulary import Vocabulary
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.panoptic import demo as panoptic
+from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
-from clipself_d2.visualization import draw_detections, find_media, open_medium, save_frames, to_pil
+from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
 
 MINIATURE = Path(__file__).parents[1] / "configs/miniature/clipself_patches.py"
 
@@ -53,78 +58,155 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--input", nargs="+", metavar="PATH", help="pictures, films, folders of these")
     add("--vocabulary", metavar="WORDS", help='"cat, hot dog/frankfurter", or classes.txt or .json; synonyms by /')
     add("--novel", metavar="WORDS", help="those that the detector never saw (all but the base classes of its data set)")
-    add("--config-file", metavar="FILE", help="the config that the detector was trained by")
-    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest in train.output_dir)")
-    add("--threshold", type=float, default=0.3, metavar="P", help="least score that is drawn (%(default)s)")
+    add("--stuff", metavar="WORDS", help="panoptic: those of which all is one segment (stuff of the config's data set)")
+    add("--task", choices=tuple(TASKS), default="detection", help="what is looked for (%(default)s)")
+    add("--config-file", metavar="FILE", help="the config that the detector was trained by, or of configs/panoptic")
+    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: a detector's newest in its folder)")
+    add("--threshold", type=float, metavar="P", help="least score that is drawn (0.3; panoptic: 0)")
     args = parser.parse_intermixed_args(argv)
     for word in [word for word in args.input or () if "=" in word and not Path(word).exists()]:
         args.input.remove(word)  # an override that stands behind the inputs
         args.opts.append(word)
     needed = ("input", "vocabulary", "config_file")
     missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(args, name) is None]
-    if missing and (len(missing) < len(needed) or args.novel or args.weights):
+    if missing and (len(missing) < len(needed) or args.novel or args.stuff or args.weights or args.task != "detection"):
         raise InputError(f"{' and '.join(missing)} missing: your own pictures need {', '.join(missing)} (see --help)")
     return args
 
 
-class Detector:
-    """A model with its words: draws and lists what it finds in pictures and films."""
+class Task:
+    """A model with its words: draws and lists what it finds in pictures and films.
 
-    def __init__(self, model: nn.Module, vocabulary: Vocabulary, precision: Any, threshold: float) -> None:
-        self.model = model
-        self.vocabulary = vocabulary
-        self.precision = precision
-        self.threshold = threshold
+    Attributes:
+        noun: what is found.
+        threshold: least score that is drawn.
+    """
+
+    noun: str
+    threshold: float
+
+    def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
+        """Runs the model on the frames of an input; yields each with what was found."""
+        raise NotImplementedError
+
+    def describe(self, found: Any, image_id: int) -> list[dict[str, Any]]:
+        """What was found in a frame, for the json."""
+        raise NotImplementedError
+
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+        """What was found over its frame."""
+        raise NotImplementedError
 
     def run(self, source: Path, stem: Path, number: int) -> int:
-        """Reads a picture or film and writes its picture and json; returns the number of detections.
+        """Reads a picture or film and writes its picture and json; returns how much was found.
 
         Raises:
             ImageError: if it cannot be read.
         """
         medium = open_medium(source)
-        results: list[dict[str, Any]] = []
+        listed: list[dict[str, Any]] = []
         image_id = int(source.stem) if source.stem.isdecimal() else number
 
         def drawn() -> Iterator[Image.Image]:
-            found = detect(self.model, medium.frames, self.vocabulary, batch_size=4, precision=self.precision)
+            found = self.find(medium.frames, source)
             bar = tqdm(found, source.name, medium.count, unit="frame", leave=False, disable=medium.count == 1)
-            for frame, (image, instances) in enumerate(bar):
-                detections = to_results(instances, self.vocabulary, frame if medium.rate else image_id)
-                results.extend(detections)
-                yield draw_detections(to_pil(image), detections, self.threshold)
+            for frame, (image, what) in enumerate(bar):
+                results = self.describe(what, frame if medium.rate else image_id)
+                listed.extend(results)
+                yield self.draw(to_pil(image), what, results)
 
         save_frames(stem, drawn(), medium, source)
-        text = "[" + ",\n".join(map(json.dumps, results)) + "]\n"
+        text = "[" + ",\n".join(map(json.dumps, listed)) + "]\n"
         write_atomically(stem.with_name(f"{stem.name}.json"), lambda file: file.write_text(text))
-        return len(results)
+        return len(listed)
 
 
-def detect_in_pictures(args: argparse.Namespace) -> None:
-    """Run a detector on the inputs; those that cannot be read are left out with a warning, unless that is all."""
+class Detection(Task):
+    """Boxes of things, by a detector."""
+
+    noun = "detections"
+
+    def __init__(self, cfg: DictConfig, args: argparse.Namespace) -> None:
+        if args.stuff:
+            raise InputError("--stuff is for --task panoptic: a detector finds things")
+        self.threshold = 0.3 if args.threshold is None else args.threshold
+        # In place of the config's own, whose classes would have to be embedded too.
+        cfg.model.vocabulary = self.vocabulary = detection.user_vocabulary(cfg, *_words(args))
+        self.precision = autocast(train_settings(cfg))
+        self.model = load_trained(cfg, args.weights)
+
+    def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
+        """See `Task`."""
+        return detection.detect(self.model, frames, self.vocabulary, batch_size=4, precision=self.precision)
+
+    def describe(self, found: Any, image_id: int) -> list[dict[str, Any]]:
+        """See `Task`."""
+        return detection.to_results(found, self.vocabulary, image_id)
+
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+        """See `Task`."""
+        return draw_detections(image, results, self.threshold)
+
+
+class Panoptic(Task):
+    """A name for every pixel, by a mask generator and CLIP."""
+
+    noun = "segments"
+
+    def __init__(self, cfg: DictConfig, args: argparse.Namespace) -> None:
+        self.threshold = args.threshold or 0.0
+        stuff = [synonyms[0] for synonyms in read_vocabulary(args.stuff)] if args.stuff else None
+        self.vocabulary, self.isthing = panoptic.user_vocabulary(cfg, *_words(args), stuff)
+        cfg.model.update(vocabulary=self.vocabulary, isthing=self.isthing, tasks=["panoptic_seg"])
+        self.precision = autocast(train_settings(cfg))
+        # Its towers and its masks' network come from the config.
+        self.model = (
+            load_trained(cfg, args.weights) if args.weights else build(cfg, "model").to(cfg.train.device).eval()
+        )
+
+    def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
+        """See `Task`."""
+        return panoptic.segment(self.model, frames, self.vocabulary, self.isthing, self.precision, str(source))
+
+    def describe(self, found: Any, image_id: int) -> list[dict[str, Any]]:
+        """See `Task`."""
+        return panoptic.to_results(found, self.vocabulary, image_id, self.threshold)
+
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+        """See `Task`."""
+        return draw_segments(image, panoptic.shown_ids(found[0], results), results, self.vocabulary.names)
+
+
+TASKS: dict[str, Callable[[DictConfig, argparse.Namespace], Task]] = {"detection": Detection, "panoptic": Panoptic}
+
+
+def _words(args: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str] | None]:
+    """The user's words, and the names of those that are novel, if they are said."""
+    novel = [synonyms[0] for synonyms in read_vocabulary(args.novel)] if args.novel else None
+    return read_vocabulary(args.vocabulary), novel
+
+
+def look_at_pictures(args: argparse.Namespace) -> None:
+    """Run a task on the inputs; those that cannot be read are left out with a warning, unless that is all."""
     sources, output = find_media(args.input), Path(args.output)
     if output.resolve() in {source.resolve().parent for source in sources}:
         raise InputError(f"--output {output}: is the folder of the inputs, which would be overwritten; name another")
-    words = read_vocabulary(args.vocabulary)
-    novel = [synonyms[0] for synonyms in read_vocabulary(args.novel)] if args.novel else None
+    _words(args)  # what is wrong with them is said before the config is read
     cfg = load_config(args.config_file, args.opts)
     cfg.train.device = resolve_device(cfg.train.device)
-    # In place of the config's own, whose classes would have to be embedded too.
-    cfg.model.vocabulary = vocabulary = user_vocabulary(cfg, words, novel)
-    settings = train_settings(cfg)
-    detector = Detector(load_trained(cfg, args.weights), vocabulary, autocast(settings), args.threshold)
+    task = TASKS[args.task](cfg, args)
     stems = [source.stem for source in sources]
     total, failures = 0, []
     for number, source in enumerate(tqdm(sources, "inputs", unit="file", disable=len(sources) == 1)):
         name = source.stem if stems.count(source.stem) == 1 else source.name
         try:
-            total += detector.run(source, output / name, number)
+            total += task.run(source, output / name, number)
         except ImageError as error:
             failures.append(error)
             if len(failures) == len(sources):
                 raise
             logging.warning("Left out: %s", error)
-    print(f"{total:,} detections in {len(sources) - len(failures):,} of {len(sources):,} inputs; see {output}")
+    print(f"{total:,} {task.noun} in {len(sources) - len(failures):,} of {len(sources):,} inputs; see {output}")
 
 
 @exit_codes()
@@ -132,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the demonstration; returns the exit code."""
     args = parse_args(argv)
     if args.input:
-        detect_in_pictures(args)
+        look_at_pictures(args)
     else:
         Demo(MINIATURE, args.output, args.opts).run()
 

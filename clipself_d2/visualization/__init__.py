@@ -26,6 +26,7 @@ from clipself_d2.visualization.report import (
     Tiles,
     write_report,
 )
+from clipself_d2.visualization.segments import draw_segments
 
 __all__ = [
     "Code",
@@ -46,6 +47,7 @@ __all__ = [
     "draw_heatmap",
     "draw_labels",
     "draw_masks",
+    "draw_segments",
     "find_media",
     "grid",
     "kmeans_map",

@@ -1,0 +1,150 @@
+"""The demonstration's panoptic task: every pixel of own pictures gets one of the user's words."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from clipself_d2.panoptic import MaskPredictions
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+from detectron2.config import LazyCall as L
+from clipself_d2.panoptic import OpenVocabularyPanoptic, dataset_things, panoptic_vocabulary
+from tests.panoptic.colour_tower import ColourTower
+from tests.tools.test_demo_panoptic import ColourMasks, colour_text
+
+model = L(OpenVocabularyPanoptic)(
+    generator=L(ColourMasks)(), tower=L(ColourTower)(), size=64, alpha=1.0, beta=1.0,
+    vocabulary=L(panoptic_vocabulary)(dataset="toy_segments", text=L(colour_text)()),
+    isthing=L(dataset_things)(dataset="toy_segments"),
+)
+dataloader = dict()
+optimizer = dict()
+lr_multiplier = dict()
+train = dict(device="cpu", output_dir="run")
+"""
+COLOURS = {"red": (255, 0, 0), "scarlet": (250, 20, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+class ColourMasks:
+    """A mask for each colour in the picture that is not black."""
+
+    def __call__(self, inputs, vocabulary):
+        return [self.find(x["image"], len(vocabulary)) for x in inputs]
+
+    @staticmethod
+    def find(image, count):
+        found = [c for c in image.flatten(1).unique(dim=1).T if c.any()]
+        masks = [(image == colour[:, None, None]).all(dim=0) for colour in found]
+        scores = torch.full((len(masks), count + 1), 0.9 / count)
+        scores[:, -1] = 0.1
+        stacked = torch.stack(masks) if masks else torch.zeros(0, *image.shape[1:])
+        return MaskPredictions((stacked.float() - 0.5) * 20, scores.log())
+
+
+def colour_text():
+    def embed(classes):
+        names = [names if isinstance(names, str) else names[0] for names in classes]
+        return torch.tensor([COLOURS[name] for name in names], dtype=torch.float32)
+
+    return embed
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("demo_tool", ROOT / "tools/demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def picture(left, right):
+    pixels = np.zeros((48, 64, 3), dtype=np.uint8)
+    pixels[:, :32], pixels[:24, 32:] = COLOURS[left], COLOURS[right]
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Pictures, and a data set in which green is stuff and blue was never seen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
+    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
+    DatasetCatalog.register("toy_segments", lambda: [])
+    MetadataCatalog.get("toy_segments").set(
+        stuff_classes=["red", "green", "blue"],
+        class_synonyms=[["red", "Scarlet"], ["green"], ["blue"]],
+        thing_dataset_id_to_contiguous_id={1: 0, 3: 2},
+        novel_classes=["blue"],
+    )
+    (tmp_path / "config.py").write_text(CONFIG)
+    (tmp_path / "photos").mkdir()
+    picture("red", "green").save("photos/0042.png")
+    picture("blue", "green").save("photos/film.gif", save_all=True, append_images=[picture("red", "blue")])
+    return tmp_path
+
+
+def run(main, *arguments, words="scarlet, green, blue", sources=("photos",)) -> int:
+    fixed = ["--vocabulary", words, "--config-file", "config.py", "--output", "out", "--task", "panoptic"]
+    return main(["--input", *sources, *fixed, *arguments])
+
+
+def results(name):
+    return json.loads(Path("out", f"{name}.json").read_text())
+
+
+def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
+    assert run(main) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "film.gif", "film.json"}
+    first, second = results("0042")
+    assert (first["name"], first["isthing"], first["seen"], first["area"]) == ("scarlet", True, True, 48 * 32)
+    assert (second["name"], second["isthing"], second["seen"], second["area"]) == ("green", False, True, 24 * 32)
+    assert first["image_id"] == second["image_id"] == 42
+    mask = coco_mask.decode(first["segmentation"])
+    assert mask[:, :32].all() and not mask[:, 32:].any()
+    frames = {(r["image_id"], r["name"], r["seen"]) for r in results("film")}
+    assert frames == {(0, "blue", False), (0, "green", True), (1, "scarlet", True), (1, "blue", False)}
+    with Image.open("out/0042.jpg") as image:  # enlarged, with a legend below
+        assert image.width == 640 and image.height > 480
+    assert "6 segments in 2 of 2 inputs; see out" in capsys.readouterr().out
+
+
+def test_stuff_and_novel_words_can_be_named(main, world):
+    assert run(main, "--stuff", "scarlet", "--novel", "green", sources=["photos/0042.png"]) == 0
+    assert [(r["name"], r["isthing"], r["seen"]) for r in results("0042")] == [
+        ("scarlet", False, True),
+        ("green", True, False),
+    ]
+
+
+def test_segments_below_the_threshold_are_left_out(main, world):
+    assert run(main, "--threshold", "0.95", sources=["photos/0042.png"]) == 0
+    assert results("0042") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stuff", "dog"], "stuff 'dog' is not among the words"),
+        (["--vocabulary", ""], "the vocabulary is empty"),
+        (["--config-file", str(ROOT / "configs/distillation/clipself_eva02_b16_coco_patches.py")], "configs/panoptic"),
+        (["--task", "detection", "--stuff", "green"], "--stuff is for --task panoptic"),
+        (["--weights", "absent.pth"], "absent.pth"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
+    assert run(main, *arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_half_of_the_arguments_is_said(main, world, capsys):
+    assert main(["--task", "panoptic"]) == 2
+    assert "--input and --vocabulary and --config-file missing" in capsys.readouterr().err
