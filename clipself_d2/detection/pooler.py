@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from clipself_d2.detection.sparse_roi_align import sparse_roi_align
+
 
 def assign_levels(boxes: Tensor, num_levels: int, canonical_size: float = 56.0) -> Tensor:
     """The level of each box by its size: 0 below twice the canonical size, then one more each doubling.
@@ -56,6 +58,9 @@ class RegionPooler:
         flat = torch.cat(list(boxes)).float()
         rois = torch.cat([images[:, None].to(flat), flat], dim=1)
         levels = assign_levels(flat, len(maps), self.canonical_size)
+        if device.type == "cpu":  # where torchvision's kernel is slow
+            with torch.autocast("cpu", enabled=False):
+                return sparse_roi_align(maps, rois, levels, self.strides, self.output_size)
         order = levels.argsort()
         shares = rois[order].split(levels.bincount(minlength=len(maps)).tolist())
         with torch.autocast(device.type, enabled=False):
