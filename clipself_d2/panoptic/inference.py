@@ -129,7 +129,9 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     label = pair % max(1, num_classes)
     chosen = isthing.to(label.device)[label] & (best > 0)
     best, label = best[chosen], label[chosen]
-    masks = masks[pair[chosen] // max(1, num_classes)]
+    # A mask is resized once, however many classes it is good for.
+    query, which = (pair[chosen] // max(1, num_classes)).unique(return_inverse=True)
+    masks = masks[query]
 
     binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
@@ -137,13 +139,15 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
         binary[:, rows] = logits > 0
         total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
     area = binary.flatten(1).sum(dim=1)
-    found = area > 0
+    found = area[which] > 0
+    boxes = BitMasks(binary).get_bounding_boxes()
+    which = which[found]
     return Instances(
         size,
-        pred_masks=binary[found],
-        pred_boxes=BitMasks(binary[found]).get_bounding_boxes(),
+        pred_masks=binary[which],
+        pred_boxes=boxes[which],
         pred_classes=label[found],
-        scores=best[found] * (total[found] / area[found]).float(),
+        scores=best[found] * (total[which] / area[which]).float(),
     )
 
 
