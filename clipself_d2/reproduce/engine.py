@@ -169,10 +169,11 @@ def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
     start = time.monotonic()
     run(job, advance)
     seconds = time.monotonic() - start
-    written = job.product if job.product and job.run.proposes else job.folder / "results.json"
-    if not written.is_file():
-        raise RunError(f"{written}: was not written; see {job.folder / CONSOLE}")
-    results = {} if job.run.proposes else json.loads(written.read_text())
+    results_file = job.folder / "results.json"
+    for written in filter(None, (job.product, results_file if job.judged else None)):
+        if not written.is_file():
+            raise RunError(f"{written}: was not written; see {job.folder / CONSOLE}")
+    results = json.loads(results_file.read_text()) if job.judged else {}
     finished = {"digest": job.digest, "command": job.command, "seconds": round(seconds, 1)}
     write_json(job.folder / FINISHED, {**finished, "results": results})
     return seconds

@@ -89,6 +89,11 @@ class Job:
         )
 
     @property
+    def judged(self) -> bool:
+        """Whether it writes results: proposing does not, nor a training whose config has no evaluator."""
+        return not self.run.proposes and bool(self.config.dataloader.get("evaluator"))
+
+    @property
     def tower(self) -> Path | str | None:
         """The weights of the tower that the job's numbers are of: a file, an open_clip tag, or "random"."""
         return self.product if self.run.trains else self.config.clip.pretrained

@@ -2,6 +2,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -199,3 +200,26 @@ def test_the_tool_gets_the_arguments_that_are_shown(table, planner, tmp_path):
     job.folder.mkdir(parents=True)
     run_tool(job, lambda share: None)
     assert (job.folder / "console.txt").read_text() == f"{sys.executable} {list(job.arguments)}\n"
+
+
+def test_a_training_without_an_evaluator_need_not_leave_results(table, planner, tmp_path):
+    """A mask generator: what counts is the checkpoint that others take from it."""
+    path = tmp_path / "generator.py"
+    path.write_text(Path(write_config(tmp_path)).read_text() + "\ndel dataloader['evaluator'], dataloader['test']\n")
+    generator = replace(table.rows[1], run=Run(str(path)), metrics=("", ""))
+
+    class NoResults(FakeRunner):
+        def __call__(self, job, advance):
+            super().__call__(job, advance)
+            (job.folder / "results.json").unlink()
+
+    outcome, _ = run(replace(table, rows=(generator,)), planner, NoResults())
+    assert outcome["rows"][0]["ours"] == {"boxes top-1": None, "crops top-1": None}
+
+    class NoProduct(NoResults):
+        def __call__(self, job, advance):
+            super().__call__(job, advance)
+            job.product.unlink()
+
+    with pytest.raises(RunError, match="was not written"):
+        run(replace(table, rows=(generator,)), planner, NoProduct(), redo=True)
