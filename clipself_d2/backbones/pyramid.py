@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
@@ -40,6 +41,32 @@ def resampler(channels: int, scale: float, norm: str, narrowing: int = 1) -> tup
         layers += [nn.ConvTranspose2d(channels, channels // narrowing, 2, stride=2)]
         channels //= narrowing
     return nn.Sequential(*[layer for layer in layers if layer is not None]), channels
+
+
+def resample_and_project(x: Tensor, resample: nn.Module, conv: Conv2d) -> Tensor:
+    """``conv(resample(x))`` for a 1 x 1 convolution.
+
+    The last transposed convolution of an up-sampler and the convolution after it are one linear map, and are computed
+    as one: at B/16 and 640 pixels that saves a third of the pyramid's arithmetic, and its largest map.
+
+    Args:
+        x: B x D x h x w.
+        resample: of `resampler`.
+        conv: of 1 x 1, without activation.
+    """
+    if not isinstance(resample, nn.Sequential):
+        return conv(resample(x))
+    *before, last = resample
+    for layer in before:
+        x = layer(x)
+    with torch.autocast(x.device.type, enabled=False):
+        kernel = conv.weight[:, :, 0, 0]
+        weight = torch.einsum("iokl,co->ickl", last.weight, kernel)
+        bias = kernel @ last.bias
+        if conv.bias is not None:
+            bias = bias + conv.bias
+    x = F.conv_transpose2d(x, weight, bias, stride=2)
+    return x if conv.norm is None else conv.norm(x)
 
 
 def _conv(in_channels: int, out_channels: int, size: int, norm: str) -> Conv2d:
@@ -89,7 +116,8 @@ class FPNPyramid(Pyramid):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """`num_inputs` maps of one size, B x D x h x w, one for each level -> levels, fine to coarse."""
         levels = [
-            lateral(resample(x)) for lateral, resample, x in zip(self.laterals, self.resamplers, maps, strict=True)
+            resample_and_project(x, resample, lateral)
+            for x, resample, lateral in zip(maps, self.resamplers, self.laterals, strict=True)
         ]
         for i in range(len(levels) - 1, 0, -1):
             levels[i - 1] = levels[i - 1] + F.interpolate(levels[i], levels[i - 1].shape[-2:], mode="nearest")

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipself_d2.backbones.pyramid import FPNPyramid, SimplePyramid, resampler
+from clipself_d2.backbones.pyramid import FPNPyramid, SimplePyramid, resample_and_project, resampler
 from clipself_d2.errors import InputError
 
 
@@ -74,6 +74,22 @@ def test_fpn_arithmetic():
     assert [x.shape[-1] for x in levels] == [16, 8, 4, 2, 1]
     for level, wanted in zip(levels, expected, strict=True):
         torch.testing.assert_close(level, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [4, 2, 1, 0.5])
+@pytest.mark.parametrize("norm", ["", "BN"])
+def test_up_sampling_and_projection_in_one_are_the_two(scale, norm):
+    """Values and all gradients, with the statistics of the batch."""
+    pyramid = FPNPyramid(6, (scale,), channels=5, norm=norm)
+    resample, lateral = pyramid.resamplers[0], pyramid.laterals[0]
+    x = torch.randn(2, 6, 4, 4)
+    parameters = [*resample.parameters(), *lateral.parameters()]
+    weights = torch.randn_like(lateral(resample(x)))
+    gradients = []
+    for project in (lambda: resample_and_project(x, resample, lateral), lambda: lateral(resample(x))):
+        out = project()
+        gradients.append([out, *torch.autograd.grad((out * weights).sum(), parameters)])
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
 
 
 def test_every_convolution_of_the_fpn_has_a_norm_and_no_activation():
