@@ -1,4 +1,4 @@
-"""The README is true: its code runs, its commands parse, its links and files exist."""
+"""The README and the pages are true: the README's code runs, commands parse, links and files exist."""
 
 import re
 import shlex
@@ -16,16 +16,16 @@ from clipself_d2.training.run import parse_args
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands(start: str) -> list[str]:
-    return [
-        line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.startswith(start)
-    ]
+    lines = "\n".join(blocks("sh", PAGES)).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.startswith(start)]
 
 
 def test_python_code_runs(tmp_path, monkeypatch):
@@ -48,6 +48,19 @@ def test_training_commands_parse(command, monkeypatch):
     load_config(args.config_file, args.opts)
 
 
+@pytest.mark.parametrize("command", [c for c in commands("python tools/") if "--config-file" in c])
+def test_commands_name_configs_that_load(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(command)
+    assert Path(words[1]).is_file()
+    load_config(words[words.index("--config-file") + 1], [word for word in words if re.match(r"[\w.]+=", word)])
+
+
+@pytest.mark.parametrize("command", [c for c in commands("python tools/") if "--config-file" not in c])
+def test_the_other_tools_are_there(command):
+    assert (ROOT / shlex.split(command)[1]).is_file()
+
+
 @pytest.mark.parametrize("command", commands("make"))
 def test_make_targets_exist(command):
     assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -58,6 +71,6 @@ def test_links_lead_somewhere(link):
     assert link.startswith("https://") or (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("config", re.findall(r"`(clipself_\w+\.py)`", README))
+@pytest.mark.parametrize("config", re.findall(r"`(clipself_\w+\.py)`", PAGES))
 def test_configs_exist(config):
     assert (ROOT / "configs/distillation" / config).is_file()
