@@ -1,0 +1,107 @@
+"""The command line of `tools/benchmark.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from clipself_d2.benchmark import detect
+from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.errors import InputError
+from clipself_d2.training.inference import resolve_device
+
+BENCHMARKS = {"detect": detect}
+"""Modules with `add_arguments(parser)` and `run(args) -> numbers`, by the name of their sub-command."""
+
+EXAMPLES = """
+examples:
+  python tools/benchmark.py detect
+  python tools/benchmark.py detect --device cpu --model EVA02-B-16 --size 640 --batch 1 --precision bf16
+  python tools/benchmark.py detect --device cuda --batch 8 model.rpn.post_nms_topk=[1000,300]
+
+Ours and the reference take turns in one run, so that a busy machine slows both. The numbers are written to
+output/benchmark/NAME-DEVICE.json.
+"""
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    args.device = resolve_device(args.device)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
+    numbers = {**BENCHMARKS[args.name].run(args), "machine": machine(args.device)}
+    path = Path(args.output) / f"{args.name}-{args.device}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(numbers, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write_text(text))
+    console = Console()
+    console.print(table(f"{args.name}, {args.device}", numbers))
+    console.print(f"written to {path}", highlight=False)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the arguments.
+
+    Raises:
+        InputError: for an unknown or missing argument.
+    """
+    parser = ArgumentParser(
+        "benchmark.py",
+        description="Measure speed and memory against a reference.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="name", required=True, metavar="NAME", parser_class=ArgumentParser)
+    for name, benchmark in BENCHMARKS.items():
+        command = commands.add_parser(name, help=benchmark.__doc__, description=benchmark.__doc__)
+        command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="%(default)s")
+        command.add_argument("--output", default="output/benchmark", metavar="DIR", help="%(default)s")
+        benchmark.add_arguments(command)
+    return parser.parse_args(argv)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def table(title: str, numbers: dict[str, Any]) -> Table:
+    """Ours, its parts, and the reference, in milliseconds and as shares of the reference."""
+    shown = Table(title=title)
+    for heading, justify in (
+        ("", "left"),
+        ("ms", "right"),
+        ("x reference", "right"),
+        ("GFLOP", "right"),
+        ("MiB", "right"),
+    ):
+        shown.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    reference = numbers["reference"]
+
+    def row(label: str, seconds: float, *more: str, style: str = "") -> None:
+        shown.add_row(label, f"{1000 * seconds:.1f}", f"{seconds / reference:.2f}", *more, style=style)
+
+    for name in ("reference", "ours"):
+        memory = numbers["peak_memory_bytes"][name]
+        row(
+            name,
+            numbers[name],
+            f"{numbers['flops'][name] / 1e9:.0f}",
+            "" if memory is None else f"{memory / 2**20:.0f}",
+        )
+    for part, seconds in numbers["parts"].items():
+        row(f"  {part}", seconds, style="dim")
+    shown.caption = f"{100 * numbers['peak_fraction']:.0f} % of the machine's matrix product"
+    return shown
