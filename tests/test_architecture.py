@@ -29,8 +29,9 @@ MAY_IMPORT = {
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
     # Times the paths of every application.
     "benchmark": SHARED | {"benchmark", "detection", "distillation", "panoptic"},
-    # Runs the configs of every application and so names none.
+    # Both run the configs of every application and so name none.
     "reproduce": SHARED | {"visualization", "reproduce"},
+    "benchmark": SHARED | {"benchmark"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = FILES + sorted((ROOT / "tools").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))

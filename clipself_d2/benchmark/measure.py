@@ -10,10 +10,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 Call = Callable[[], Any]
 
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which PyTorch does not count
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
@@ -87,9 +88,13 @@ class Parts:
 
 def count_flops(call: Call) -> int:
     """Operations of the matrix products and convolutions in a call; a multiplication and its addition are two."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping={_CPU_ATTENTION: _attention_flops}) as counter:
         call()
     return counter.get_total_flops()
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
 
 
 def peak_flops(device: str, dtype: torch.dtype, rounds: int = 5) -> float:
