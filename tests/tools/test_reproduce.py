@@ -27,6 +27,7 @@ def test_list(capsys):
         "1c",
         "2",
         "3a",
+        "6",
         "A1",
         "A3",
         "A5",
@@ -38,8 +39,8 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["9"], "error: table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, A1, A3, A4, A5, A6, fig3, fig4"),
-        ([], "error: name a table: 1a, 1b, 1c, 2, 3a, 3b, 4, A1, A3, A4, A5, A6, fig3, fig4 (see --help)"),
+        (["9"], "error: table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, 6, A1, A3, A4, A5, A6, fig3, fig4"),
+        ([], "error: name a table: 1a, 1b, 1c, 2, 3a, 3b, 4, 6, A1, A3, A4, A5, A6, fig3, fig4 (see --help)"),
         (["4"], "error: table 4 has no miniature (there is no second data set to transfer to; "),
         (["2", "--scale", "huge"], "error: argument --scale: invalid choice: 'huge'"),
         (["2", "--fast"], "error: unrecognized arguments: --fast (see --help)"),
