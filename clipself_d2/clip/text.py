@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import content_hash, save_tensors
 from clipself_d2.clip.templates import TEMPLATES, fill
@@ -137,7 +138,8 @@ class TextClassifier:
         training = self.tower.training
         self.tower.eval()
         batches = [prompts[start : start + self.batch_size] for start in range(0, len(prompts), self.batch_size)]
-        embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in batches])
+        shown = tqdm(batches, "embedding prompts", unit=" batches", delay=5, leave=False)
+        embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in shown])
         self.tower.train(training)
         rows = F.normalize(embeddings.unflatten(0, (len(names), -1)).mean(dim=1), dim=-1)
         if self.synonyms == "max":
