@@ -103,5 +103,5 @@ def table(title: str, numbers: dict[str, Any]) -> Table:
         )
     for part, seconds in numbers["parts"].items():
         row(f"  {part}", seconds, style="dim")
-    shown.caption = f"{100 * numbers['peak_fraction']:.0f} % of the machine's matrix product"
+    shown.caption = f"{100 * numbers['peak_fraction']:.0f} % of what the machine can do"
     return shown

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         Seconds of a batch: `ours` (photographs to detections), `reference` (`tower.features` for the dense map alone,
-        on a batch of the same shape), `ratio`; `peak_fraction`, our operations a second over those of a matrix
-        product; `peak_memory_bytes` and `flops` of both; `parts`, the seconds of ours in the tower, the pyramid and so
-        on; `settings`.
+        on a batch of the same shape), `ratio`; `peak_fraction`, our operations a second over `peak_flops`;
+        `peak_memory_bytes` and `flops` of both; `parts`, the seconds of ours in the tower, the pyramid and so on;
+        `settings`.
 
     Raises:
         InputError: for an unknown model or override, or a number out of its range.

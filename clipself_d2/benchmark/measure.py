@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 Call = Callable[[], Any]
@@ -98,14 +99,17 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 
 def peak_flops(device: str, dtype: torch.dtype, rounds: int = 5) -> float:
-    """Operations a second of the fastest of some matrix products: what the machine can do."""
-    best = 0.0
+    """Operations a second of the fastest of some matrix products and convolutions: what the machine can do."""
+    like: dict[str, Any] = {"device": device, "dtype": dtype}
+    calls: list[Call] = []
     for size in (4096, 8192, 16384) if device == "cuda" else (1024, 2048):
-        a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-        _seconds(lambda a=a, b=b: a @ b, device)  # type: ignore[misc]
-        fastest = min(_seconds(lambda a=a, b=b: a @ b, device) for _ in range(rounds))  # type: ignore[misc]
-        best = max(best, 2 * size**3 / fastest)
-    return best
+        a, b = torch.randn(size, size, **like), torch.randn(size, size, **like)
+        calls.append(lambda a=a, b=b: a @ b)  # type: ignore[misc]
+    x = torch.randn(8 if device == "cuda" else 1, 256, 128, 128, **like).to(memory_format=torch.channels_last)
+    kernel = torch.randn(256, 256, 3, 3, **like).to(memory_format=torch.channels_last)
+    calls.append(lambda: F.conv2d(x, kernel, padding=1))
+    with torch.inference_mode():
+        return max(count_flops(c) / min(_seconds(c, device) for _ in range(rounds)) for c in calls)
 
 
 def peak_memory(call: Call, device: str) -> int | None:

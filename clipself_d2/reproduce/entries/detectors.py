@@ -89,7 +89,7 @@ def table_a3(scale: str) -> Table:
         if scale == "miniature":
             run = Run(MINIATURE_DETECTOR.config, overrides, tower=MINIATURE)
         rows.append(Row(label, run, tuple(_AP50.values()), paper))
-    title = "Design of the detector: AP50 on OV-COCO, after CLIPSelf with patches"
+    title = f"Design of the detector: AP50 on {_data(scale)}, after CLIPSelf with patches"
     return Table("A3", scale, title, "pyramid", tuple(_AP50), tuple(rows), notes(scale))
 
 
@@ -108,6 +108,10 @@ _MINIATURE_SIMPLE = (
     "model.backbone.pyramid._target_=clipself_d2.backbones.SimplePyramid",
     "model.backbone.pyramid.norm=LN",
 )
+
+
+def _data(scale: str) -> str:
+    return "OV-Shapes" if scale == "miniature" else "OV-COCO"
 
 
 def _trained(factor: float) -> tuple[str, ...]:
@@ -156,7 +160,7 @@ def _ov_coco(name: str, scale: str, columns: dict[str, str]) -> Table:
         base = _trainings("eva02_b16", "ovcoco", patches=EVA_B, proposals=EVA_B_PROPOSALS)
         large = _trainings("eva02_l14_336", "ovcoco", patches=EVA_L, proposals=EVA_L_PROPOSALS)
         rows = [*_rows("EVA-02 B/16", columns, base, _EVA_B), *_rows("EVA-02 L/14-336", columns, large, _EVA_L)]
-    title = "F-ViT on OV-COCO before and after CLIPSelf, AP50"
+    title = f"F-ViT on {_data(scale)} before and after CLIPSelf, AP50"
     return Table(name, scale, title, "tower", tuple(columns), tuple(rows), notes(scale))
 
 
