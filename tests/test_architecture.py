@@ -27,8 +27,6 @@ MAY_IMPORT = {
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
-    # Times the paths of every application.
-    "benchmark": SHARED | {"benchmark", "detection", "distillation", "panoptic"},
     # Both run the configs of every application and so name none.
     "reproduce": SHARED | {"visualization", "reproduce"},
     "benchmark": SHARED | {"benchmark"},

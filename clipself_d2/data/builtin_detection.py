@@ -15,6 +15,7 @@ from clipself_d2.data.catalog import register_instances
 from clipself_d2.data.detection_classes import (
     LVIS,
     LVIS_FREQUENCY,
+    LVIS_NAMES,
     LVIS_RARE,
     OBJECTS365_V1,
     OBJECTS365_V2,
@@ -49,8 +50,10 @@ def register_detection(root: str | Path) -> None:
         training=True,
         evaluator_type="lvis",
     )
-    MetadataCatalog.get("ov_lvis_train").class_frequency = LVIS_FREQUENCY
-    MetadataCatalog.get("lvis_v1_val").set(novel_classes=LVIS_RARE, class_frequency=LVIS_FREQUENCY)
+    MetadataCatalog.get("lvis_v1_val").novel_classes = LVIS_RARE
+    for name in ("ov_lvis_train", "lvis_v1_val"):
+        # Detectron2 calls a class by its first synonym, which for one of them ("bull") is not its name.
+        MetadataCatalog.get(name).set(class_frequency=LVIS_FREQUENCY, prompt_classes=LVIS_NAMES)
 
     # The json as it was published, or as F-ViT (v1) and Detic (v2) rewrite it: classes are found by name in all.
     v1, v2 = root / "Objects365v1", root / "objects365"

@@ -37,6 +37,9 @@ _LVIS = sorted(LVIS_CATEGORIES, key=lambda category: category["id"])
 LVIS: ClassList = [tuple(dict.fromkeys((c["synonyms"][0], c["name"]))) for c in _LVIS]
 """LVIS v1's 1,203, with Detectron2's names; one differs from the file's (horned_cow, there bull)."""
 
+LVIS_NAMES = [c["name"] for c in _LVIS]
+"""The file's names, which prompts and published text embeddings use."""
+
 LVIS_FREQUENCY = [c["frequency"] for c in _LVIS]
 """Of each class: r, c or f, in 1 to 10, 11 to 100, or more photographs for training."""
 

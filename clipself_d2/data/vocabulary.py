@@ -39,7 +39,9 @@ def dataset_vocabulary(
 
 
 def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
-    """The classes of things of a data set, and which of their names are novel.
+    """The classes of things of a data set as a text tower is asked for them, and which of their names are novel.
+
+    These are the metadata's ``prompt_classes`` where it has some, else its ``thing_classes``.
 
     Args:
         dataset: a registered name. Its classes are read from the annotations where the metadata has none yet.
@@ -54,4 +56,6 @@ def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
     metadata = MetadataCatalog.get(dataset).as_dict()
     if "thing_classes" not in metadata:
         raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
-    return metadata["thing_classes"], list(metadata.get("novel_classes", ()))
+    things, novel = list(metadata["thing_classes"]), set(metadata.get("novel_classes", ()))
+    classes = list(metadata.get("prompt_classes", things))
+    return classes, [asked for asked, thing in zip(classes, things, strict=True) if thing in novel]

@@ -91,3 +91,14 @@ def test_ov_coco_has_48_base_and_17_novel_classes():
         "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup",
         "knife", "cake", "couch", "keyboard", "sink", "scissors",
     }  # fmt: skip
+
+
+def test_lvis_is_asked_for_by_the_names_of_its_file(assets):
+    rows = assets / "text_embeddings/CLIPSelf__lvis_with_background_evaclip_vitb_16.pt"
+    for name in ("ov_lvis_train", "lvis_v1_val"):
+        vocabulary = dataset_vocabulary(name, rows, embed_dim=512)
+        published = torch.load(rows, weights_only=True)
+        assert vocabulary.names == list(published)[:-1] and "bull" in vocabulary.names
+        assert torch.allclose(vocabulary.rows[161], published["bull"].float(), atol=1e-6)
+        assert (~vocabulary.seen).sum() == 337
+        assert torch.allclose(vocabulary.background, published["background"].float(), atol=1e-6)
