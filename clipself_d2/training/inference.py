@@ -46,7 +46,7 @@ def load_trained(cfg: DictConfig, weights: str = "") -> nn.Module:
     if weights == "random":
         logger.warning("The model has random weights, as asked for")
     elif weights:
-        load_model(model, weights)
+        load_model(model, weights, settings.init_without)
     elif Checkpointer(settings.output_dir, model=model).resume() is None:
         raise InputError(f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth")
     return model.eval()
