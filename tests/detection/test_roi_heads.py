@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.ops import box_iou, nms, roi_align
 
 from clipself_d2.detection import BoxHead, CosineClassifier, OpenVocabularyROIHeads
+from clipself_d2.detection.roi_heads import candidate_threshold
 from tests.detection.tiny import CLASSES, build_words
 
 STRIDES, SIDE = [3.5, 7, 14, 28], 112
@@ -314,3 +315,11 @@ def test_fvlm_by_name():
     total = sum(wanted) + background
     got = dict(zip(out.pred_classes.tolist(), out.scores.tolist(), strict=True))
     assert [got[k] for k in range(5)] == pytest.approx([w / total for w in wanted], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 30, 59, 60, 100])
+def test_no_more_candidates_than_the_limit(limit):
+    scores = torch.rand(12, 5)
+    threshold = candidate_threshold(scores, 0.25, limit)
+    kept = sorted(scores[scores > threshold].tolist(), reverse=True)
+    assert kept == sorted((s for s in scores.flatten().tolist() if s > 0.25), reverse=True)[:limit]
