@@ -56,6 +56,8 @@ def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
     metadata = MetadataCatalog.get(dataset).as_dict()
     if "thing_classes" not in metadata:
         raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
-    things, novel = list(metadata["thing_classes"]), set(metadata.get("novel_classes", ()))
-    classes = list(metadata.get("prompt_classes", things))
-    return classes, [asked for asked, thing in zip(classes, things, strict=True) if thing in novel]
+    classes, novel = metadata["thing_classes"], list(metadata.get("novel_classes", ()))
+    if "prompt_classes" not in metadata:
+        return classes, novel
+    asked = dict(zip(classes, metadata["prompt_classes"], strict=True))
+    return list(asked.values()), [asked[name] for name in novel]
