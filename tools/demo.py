@@ -44,6 +44,9 @@ from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
 
+Words = tuple[list[tuple[str, ...]], list[str] | None]
+"""The user's classes, and the names of those that are novel, if they are said."""
+
 MINIATURE = Path(__file__).parents[1] / "configs/miniature/clipself_patches.py"
 
 
@@ -126,12 +129,12 @@ class Detection(Task):
 
     noun = "detections"
 
-    def __init__(self, cfg: DictConfig, args: argparse.Namespace) -> None:
+    def __init__(self, cfg: DictConfig, args: argparse.Namespace, words: Words) -> None:
         if args.stuff:
             raise InputError("--stuff is for --task panoptic: a detector finds things")
         self.threshold = 0.3 if args.threshold is None else args.threshold
         # In place of the config's own, whose classes would have to be embedded too.
-        cfg.model.vocabulary = self.vocabulary = detection.user_vocabulary(cfg, *_words(args))
+        cfg.model.vocabulary = self.vocabulary = detection.user_vocabulary(cfg, *words)
         self.precision = autocast(train_settings(cfg))
         self.model = load_trained(cfg, args.weights)
 
@@ -153,10 +156,10 @@ class Panoptic(Task):
 
     noun = "segments"
 
-    def __init__(self, cfg: DictConfig, args: argparse.Namespace) -> None:
+    def __init__(self, cfg: DictConfig, args: argparse.Namespace, words: Words) -> None:
         self.threshold = args.threshold or 0.0
         stuff = [synonyms[0] for synonyms in read_vocabulary(args.stuff)] if args.stuff else None
-        self.vocabulary, self.isthing = panoptic.user_vocabulary(cfg, *_words(args), stuff)
+        self.vocabulary, self.isthing = panoptic.user_vocabulary(cfg, *words, stuff)
         cfg.model.update(vocabulary=self.vocabulary, isthing=self.isthing, tasks=["panoptic_seg"])
         self.precision = autocast(train_settings(cfg))
         # Its towers and its masks' network come from the config.
@@ -177,10 +180,13 @@ class Panoptic(Task):
         return draw_segments(image, panoptic.shown_ids(found[0], results), results, self.vocabulary.names)
 
 
-TASKS: dict[str, Callable[[DictConfig, argparse.Namespace], Task]] = {"detection": Detection, "panoptic": Panoptic}
+TASKS: dict[str, Callable[[DictConfig, argparse.Namespace, Words], Task]] = {
+    "detection": Detection,
+    "panoptic": Panoptic,
+}
 
 
-def _words(args: argparse.Namespace) -> tuple[list[tuple[str, ...]], list[str] | None]:
+def _words(args: argparse.Namespace) -> Words:
     """The user's words, and the names of those that are novel, if they are said."""
     novel = [synonyms[0] for synonyms in read_vocabulary(args.novel)] if args.novel else None
     return read_vocabulary(args.vocabulary), novel
@@ -191,10 +197,10 @@ def look_at_pictures(args: argparse.Namespace) -> None:
     sources, output = find_media(args.input), Path(args.output)
     if output.resolve() in {source.resolve().parent for source in sources}:
         raise InputError(f"--output {output}: is the folder of the inputs, which would be overwritten; name another")
-    _words(args)  # what is wrong with them is said before the config is read
+    words = _words(args)  # what is wrong with them is said before the config is read
     cfg = load_config(args.config_file, args.opts)
     cfg.train.device = resolve_device(cfg.train.device)
-    task = TASKS[args.task](cfg, args)
+    task = TASKS[args.task](cfg, args, words)
     stems = [source.stem for source in sources]
     total, failures = 0, []
     for number, source in enumerate(tqdm(sources, "inputs", unit="file", disable=len(sources) == 1)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,14 +11,15 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor
 
-from clipself_d2.backbones.pyramid import Pyramid
+from clipself_d2.backbones.pyramid import Pyramid, level_names
+from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
 
 
-class CLIPBackbone(Backbone):
+class CLIPBackbone(HoldsAside, Backbone):
     """Levels ``p2``, ``p3``, .. of a pyramid on a tower's blocks, and the tower's ``dense`` map.
 
     A frozen tower moves with the module, yet is not part of its state dict, parameters or modes: a checkpoint holds the
@@ -69,13 +70,12 @@ class CLIPBackbone(Backbone):
         self.trainable = trainable
         self.mode = mode
         self.square_size = square_size
-        self.level_names = [f"p{level}" for level in range(2, 2 + len(pyramid.scales))]
-        tower.set_trainable_blocks(tower.num_blocks if trainable else 0, mode)
+        self.level_names = level_names(len(pyramid.scales))
         if trainable:
+            tower.set_trainable_blocks(tower.num_blocks, mode)
             self.trained_tower = tower
         else:
-            # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
-            self._frozen = (tower.eval(),)
+            self.hold_aside(tower)
             fingerprint = torch.frombuffer(bytearray(content_hash(tower.state_dict())), dtype=torch.uint8)
             self.register_buffer("tower_fingerprint", fingerprint)
             self.register_load_state_dict_pre_hook(_check_fingerprint)
@@ -83,7 +83,7 @@ class CLIPBackbone(Backbone):
     @property
     def tower(self) -> ImageTower:
         """The tower, frozen or not."""
-        return self.trained_tower if self.trainable else self._frozen[0]
+        return self.trained_tower if self.trainable else self._aside[0]  # type: ignore[return-value]
 
     @property
     def size_divisibility(self) -> int:
@@ -121,11 +121,6 @@ class CLIPBackbone(Backbone):
             dense, maps = self.tower.features(images, self.blocks, self.mode)
         levels = self.pyramid(maps)
         return {**dict(zip(self.level_names, levels, strict=True)), "dense": dense.detach()}
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLIPBackbone:
-        if not self.trainable:
-            self._frozen[0]._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
 
 def _check_fingerprint(module: CLIPBackbone, state: dict[str, Any], prefix: str, *_: Any) -> None:

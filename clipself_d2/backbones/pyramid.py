@@ -69,6 +69,27 @@ def resample_and_project(x: Tensor, resample: nn.Module, conv: Conv2d) -> Tensor
     return x if conv.norm is None else conv.norm(x)
 
 
+def conv_stack(channels: int, count: int, norm: str) -> nn.Sequential:
+    """Convolutions of 3 x 3 that keep the channels, each with its norm and a ReLU.
+
+    Args:
+        channels: of the map.
+        count: of the convolutions.
+        norm: Detectron2's name of a normalisation; "" for none, with biases instead.
+    """
+    return nn.Sequential(
+        *[
+            Conv2d(channels, channels, 3, padding=1, bias=not norm, norm=get_norm(norm, channels), activation=F.relu)
+            for _ in range(count)
+        ]
+    )
+
+
+def level_names(count: int) -> list[str]:
+    """What the levels of a pyramid are called, fine to coarse: ``p2``, ``p3``, .."""
+    return [f"p{level}" for level in range(2, 2 + count)]
+
+
 def _conv(in_channels: int, out_channels: int, size: int, norm: str) -> Conv2d:
     conv = Conv2d(in_channels, out_channels, size, padding=size // 2, bias=not norm, norm=get_norm(norm, out_channels))
     nn.init.kaiming_uniform_(conv.weight, a=1)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -176,6 +176,21 @@ def synonym_classes(vocabulary: ClassNames) -> Tensor:
     """The class number of each row that a ``"max"`` classifier returns, ``M`` longs."""
     classes = check_vocabulary(vocabulary)
     return torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(c) for c in classes]))
+
+
+def embed_synonyms(text: Callable[[ClassNames], Tensor], classes: Sequence[Sequence[str]]) -> Tensor:
+    """A row a synonym, class by class, of classes that may share names: each name is embedded once.
+
+    Args:
+        text: a `TextClassifier`.
+        classes: for each class its synonyms.
+
+    Returns:
+        ``M x C``, on the text tower's device.
+    """
+    names = list(dict.fromkeys(name for synonyms in classes for name in synonyms))
+    position = {name: number for number, name in enumerate(names)}
+    return text(names)[[position[name] for synonyms in classes for name in synonyms]]
 
 
 def max_over_synonyms(scores: Tensor, classes: Tensor) -> Tensor:

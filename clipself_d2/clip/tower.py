@@ -174,6 +174,17 @@ class ImageTower(nn.Module, ABC):
         if mode not in DENSE_MODES:
             raise InputError(f"dense mode '{mode}' is unknown: use one of {', '.join(DENSE_MODES)}")
 
+    def check_size(self, size: int, name: str) -> None:
+        """Raise an InputError for a side of a square input that is no multiple of the stride.
+
+        Args:
+            size: in pixels.
+            name: the setting that holds it, for the message.
+        """
+        if size < 1 or size % self.stride:
+            near = max(self.stride, round(size / self.stride) * self.stride)
+            raise InputError(f"{name}={size}: no multiple of the tower's stride {self.stride}; try {near}")
+
     def check_blocks(self, blocks: Sequence[int]) -> None:
         """Raise an InputError for a block that the tower has not."""
         if wrong := [block for block in blocks if not 0 <= block < self.num_blocks]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 
 from clipself_d2.clip.text import ClassNames, check_vocabulary
 from clipself_d2.data.annotations import HOW_TO_GET, load_image_list, load_panoptic
@@ -102,6 +103,19 @@ def _set_classes(name: str, categories: Categories) -> None:
     )
 
 
+def check_registered(name: str) -> None:
+    """Raises InputError for a name that no data set has."""
+    if name not in DatasetCatalog:
+        raise InputError(f"data set {name!r} is not registered: see datasets/README.md for the names")
+
+
+def metadata_of(name: str, key: str) -> Metadata:
+    """The metadata of a data set. Where it lacks the key it is loaded, as it may tell its classes only then."""
+    if key not in MetadataCatalog.get(name).as_dict():
+        get_dataset(name)
+    return MetadataCatalog.get(name)
+
+
 def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> list[dict[str, Any]]:
     """The records of a data set.
 
@@ -119,13 +133,12 @@ def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> list[dict[str,
     for entry in entries:
         if not isinstance(entry, str):
             records.append(entry)
-        elif entry in DatasetCatalog:
-            try:
-                records.extend(DatasetCatalog.get(entry))
-            except FileNotFoundError as error:  # of Detectron2's own loaders
-                raise InputError(f"data set {entry!r}: {error.filename} is missing: {HOW_TO_GET}") from error
-        else:
-            raise InputError(f"data set {entry!r} is not registered: see datasets/README.md for the names")
+            continue
+        check_registered(entry)
+        try:
+            records.extend(DatasetCatalog.get(entry))
+        except FileNotFoundError as error:  # of Detectron2's own loaders
+            raise InputError(f"data set {entry!r}: {error.filename} is missing: {HOW_TO_GET}") from error
     if not records:
         raise InputError(f"data set {dataset!r} is empty: there is nothing to load")
     return records

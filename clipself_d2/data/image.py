@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,12 @@ from clipself_d2.errors import InputError
 
 class ImageError(InputError):
     """A photograph that is missing or cannot be decoded; loaders leave it out of the batch, warn and count."""
+
+
+def result_size(sample: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows and columns of the frame that an image's results are wanted in: ``height`` and ``width``, else its own."""
+    height, width = sample["image"].shape[-2:]
+    return sample.get("height", height), sample.get("width", width)
 
 
 def read_image(path: str | Path) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from clipself_d2.data.annotations import check_folder
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.mappers import read_panoptic_png
 from clipself_d2.errors import InputError
@@ -31,10 +32,7 @@ def load_semantic(image_root: str | Path, label_root: str | Path) -> list[dict[s
     Raises:
         InputError: if a folder is missing, holds no labels, or lacks a photograph.
     """
-    images, labels = Path(image_root), Path(label_root)
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise InputError(f"{folder}: there is no such folder: prepare the data set as datasets/README.md says")
+    images, labels = check_folder(image_root, "photographs"), check_folder(label_root, "semantic labels")
     files = sorted(file for file in labels.iterdir() if file.suffix in _LABEL_SUFFIXES)
     if not files:
         raise InputError(f"{labels}: holds no label images (.png or .tif): prepare the data set anew")

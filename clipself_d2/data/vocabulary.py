@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import Tensor
 
 from clipself_d2.clip.text import ClassNames
-from clipself_d2.data.catalog import get_dataset
+from clipself_d2.data.catalog import check_registered, metadata_of
 from clipself_d2.errors import InputError
 from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
 
@@ -49,11 +48,8 @@ def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
     Raises:
         InputError: an unknown data set, or one without classes.
     """
-    if dataset not in DatasetCatalog:
-        raise InputError(f"data set {dataset!r} is not registered: see datasets/README.md for the names")
-    if "thing_classes" not in MetadataCatalog.get(dataset).as_dict():
-        get_dataset(dataset)
-    metadata = MetadataCatalog.get(dataset).as_dict()
+    check_registered(dataset)
+    metadata = metadata_of(dataset, "thing_classes").as_dict()
     if "thing_classes" not in metadata:
         raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
     classes, novel = metadata["thing_classes"], list(metadata.get("novel_classes", ()))

@@ -15,10 +15,11 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.clip_backbone import CLIPBackbone
+from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
+from clipself_d2.detection.rpn import train_rpn
 from clipself_d2.errors import InputError
 from clipself_d2.regions.vocabulary import Vocabulary
-from clipself_d2.training.errors import NonFiniteLossError
 
 STATISTICS = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
@@ -58,9 +59,7 @@ class FViT(nn.Module):
     ) -> None:
         super().__init__()
         stride = backbone.size_divisibility
-        if size < 1 or size % stride:
-            near = max(stride, round(size / stride) * stride)
-            raise InputError(f"model.size={size}: no multiple of the tower's stride {stride}; try {near}")
+        backbone.tower.check_size(size, "model.size")
         for name, strides in (("rpn", rpn.anchor_generator.strides), ("roi_heads", roi_heads.box_pooler.strides)):
             if list(strides) != backbone.strides[: len(strides)]:
                 raise InputError(f"model.{name}.strides={list(strides)}: the backbone's levels have {backbone.strides}")
@@ -121,7 +120,7 @@ class FViT(nn.Module):
             return []
         images = self._letterbox(inputs)
         proposals, _ = self.rpn(images, self.backbone(images.tensor), None)
-        return [detector_postprocess(p, *_frame(x)) for p, x in zip(proposals, inputs, strict=True)]
+        return [detector_postprocess(p, *result_size(x)) for p, x in zip(proposals, inputs, strict=True)]
 
     def _losses(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Tensor]:
         weight = 1.0
@@ -135,11 +134,7 @@ class FViT(nn.Module):
         images = self._pad([x["image"] for x in inputs])
         targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
         features = self.backbone(images.tensor)
-        try:
-            proposals, losses = self.rpn(images, features, targets)
-        except FloatingPointError as error:
-            ids = [x.get("image_id", x.get("file_name", "?")) for x in inputs]
-            raise NonFiniteLossError(f"proposals are not finite; image ids of the batch: {ids}") from error
+        proposals, losses = train_rpn(self.rpn, images, features, targets, inputs)
         losses.update(self.roi_heads.losses(features, proposals, targets, vocabulary))
         return {name: loss * weight for name, loss in losses.items()}
 
@@ -151,7 +146,9 @@ class FViT(nn.Module):
         features = self.backbone(images.tensor)
         proposals, _ = self.rpn(images, features, None)
         detections = self.roi_heads.detect(features, proposals, vocabulary)
-        return [{"instances": detector_postprocess(d, *_frame(x))} for d, x in zip(detections, inputs, strict=True)]
+        return [
+            {"instances": detector_postprocess(d, *result_size(x))} for d, x in zip(detections, inputs, strict=True)
+        ]
 
     def _pad(self, images: Sequence[Tensor]) -> ImageList:
         """Normalised images (pixels in 0..255) in the upper left of squares of zeros, with their sizes."""
@@ -181,11 +178,7 @@ class FViT(nn.Module):
         return ImageList(self._pad(resized).tensor, sizes)
 
     def _check(self, vocabulary: Vocabulary) -> None:
-        if vocabulary.embed_dim != self.backbone.tower.embed_dim:
-            raise InputError(
-                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, the image tower's "
-                f"{self.backbone.tower.embed_dim}: use the text tower of the same CLIP"
-            )
+        vocabulary.check_embed_dim(self.backbone.tower.embed_dim)
         if vocabulary.background is None:
             raise InputError(
                 "vocabulary: a detector needs a background: build_vocabulary(..., background='background')"
@@ -212,8 +205,3 @@ def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> N
                     f"{where} {vocabulary.names[label]!r}, which the vocabulary calls novel: "
                     "train on a data set of base classes (tools/make_splits.py)"
                 )
-
-
-def _frame(x: dict[str, Any]) -> tuple[int, int]:
-    height, width = x["image"].shape[1:]
-    return x.get("height", height), x.get("width", width)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 
+from clipself_d2.backbones.pyramid import conv_stack
 from clipself_d2.regions.vocabulary import Vocabulary
 
 
@@ -28,20 +28,7 @@ class BoxHead(nn.Module):
         self, embed_dim: int, channels: int = 256, resolution: int = 7, num_convs: int = 4, norm: str = "SyncBN"
     ) -> None:
         super().__init__()
-        self.convs = nn.Sequential(
-            *[
-                Conv2d(
-                    channels,
-                    channels,
-                    3,
-                    padding=1,
-                    bias=not norm,
-                    norm=get_norm(norm, channels),
-                    activation=F.relu,
-                )
-                for _ in range(num_convs)
-            ]
-        )
+        self.convs = conv_stack(channels, num_convs, norm)
         for module in self.convs.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -11,11 +11,13 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.clip.checkpoint import check_fit, read_checkpoint
-from clipself_d2.training.errors import NonFiniteLossError
+from clipself_d2.data.image import result_size
+from clipself_d2.detection.rpn import train_rpn
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB, 0..255: torchvision's
 _STAGES = ["res2", "res3", "res4", "res5"]
@@ -36,7 +38,7 @@ class RegionProposalNetwork(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, backbone: Backbone, rpn: nn.Module, short_edge: int = 800, long_edge: int = 1333) -> None:
+    def __init__(self, backbone: Backbone, rpn: RPN, short_edge: int = 800, long_edge: int = 1333) -> None:
         super().__init__()
         self.backbone = backbone
         self.rpn = rpn
@@ -66,11 +68,7 @@ class RegionProposalNetwork(nn.Module):
             inputs = [{"image": torch.zeros(3, _BLANK, _BLANK, dtype=torch.uint8), "instances": blank}]
         images = self._batch([x["image"].to(self.pixel_mean.device).float() for x in inputs])
         targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
-        try:
-            _, losses = self.rpn(images, self.backbone(images.tensor), targets)
-        except FloatingPointError as error:
-            ids = [x.get("image_id", x.get("file_name", "?")) for x in inputs]
-            raise NonFiniteLossError(f"proposals are not finite; image ids of the batch: {ids}") from error
+        _, losses = train_rpn(self.rpn, images, self.backbone(images.tensor), targets, inputs)
         return {name: loss * weight for name, loss in losses.items()}
 
     @torch.no_grad()
@@ -87,7 +85,7 @@ class RegionProposalNetwork(nn.Module):
             return []
         images = self._batch([self._resize(x["image"].to(self.pixel_mean.device)) for x in inputs])
         proposals, _ = self.rpn(images, self.backbone(images.tensor), None)
-        return [detector_postprocess(p, *_frame(x)) for p, x in zip(proposals, inputs, strict=True)]
+        return [detector_postprocess(p, *result_size(x)) for p, x in zip(proposals, inputs, strict=True)]
 
     def _resize(self, image: Tensor) -> Tensor:
         """3 x H x W uint8 -> 3 x h x w float, 0..255, bilinear and antialiased."""
@@ -98,11 +96,6 @@ class RegionProposalNetwork(nn.Module):
     def _batch(self, images: list[Tensor]) -> ImageList:
         normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(normalised, self.backbone.size_divisibility)
-
-
-def _frame(x: dict[str, Any]) -> tuple[int, int]:
-    height, width = x["image"].shape[1:]
-    return x.get("height", height), x.get("width", width)
 
 
 def resnet50(weights: str, norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet:

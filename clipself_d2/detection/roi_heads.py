@@ -14,6 +14,7 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from clipself_d2.backbones.pyramid import level_names
 from clipself_d2.detection.heads import CosineClassifier
 from clipself_d2.detection.losses import box_loss, class_weights, classification_loss
 from clipself_d2.detection.pooler import RegionPooler
@@ -92,7 +93,7 @@ class OpenVocabularyROIHeads(ROIHeads):
             # The released OV-LVIS configs allow additional matches too, but only from IoU 0.5 on, where all match.
             proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
         )
-        self.level_names = [f"p{level}" for level in range(2, 2 + len(strides))]
+        self.level_names = level_names(len(strides))
         self.dense_stride = dense_stride
         self.box_pooler = RegionPooler(box_resolution, strides, canonical_size)
         self.mask_pooler = RegionPooler(mask_resolution, strides, canonical_size)

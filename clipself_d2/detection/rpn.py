@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from detectron2.layers import Conv2d, get_norm
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
+
+from clipself_d2.backbones.pyramid import conv_stack, level_names
+from clipself_d2.training.errors import NonFiniteLossError
 
 
 class RPNHead(nn.Module):
@@ -24,20 +28,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, channels: int = 256, num_anchors: int = 3, norm: str = "", num_convs: int = 2) -> None:
         super().__init__()
-        self.convs = nn.Sequential(
-            *[
-                Conv2d(
-                    channels,
-                    channels,
-                    3,
-                    padding=1,
-                    bias=not norm,
-                    norm=get_norm(norm, channels),
-                    activation=nn.functional.relu,
-                )
-                for _ in range(num_convs)
-            ]
-        )
+        self.convs = conv_stack(channels, num_convs, norm)
         self.objectness = nn.Conv2d(channels, num_anchors, 1)
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1)
         for module in self.modules():
@@ -72,6 +63,32 @@ class LowQualityMatcher(Matcher):
         match_labels[chosen.any(dim=0)] = 1
 
 
+def train_rpn(
+    rpn: RPN,
+    images: ImageList,
+    features: dict[str, Tensor],
+    targets: Sequence[Instances],
+    inputs: Sequence[Mapping[str, Any]],
+) -> tuple[list[Instances], dict[str, Tensor]]:
+    """Proposals and losses.
+
+    Args:
+        rpn: Detectron2's, in training.
+        images: the batch.
+        features: of the backbone.
+        targets: with `gt_boxes`.
+        inputs: the samples, which an error names.
+
+    Raises:
+        NonFiniteLossError: when training has diverged.
+    """
+    try:
+        return rpn(images, features, targets)
+    except FloatingPointError as error:
+        ids = [x.get("image_id", x.get("file_name", "?")) for x in inputs]
+        raise NonFiniteLossError(f"proposals are not finite; image ids of the batch: {ids}") from error
+
+
 def build_rpn(
     strides: Sequence[float],
     channels: int = 256,
@@ -99,7 +116,7 @@ def build_rpn(
         loss_weight: of both losses.
     """
     return RPN(
-        in_features=[f"p{level}" for level in range(2, 2 + len(strides))],
+        in_features=level_names(len(strides)),
         head=RPNHead(channels, len(aspect_ratios), norm),
         anchor_generator=DefaultAnchorGenerator(
             sizes=[[anchor_scale * stride] for stride in strides],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
-from torch import Tensor, nn
+from torch import Tensor
 
+from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.clip.checkpoint import interpolate
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
@@ -26,7 +27,7 @@ _CROP_BATCH = 128
 
 
 @META_ARCH_REGISTRY.register()
-class CLIPSelf(nn.Module):
+class CLIPSelf(HoldsAside):
     """Trains a tower's dense map to agree, region by region, with a frozen copy's embedding of the region's crop.
 
     The loss is `1 - mean cosine` over all regions of all ranks' batches: the released code averages over regions, the
@@ -81,8 +82,8 @@ class CLIPSelf(nn.Module):
         self.loss_weight = loss_weight
         self.multiscale = tuple(multiscale)
         self.mode = mode
-        # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
-        self._teacher = (copy.deepcopy(tower).requires_grad_(False).eval(),)
+        self.hold_aside(copy.deepcopy(tower))
+        # In a tuple, because it holds the student, which would be in the state dict twice.
         self._embedder = (RegionEmbedder(tower, student_size, self.teacher_size, mode, mask_resize),)
         self.trainable_blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
         tower.set_trainable_blocks(self.trainable_blocks, "full" if mode == "masked" else mode)
@@ -91,7 +92,7 @@ class CLIPSelf(nn.Module):
     @property
     def teacher(self) -> ImageTower:
         """The frozen copy of the initial tower."""
-        return self._teacher[0]
+        return self._aside[0]  # type: ignore[return-value]
 
     def forward(self, inputs: list[dict[str, Any]]) -> Any:
         """The loss in training, the embeddings of regions in evaluation.
@@ -179,10 +180,6 @@ class CLIPSelf(nn.Module):
         """Compile the two towers' forwards; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
         for tower, name in ((self.tower, "features"), (self.teacher, "image_embeddings")):
             setattr(tower, name, torch.compile(getattr(tower, name), *args, **kwargs))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CLIPSelf:
-        self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     @property
     def _device(self) -> torch.device:

@@ -17,11 +17,10 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.ground_truth import GroundTruth, Objects, class_names
+from clipself_d2.evaluation.ground_truth import GroundTruth, Objects, class_names, run_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class DetectionEvaluator(DatasetEvaluator):
                     boxes=boxes[keep].numpy(),
                     scores=scores[keep].numpy(),
                     classes=classes[keep].numpy(),
-                    masks=None if masks is None else _encode(masks[keep.to(masks.device)]),
+                    masks=None if masks is None else _counts(masks[keep.to(masks.device)]),
                     mask_size=size,
                 )
             )
@@ -212,8 +211,6 @@ def from_main(compute: Callable[[], T]) -> T:
     return answer
 
 
-def _encode(masks: Tensor) -> list[bytes]:
-    """Run lengths of R x H x W masks."""
-    # pycocotools wants H x W x R with H running fastest: the transpose of R x W x H, without a copy.
-    columns = masks.transpose(1, 2).to(torch.uint8).contiguous().cpu().numpy().T
-    return [rle["counts"] for rle in coco_mask.encode(columns)]
+def _counts(masks: Tensor) -> list[bytes]:
+    """Run lengths of R x H x W masks, without their size."""
+    return [rle["counts"] for rle in run_lengths(masks)]

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+import torch
 from detectron2.data.catalog import Metadata
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from clipself_d2.data import get_dataset
+from clipself_d2.data.catalog import metadata_of
 from clipself_d2.errors import InputError
 
 
@@ -117,17 +119,24 @@ class GroundTruth:
         return cls(names, images, objects)
 
 
+def run_lengths(masks: Tensor) -> list[dict[str, Any]]:
+    """COCO's run-length encodings of R x H x W masks."""
+    # pycocotools wants H x W x R with H running fastest: the transpose of R x W x H, without a copy.
+    columns = masks.transpose(1, 2).to(torch.uint8).contiguous().cpu().numpy().T
+    encoded: list[dict[str, Any]] = coco_mask.encode(columns)
+    return encoded
+
+
 def metadata(dataset_name: str) -> Metadata:
     """The metadata of a data set, which may tell its classes only when it is loaded.
 
     Raises:
         InputError: if it has no `thing_classes`.
     """
-    if "thing_classes" not in MetadataCatalog.get(dataset_name).as_dict():
-        get_dataset(dataset_name)
-    if "thing_classes" not in MetadataCatalog.get(dataset_name).as_dict():
+    metadata = metadata_of(dataset_name, "thing_classes")
+    if "thing_classes" not in metadata.as_dict():
         raise InputError(f"data set {dataset_name!r} has no thing_classes in its metadata: set them where it registers")
-    return MetadataCatalog.get(dataset_name)
+    return metadata
 
 
 def class_names(dataset_name: str) -> list[str]:

@@ -26,12 +26,12 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from PIL import Image
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from torch import Tensor
 
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.detections import Results, from_main
+from clipself_d2.evaluation.ground_truth import run_lengths
 from clipself_d2.evaluation.panoptic_metrics import (
     class_groups,
     group_means,
@@ -139,9 +139,7 @@ class OpenVocabularyPanopticEvaluator(DatasetEvaluator):
             self._found = {}
         classes, masks = instances.pred_classes.tolist(), instances.pred_masks
         self._check(sample, masks, classes)
-        # The layout that pycocotools wants: H running fastest.
-        columns = masks.transpose(1, 2).to(torch.uint8).contiguous().cpu().numpy().T
-        encoded = coco_mask.encode(columns) if classes else []
+        encoded = run_lengths(masks) if classes else []
         self._found[sample["image_id"]] = [
             {"category_id": self._thing_ids[k], "segmentation": rle, "score": score, "iscrowd": 0}
             for k, rle, score in zip(classes, encoded, instances.scores.tolist(), strict=True)

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
-from clipself_d2.data import get_dataset
+from clipself_d2.data.catalog import metadata_of
 from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -162,9 +161,7 @@ class RegionClassificationEvaluator(DatasetEvaluator):
         return self._rows
 
     def _metadata(self) -> Metadata:
-        metadata = MetadataCatalog.get(self.dataset_name)
-        if "region_classes" not in metadata.as_dict():
-            get_dataset(self.dataset_name)  # a data set may tell its classes only when it is loaded
+        metadata = metadata_of(self.dataset_name, "region_classes")
         if "region_classes" not in metadata.as_dict():
             raise InputError(f"data set {self.dataset_name!r} has no region_classes: use register_panoptic_regions")
         return metadata

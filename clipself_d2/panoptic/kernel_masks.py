@@ -61,10 +61,7 @@ class KernelMasks(nn.Module):
         min_quality: float = 0.1,
     ) -> None:
         super().__init__()
-        stride = backbone.size_divisibility
-        if size < 1 or size % stride:
-            near = max(stride, round(size / stride) * stride)
-            raise InputError(f"model.size={size}: no multiple of the tower's stride {stride}; try {near}")
+        backbone.tower.check_size(size, "model.size")
         if not vocabulary.seen.any():
             raise InputError("vocabulary: none of its classes is seen: there is nothing to train on")
         self.backbone = backbone
@@ -207,11 +204,8 @@ class KernelMasks(nn.Module):
         return results
 
     def _check(self, vocabulary: Vocabulary) -> None:
-        if vocabulary.embed_dim != self.head.split[1]:
-            raise InputError(
-                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, the mask generator's "
-                f"{self.head.split[1]}: use the text tower that the generator was trained with"
-            )
+        mend = "use the text tower that the generator was trained with"
+        vocabulary.check_embed_dim(self.head.split[1], "the mask generator's", mend)
 
 
 def trained_masks(model: KernelMasks, checkpoint: str) -> KernelMasks:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, get_norm
 from torch import Tensor, nn
 
+from clipself_d2.backbones.pyramid import conv_stack
 from clipself_d2.regions import Vocabulary
 
 POSITION_TERMS = 6
@@ -63,8 +63,8 @@ class KernelHead(nn.Module):
     ) -> None:
         super().__init__()
         self.split = (mask_channels + POSITION_TERMS, embed_dim, 1)
-        self.fine = nn.Sequential(*_convs(channels, num_convs, norm), nn.Conv2d(channels, mask_channels, 1))
-        self.coarse = nn.Sequential(*_convs(channels, num_convs, norm), nn.Conv2d(channels, sum(self.split), 1))
+        self.fine = nn.Sequential(*conv_stack(channels, num_convs, norm), nn.Conv2d(channels, mask_channels, 1))
+        self.coarse = nn.Sequential(*conv_stack(channels, num_convs, norm), nn.Conv2d(channels, sum(self.split), 1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Cells:
         """B x channels x h x w and B x channels x rows x columns -> the predictions of rows * columns cells."""
@@ -123,10 +123,3 @@ def dynamic_masks(features: Tensor, kernels: Tensor, centres: Tensor) -> Tensor:
 def _middles(count: int, device: torch.device) -> Tensor:
     """Middles of `count` equal parts of 0..1."""
     return (torch.arange(count, device=device) + 0.5) / count
-
-
-def _convs(channels: int, count: int, norm: str) -> list[nn.Module]:
-    return [
-        Conv2d(channels, channels, 3, padding=1, bias=not norm, norm=get_norm(norm, channels), activation=F.relu)
-        for _ in range(count)
-    ]

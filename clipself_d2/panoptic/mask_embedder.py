@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipself_d2.clip import ImageTower
+from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.errors import InputError
 from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
 from clipself_d2.regions.pooling import MASK_RESIZES
 
 
-class MaskEmbedder(nn.Module):
+class MaskEmbedder(HoldsAside):
     """Pools mask logits on the dense map of a frozen tower.
 
     The tower moves with the module, yet is not part of its state dict, parameters or modes: it is named in a config.
@@ -34,15 +35,11 @@ class MaskEmbedder(nn.Module):
 
     def __init__(self, tower: ImageTower, size: int, mode: str = "value", mask_resize: str = "bilinear") -> None:
         super().__init__()
-        if size < 1 or size % tower.stride:
-            near = max(tower.stride, round(size / tower.stride) * tower.stride)
-            raise InputError(f"model.size={size}: no multiple of the tower's stride {tower.stride}; try {near}")
+        tower.check_size(size, "model.size")
         if mask_resize not in ("bilinear", *MASK_RESIZES):
             raise InputError(f"mask_resize {mask_resize!r} is not known: use bilinear, {', '.join(MASK_RESIZES)}")
         tower.check_mode(mode)
-        tower.set_trainable_blocks(0)
-        # In a tuple, because modules that are attributes become part of the state dict and parameters.
-        self._frozen = (tower.eval(),)
+        self.hold_aside(tower)
         self.size = size
         self.mode = mode
         self.mask_resize = mask_resize
@@ -50,7 +47,7 @@ class MaskEmbedder(nn.Module):
     @property
     def tower(self) -> ImageTower:
         """The frozen tower."""
-        return self._frozen[0]
+        return self._aside[0]  # type: ignore[return-value]
 
     @property
     def embed_dim(self) -> int:
@@ -84,10 +81,6 @@ class MaskEmbedder(nn.Module):
             cells = mask_cells(logits.to(self.device), image.shape[-2:], grid, self.mask_resize)
             results.append((pool_masks(features, cells), cells.flatten(1).any(dim=1)))
         return results
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskEmbedder:
-        self.tower._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
 
 def mask_cells(masks: Tensor, image_size: Sequence[int], grid: int, method: str) -> Tensor:

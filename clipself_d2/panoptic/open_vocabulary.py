@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from clipself_d2.clip import ImageTower
+from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
@@ -123,7 +124,7 @@ class OpenVocabularyPanoptic(nn.Module):
         predictions = [p.to(self.embedder.device) for p in predictions]
         embedded = self.embedder([x["image"] for x in inputs], [p.masks for p in predictions])
         return [
-            self._segment(prediction, self._fuse(prediction, features, valid, vocabulary), things, _frame(x))
+            self._segment(prediction, self._fuse(prediction, features, valid, vocabulary), things, result_size(x))
             for x, prediction, (features, valid) in zip(inputs, predictions, embedded, strict=True)
         ]
 
@@ -151,19 +152,10 @@ class OpenVocabularyPanoptic(nn.Module):
         return results
 
     def _check(self, vocabulary: Vocabulary, isthing: Sequence[bool] | Tensor) -> Tensor:
-        if vocabulary.embed_dim != self.embedder.embed_dim:
-            raise InputError(
-                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, the image tower's "
-                f"{self.embedder.embed_dim}: use the text tower of the same CLIP"
-            )
+        vocabulary.check_embed_dim(self.embedder.embed_dim)
         things = torch.as_tensor(isthing, dtype=torch.bool)
         if things.shape != (len(vocabulary),):
             raise InputError(
                 f"isthing has {len(things)} values for {len(vocabulary)} classes: say of each whether it is a thing"
             )
         return things
-
-
-def _frame(x: Mapping[str, Any]) -> tuple[int, int]:
-    height, width = x["image"].shape[-2:]
-    return x.get("height", height), x.get("width", width)

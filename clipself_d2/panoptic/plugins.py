@@ -8,7 +8,7 @@ but knows only convolutional CLIPs. docs/panoptic.md has the lines that a user a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.clip import ImageTower, TextClassifier, TextTower
-from clipself_d2.clip.text import max_over_synonyms
+from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.clip.text import embed_synonyms, max_over_synonyms
 from clipself_d2.data.label_sets import label_set, seen_classes
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
@@ -27,7 +28,7 @@ Classes = Sequence[Sequence[str]]
 _TINY = torch.finfo(torch.float32).tiny
 
 
-class MaskClassifier(nn.Module):
+class MaskClassifier(HoldsAside):
     """What both plug-ins do: a batch of images and mask logits to class probabilities.
 
     Neither tower is part of the state dict; both move with the module.
@@ -62,7 +63,8 @@ class MaskClassifier(nn.Module):
                 "use the towers of one CLIP"
             )
         self.embedder = MaskEmbedder(tower, size, mode, mask_resize)
-        self.text = TextClassifier(text_tower.requires_grad_(False).eval(), templates, synonyms="max")
+        self.hold_aside(text_tower)
+        self.text = TextClassifier(text_tower, templates, synonyms="max")
         self.alpha = alpha
         self.beta = beta
         self._rows: dict[tuple[tuple[str, ...], ...], tuple[Tensor, Tensor]] = {}
@@ -105,19 +107,13 @@ class MaskClassifier(nn.Module):
         return fused.where(valid[..., None], log_scores.exp())
 
     def _text_rows(self, classes: Classes) -> tuple[Tensor, Tensor]:
-        """A row a synonym, and the class of each. Other projects' classes may repeat names; each is embedded once."""
+        """A row a synonym, and the class of each. Other projects' classes may repeat names."""
         key = tuple(tuple(dict.fromkeys(synonyms)) for synonyms in classes)
         if key not in self._rows:
-            names = list(dict.fromkeys(name for synonyms in key for name in synonyms))
-            position = {name: number for number, name in enumerate(names)}
-            rows = self.text(names)[[position[name] for synonyms in key for name in synonyms]]
+            rows = embed_synonyms(self.text, key)
             numbers = torch.repeat_interleave(torch.arange(len(key)), torch.tensor([len(synonyms) for synonyms in key]))
             self._rows[key] = (rows, numbers)
         return self._rows[key]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MaskClassifier:
-        self.text.tower._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
 
 class ODISEMaskClassifier(MaskClassifier):

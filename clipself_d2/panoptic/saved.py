@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.text import ClassNames, check_vocabulary
+from clipself_d2.clip.text import ClassNames, check_vocabulary, embed_synonyms
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.masks import SURE, MaskPredictions
 from clipself_d2.panoptic.transformers_masks import link_classes
@@ -103,9 +103,7 @@ class SavedMasks:
 
     def _make_links(self, path: Path, classes: Classes, vocabulary: Vocabulary) -> Tensor:
         if self.text is not None:
-            names = list(dict.fromkeys(name for synonyms in classes for name in synonyms))
-            rows = dict(zip(names, self.text(names), strict=True))
-            embeddings = torch.stack([rows[name] for synonyms in classes for name in synonyms])
+            embeddings = embed_synonyms(self.text, classes)
             return link_classes(classes, embeddings.to(vocabulary.rows.device), vocabulary, self.temperature)
         same = [[not set(theirs).isdisjoint(ours) for ours in vocabulary.classes] for theirs in classes]
         links = torch.tensor(same, dtype=torch.float32)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip.text import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
+from clipself_d2.clip.text import ClassNames, check_vocabulary, embed_synonyms, max_over_synonyms, synonym_classes
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.masks import MaskPredictions
 from clipself_d2.regions import Vocabulary
@@ -80,10 +80,7 @@ class TransformersMasks(nn.Module):
         self.classes = check_vocabulary(classes)
         self.temperature = temperature
         self.short_side, self.long_side = short_side, long_side
-        names = list(dict.fromkeys(synonym for synonyms in self.classes for synonym in synonyms))
-        rows = dict(zip(names, text(names).cpu(), strict=True))
-        embeddings = torch.stack([rows[synonym] for synonyms in self.classes for synonym in synonyms])
-        self.register_buffer("embeddings", embeddings, persistent=False)
+        self.register_buffer("embeddings", embed_synonyms(text, self.classes).cpu(), persistent=False)
         self.register_buffer("pixel_mean", torch.tensor(_MEAN).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("pixel_std", torch.tensor(_STD).view(3, 1, 1) * 255, persistent=False)
 
@@ -94,11 +91,8 @@ class TransformersMasks(nn.Module):
         Raises:
             InputError: a vocabulary of another CLIP than `text`.
         """
-        if vocabulary.embed_dim != self.embeddings.shape[1]:
-            raise InputError(
-                f"vocabulary: its embeddings have length {vocabulary.embed_dim}, those of the mask generator's classes "
-                f"{self.embeddings.shape[1]}: give both the same CLIP's text tower"
-            )
+        whose, mend = "those of the mask generator's classes", "give both the same CLIP's text tower"
+        vocabulary.check_embed_dim(self.embeddings.shape[1], whose, mend)
         links = link_classes(self.classes, self.embeddings, vocabulary, self.temperature)
         return [self._segment(x["image"], links) for x in inputs]
 

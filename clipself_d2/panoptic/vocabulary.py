@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from clipself_d2.clip.text import ClassNames
+from clipself_d2.data.catalog import check_registered
 from clipself_d2.errors import InputError
 from clipself_d2.regions import Vocabulary, build_vocabulary
 
@@ -52,8 +53,7 @@ def dataset_things(dataset: str) -> list[bool]:
 
 
 def _metadata(dataset: str) -> dict[str, Any]:
-    if dataset not in DatasetCatalog:
-        raise InputError(f"data set {dataset!r} is not registered: see datasets/README.md for the names")
+    check_registered(dataset)
     metadata: dict[str, Any] = MetadataCatalog.get(dataset).as_dict()
     if not metadata.get("stuff_classes"):
         raise InputError(f"data set {dataset!r} has no stuff_classes in its metadata: it is no panoptic data set")

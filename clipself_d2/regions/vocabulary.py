@@ -117,6 +117,19 @@ class Vocabulary(nn.Module):
                 return cosines
             return torch.cat([cosines, (features @ background.to(features))[:, None]], dim=1)
 
+    def check_embed_dim(
+        self, embed_dim: int, whose: str = "the image tower's", mend: str = "use the text tower of the same CLIP"
+    ) -> None:
+        """Raises InputError if the embeddings are of another length than what they are to be compared with.
+
+        Args:
+            embed_dim: the length that is wanted.
+            whose: embeddings have it, for the message.
+            mend: what to do, for the message.
+        """
+        if self.embed_dim != embed_dim:
+            raise InputError(f"vocabulary: its embeddings have length {self.embed_dim}, {whose} {embed_dim}: {mend}")
+
     def only_seen(self) -> Vocabulary:
         """The vocabulary of the seen classes alone.
 

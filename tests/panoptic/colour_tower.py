@@ -4,9 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clipself_d2.clip import ImageTower
+
 
 class ColourTower(nn.Module):
     stride, embed_dim, native_size, num_blocks, block_dim = 8, 3, 16, 1, 3
+    check_size = ImageTower.check_size
 
     def __init__(self):
         super().__init__()
@@ -16,9 +19,6 @@ class ColourTower(nn.Module):
 
     def check_mode(self, mode):
         assert mode in ("value", "full")
-
-    def set_trainable_blocks(self, n, mode="value"):
-        self.requires_grad_(n > 0)
 
     def normalize(self, images):
         return images.float() / 255
