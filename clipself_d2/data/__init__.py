@@ -2,6 +2,7 @@
 
 from clipself_d2.data import builtin, builtin_detection, builtin_panoptic  # noqa: F401  (register the data sets)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load_captions, register_captions
 from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
@@ -12,6 +13,7 @@ from clipself_d2.data.panoptic import PanopticMapper
 from clipself_d2.data.sampler import EpochBatchSampler
 
 __all__ = [
+    "CaptionMapper",
     "DetectionMapper",
     "DistillationMapper",
     "EpochBatchSampler",
@@ -24,9 +26,12 @@ __all__ = [
     "build_train_loader",
     "get_dataset",
     "label_set",
+    "load_captioned_images",
+    "load_captions",
     "load_image_list",
     "load_panoptic",
     "read_image",
+    "register_captions",
     "register_image_list",
     "register_instances",
     "register_panoptic_regions",

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from clipself_d2.data.annotations import load_image_list, load_panoptic
+from clipself_d2.data.captions import load_captioned_images
 from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
 from clipself_d2.miniature.render import render
@@ -142,7 +143,8 @@ def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
 
 
 def register_ov_shapes(root: str | Path | None = None) -> None:
-    """Registers, for train and val: `ov_shapes_{split}` (instances), `..._images` and `..._panoptic_regions`.
+    """Registers, for train and val: `ov_shapes_{split}` (instances), `..._images`, `..._captions` and
+    `..._panoptic_regions`.
 
     `ov_shapes_train_base` is what an open-vocabulary detector may learn from: the instances of base classes alone, in
     the scenes that have one. Its label space is that of the others, all 96 things.
@@ -162,6 +164,10 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             folder = ensure_ov_shapes(base)
             return load_image_list(folder / f"annotations/instances_{split}.json", folder / split)
 
+        def load_captions(split: str = split) -> list[dict[str, Any]]:
+            folder = ensure_ov_shapes(base)
+            return load_captioned_images(folder / f"annotations/captions_{split}.json", folder / split)
+
         def load_regions(split: str = split) -> list[dict[str, Any]]:
             folder = ensure_ov_shapes(base)
             return load_panoptic(
@@ -175,6 +181,7 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             json_file=str(folder / f"annotations/instances_{split}.json"), image_root=str(folder / split)
         )
         _register(f"ov_shapes_{split}_images", load_images)
+        _register(f"ov_shapes_{split}_captions", load_captions)
         _register(f"ov_shapes_{split}_panoptic_regions", load_regions)
         MetadataCatalog.get(f"ov_shapes_{split}_panoptic_regions").set(
             region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
