@@ -7,16 +7,13 @@ the whole, so neither do the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-# Most elements of the resized masks that are held at once: 256 MiB in fp32.
-_MAX_ELEMENTS = 2**26
+from clipself_d2.regions.bands import resized_bands
 
 
 @torch.no_grad()
@@ -56,7 +53,7 @@ def panoptic_segments(
 
     won = torch.zeros(count, dtype=torch.long, device=scores.device)
     extent, owners = won.clone(), []
-    for _, logits in _bands(masks, size):
+    for _, logits in resized_bands(masks, size):
         probability = logits.sigmoid_()
         inside = probability >= 0.5
         owner = probability.mul_(best[:, None, None]).argmax(dim=0)
@@ -103,7 +100,7 @@ def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor
     classes = scores[:, :-1].float()
     result = classes.new_zeros(classes.shape[1], *size)
     with torch.autocast(scores.device.type, enabled=False):
-        for rows, logits in _bands(masks, size):
+        for rows, logits in resized_bands(masks, size):
             result[:, rows] = torch.einsum("qk,qhw->khw", classes, logits.sigmoid_())
     return result
 
@@ -135,7 +132,7 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
 
     binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
-    for rows, logits in _bands(masks, size):
+    for rows, logits in resized_bands(masks, size):
         binary[:, rows] = logits > 0
         total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
     area = binary.flatten(1).sum(dim=1)
@@ -149,22 +146,3 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
         pred_classes=label[found],
         scores=best[found] * (total[which] / area[which]).float(),
     )
-
-
-def _bands(masks: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Resizes masks bilinearly, some rows at a time: slices of the rows, and Q x rows x W float32."""
-    height, width = size
-    if not len(masks):
-        return
-    source = masks.shape[1]
-    # The rows between which each row of the result lies; the columns are interpolated by the library.
-    position = ((torch.arange(height, device=masks.device) + 0.5) * (source / height) - 0.5).clamp(0, source - 1)
-    above = position.long()
-    below = (above + 1).clamp(max=source - 1)
-    fraction = (position - above)[:, None]
-    run = max(1, _MAX_ELEMENTS // (len(masks) * max(width, masks.shape[2])))
-    for start in range(0, height, run):
-        rows = slice(start, min(start + run, height))
-        band = torch.lerp(masks[:, above[rows]].float(), masks[:, below[rows]].float(), fraction[rows])
-        shape = (band.shape[1], width)
-        yield rows, F.interpolate(band[None], shape, mode="bilinear", align_corners=False)[0]

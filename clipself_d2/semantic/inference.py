@@ -1,0 +1,93 @@
+"""From a photograph to windows, and from scores of windows to scores of the photograph: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipself_d2.errors import InputError
+from clipself_d2.regions.bands import resized_bands
+
+Corner = tuple[int, int]
+"""Row and column of a window's first pixel."""
+
+
+def window_corners(size: tuple[int, int], kernel: int, overlap: float = 1 / 3) -> list[Corner]:
+    """Where square windows lie that cover an image of any size.
+
+    Along each axis a window starts every ``kernel * (1 - overlap)`` pixels (rounded down, as released), and a last one,
+    where these leave a rest, at the image's end.
+
+    Args:
+        size: rows and columns of the image.
+        kernel: side of a window.
+        overlap: part of a window that the next one covers too, 0 <= overlap < 1; CAT-Seg's is a third.
+
+    Returns:
+        The windows' corners, row by row.
+
+    Raises:
+        InputError: a side that is smaller than a window, or an overlap out of range.
+    """
+    if min(size) < kernel:
+        raise InputError(
+            f"sliding window: the image is {size[1]} x {size[0]} pixels, a window {kernel} x {kernel}: enlarge the "
+            "image, or take smaller windows"
+        )
+    if not 0 <= overlap < 1:
+        raise InputError(f"sliding window: overlap={overlap} must be at least 0 and less than 1")
+    stride = max(1, int(kernel * (1 - overlap) + 1e-6))
+    rows, columns = (sorted({*range(0, side - kernel, stride), side - kernel}) for side in size)
+    return [(top, left) for top in rows for left in columns]
+
+
+def cut_windows(image: Tensor, corners: Sequence[Corner], kernel: int) -> Tensor:
+    """The windows of an image, C x H x W: L x C x kernel x kernel."""
+    return torch.stack([image[:, top : top + kernel, left : left + kernel] for top, left in corners])
+
+
+def merge_windows(
+    windows: Tensor, corners: Sequence[Corner], size: tuple[int, int], whole: Tensor | None = None
+) -> Tensor:
+    """The mean of the windows at every pixel, and then that with the whole image's (CAT-Seg's released code).
+
+    Args:
+        windows: L x K x kernel x kernel scores.
+        corners: where they lie; together they cover the image.
+        size: rows and columns of the image.
+        whole: K x h x w scores of the whole image, which are resized to it bilinearly. None: windows alone.
+
+    Returns:
+        K x H x W float32.
+    """
+    kernel = windows.shape[-1]
+    total = torch.zeros(windows.shape[1], *size, device=windows.device)
+    count = torch.zeros(size, device=windows.device)
+    for window, (top, left) in zip(windows, corners, strict=True):
+        place = (..., slice(top, top + kernel), slice(left, left + kernel))
+        total[place] += window
+        count[place] += 1
+    total /= count
+    if whole is None:
+        return total
+    resized = F.interpolate(whole[None].float(), size, mode="bilinear", align_corners=False)[0]
+    return total.add_(resized).div_(2)
+
+
+def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scores in pixels of the photograph, resized bilinearly by bands: nothing but the result is held whole.
+
+    Args:
+        scores: K x h x w of any precision.
+        size: rows and columns of the photograph.
+
+    Returns:
+        K x H x W float32.
+    """
+    result = scores.new_empty(len(scores), *size, dtype=torch.float32)
+    for rows, band in resized_bands(scores, size):
+        result[:, rows] = band
+    return result
