@@ -2,5 +2,6 @@
 
 from clipself_d2.distillation.clipself import CLIPSelf
 from clipself_d2.distillation.export import CLIPExporter
+from clipself_d2.distillation.student import Student
 
-__all__ = ["CLIPExporter", "CLIPSelf"]
+__all__ = ["CLIPExporter", "CLIPSelf", "Student"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipself_d2.clip import build_text_tower, save_checkpoint
-from clipself_d2.distillation.clipself import CLIPSelf
+from clipself_d2.distillation.student import Student
 
 
 class CLIPExporter:
@@ -22,17 +22,17 @@ class CLIPExporter:
         self.name = name
         self.pretrained = pretrained
 
-    def __call__(self, model: CLIPSelf, path: str | Path, card: Mapping[str, Any]) -> None:
+    def __call__(self, model: Student, path: str | Path, card: Mapping[str, Any]) -> None:
         """Save the interpolated tower with the text tower.
 
         Args:
             model: trained; what is written is its `export_state()`.
             path: `NAME.safetensors`; the card is `NAME.json`.
-            card: what else is to be known about the run. The model, the weights that it started from and CLIPSelf's
+            card: what else is to be known about the run. The model, the weights that it started from and its
                 settings are added; `regions.RegionClassifier.from_pretrained` reads `student_size`.
         """
         text = build_text_tower(self.name, self.pretrained).state_dict()
         recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
-        settings = {name: getattr(model, name) for name in recorded}
+        settings = {name: getattr(model, name) for name in recorded if hasattr(model, name)}
         source = {"model": self.name, "pretrained": self.pretrained}
         save_checkpoint({**model.export_state(), **text}, path, {**source, **settings, **card})

@@ -1,0 +1,168 @@
+"""What all distillations share: a tower that trains on whole images, and its initial weights, kept for the export."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import Tensor
+
+from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.clip.checkpoint import interpolate
+from clipself_d2.clip.tower import ImageTower
+from clipself_d2.errors import InputError
+from clipself_d2.regions.crops import letterbox
+from clipself_d2.regions.embedder import RegionEmbedder
+from clipself_d2.regions.pooling import pool_boxes
+
+_Student = TypeVar("_Student", bound="Student")
+
+
+class Student(HoldsAside):
+    """A tower whose dense map is trained; subclasses say by which loss.
+
+    The tower as it was given is kept aside, frozen: it moves with the module, yet is not part of its state dict,
+    parameters or modes. What is exported and evaluated lies between the two.
+
+    Args:
+        tower: what trains.
+        student_size: side of the square that whole images are letterboxed into, in pixels; a multiple of the stride.
+        crop_size: side of the crops of evaluation, pixels; None for the tower's native size.
+        trainable_blocks: the last blocks that train, all else is frozen; None for all blocks.
+        alpha: weight of the trained tower in what is exported and evaluated, 0..1; the initial one weighs the rest
+            (released code; the paper does not mention it).
+        multiscale: student sizes of which each training batch is resized (bilinear) to a random one; empty for
+            `student_size` always. The released code's option, off in all its scripts.
+        mode: dense mode of the student, "value" in the paper; or "masked" (see `RegionEmbedder`), for evaluation alone.
+        mask_resize: of evaluation, see `regions.resize_masks`.
+        activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
+
+    Raises:
+        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks.
+    """
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        student_size: int,
+        crop_size: int | None = None,
+        trainable_blocks: int | None = None,
+        alpha: float = 1.0,
+        multiscale: Sequence[int] = (),
+        mode: str = "value",
+        mask_resize: str = "area",
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        for size in (student_size, *multiscale):
+            if size < 1 or size % tower.stride:
+                near = max(tower.stride, round(size / tower.stride) * tower.stride)
+                raise InputError(f"model: student size {size} is no multiple of the stride {tower.stride}; try {near}")
+        if not 0 <= alpha <= 1:
+            raise InputError(f"model.alpha={alpha}: must be between 0 (initial tower) and 1 (trained tower)")
+        self.tower = tower
+        self.student_size = student_size
+        self.alpha = alpha
+        self.multiscale = tuple(multiscale)
+        self.mode = mode
+        self.hold_aside(copy.deepcopy(tower))
+        # In a tuple, because it holds the student, which would be in the state dict twice.
+        self._embedder = (RegionEmbedder(tower, student_size, crop_size, mode, mask_resize),)
+        self.trainable_blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
+        tower.set_trainable_blocks(self.trainable_blocks, "full" if mode == "masked" else mode)
+        tower.set_activation_checkpointing(activation_checkpointing)
+
+    @property
+    def initial(self) -> ImageTower:
+        """The frozen copy of the initial tower."""
+        return self._aside[0]  # type: ignore[return-value]
+
+    def forward(self, inputs: list[dict[str, Any]]) -> Any:
+        """The losses in training, the embeddings of regions in evaluation.
+
+        Args:
+            inputs: in training, what `losses` asks for; in evaluation, see `RegionEmbedder`.
+
+        Returns:
+            In training, scalars by name; in evaluation, for each image, R x C unit embeddings by kind of region.
+        """
+        return self.losses(inputs) if self.training else self._embedder[0](inputs)
+
+    def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The losses of a training batch, of which there may be nothing on this rank: then `no_loss()`."""
+        raise NotImplementedError
+
+    def student_view(self, images: Sequence[Tensor]) -> tuple[Tensor, list[float]]:
+        """Whole images as the student sees them.
+
+        Args:
+            images: 3 x H_i x W_i uint8, on the module's device.
+
+        Returns:
+            B x 3 x S x S normalised, and for each image the factor from its pixels to those.
+        """
+        pixels, scales = letterbox(images, self.student_size)
+        pixels = self.tower.normalize(pixels)
+        if self.multiscale:
+            size = self.multiscale[int(torch.randint(len(self.multiscale), ()))]
+            pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
+            scales = [scale * size / self.student_size for scale in scales]
+        return pixels, scales
+
+    def embed_regions(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """The student's side: one dense forward of the letterboxed images, boxes pooled from it.
+
+        Args:
+            images: 3 x H_i x W_i uint8, on the module's device.
+            boxes: for each image R_i x 4, in its pixels.
+
+        Returns:
+            sum(R_i) x C unit embeddings, fp32.
+        """
+        pixels, scales = self.student_view(images)
+        dense = self.tower.dense_embeddings(pixels, mode=self.mode)
+        scaled = [box.to(self.device) * scale for box, scale in zip(boxes, scales, strict=True)]
+        return pool_boxes(dense, scaled, self.tower.stride)
+
+    def no_loss(self) -> Tensor:
+        """A zero that touches every trainable parameter, so that DDP's ranks with data are not left waiting."""
+        return sum(p.flatten()[0] for p in self.tower.parameters() if p.requires_grad) * 0.0  # type: ignore[return-value]
+
+    def mean_over_ranks(self, count: int) -> Tensor | int:
+        """The mean of a rank's number of terms, the denominator of a mean over all ranks' terms.
+
+        Averaging gradients over ranks (DDP) then gives the gradient of the global mean. Every rank must call it.
+        """
+        if comm.get_world_size() == 1:
+            return count
+        total = torch.tensor(float(count), device=self.device)
+        torch.distributed.all_reduce(total)
+        return total / comm.get_world_size()
+
+    def export_state(self) -> dict[str, Tensor]:
+        """`alpha * trained + (1 - alpha) * initial`: the image tower, under open_clip's names (`visual.*`)."""
+        return interpolate(self.tower.state_dict(), self.initial.state_dict(), self.alpha)
+
+    @contextmanager
+    def exported(self: _Student) -> Iterator[_Student]:
+        """Within the block the student has the exported weights; afterwards its own, to the bit."""
+        raw = {name: value.clone() for name, value in self.tower.state_dict().items()}
+        self.tower.load_state_dict(self.export_state())
+        try:
+            yield self
+        finally:
+            self.tower.load_state_dict(raw)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the student's forward; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
+        self.tower.features = torch.compile(self.tower.features, *args, **kwargs)  # type: ignore[method-assign]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.tower.pixel_mean.device
