@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "clipself_d2" / "__init__.py").read_text()).group(1)
 README = ROOT / "README.md"
+DOCS = ["furo", "myst-parser>=4", "sphinx>=8"]
 
 setup(
     name="clipself_d2",
@@ -42,6 +43,7 @@ setup(
     ],
     extras_require={
         "panoptic": ["transformers>=5"],  # Mask2Former and MaskFormer as mask generators
-        "dev": ["hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "transformers>=5"],
+        "docs": DOCS,
+        "dev": [*DOCS, "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "transformers>=5"],
     },
 )
