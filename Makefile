@@ -1,11 +1,11 @@
-# install, demo, test and lint each make .venv first when it is missing or older than the lock.
+# install, demo, test, lint and docs each make .venv first when it is missing or older than the lock.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test lint lock clean
+.PHONY: install demo test lint docs lock clean
 install: $(STAMP)
 
 demo: $(STAMP)
@@ -18,6 +18,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Warnings are errors: a dead link or anchor, a module that does not import, a docstring that does not parse.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d output/docs/.doctrees . output/docs
+	@echo "open output/docs/docs/index.html"
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
 $(STAMP): requirements.lock requirements-uv.lock setup.py

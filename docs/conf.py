@@ -1,0 +1,62 @@
+"""The documentation's build: `make docs` reads the Markdown of the repository and writes output/docs.
+
+The source folder is the repository's root, so that a link between README, docs/ and datasets/ is the same here and
+wherever the repository is read.
+"""
+
+import importlib
+import pkgutil
+
+from sphinx.application import Sphinx
+
+import clipself_d2
+
+project = "clipself_d2"
+author = "The clipself_d2 contributors"
+release = version = clipself_d2.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**.md", "datasets/README.md"]
+exclude_patterns = [".*", "*.egg-info", "build", "clipself_d2", "configs", "datasets/*/**", "output", "tests", "tools"]
+
+myst_heading_anchors = 4  # the anchors that code hosts give to headings
+default_role = "py:obj"  # names in docstrings stand between single backticks, as in Markdown; those it knows are links
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = "clipself_d2"
+html_show_sphinx = False
+
+
+def reference(package: str) -> str:
+    """Markdown that asks for the docstrings of everything public in a module or a package."""
+    module = importlib.import_module(package)
+    exported = ", ".join(f"{{py:obj}}`~{getattr(module, name).__module__}.{name}`" for name in exports(module))
+    text = f"\n```{{eval-rst}}\n.. automodule:: {package}\n   {':no-members:' if exported else ''}\n```\n"
+    if exported:
+        text += f"\n`from {package} import` {exported}\n"
+    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{package}."):
+        text += f"\n## `{found.name}`\n\n```{{eval-rst}}\n.. automodule:: {found.name}\n```\n"
+    return text
+
+
+def exports(module: object) -> list[str]:
+    """Classes and functions that a package offers by its own name."""
+    return [name for name in getattr(module, "__all__", ()) if hasattr(getattr(module, name), "__module__")]
+
+
+def add_reference(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Gives the page docs/reference/ROOM the docstrings of clipself_d2.ROOM."""
+    folder, _, room = docname.rpartition("/")
+    if folder == "docs/reference":
+        source[0] += reference(f"clipself_d2.{room}")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", add_reference)
