@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from clipself_d2.data.image import ImageError, read_image
+from clipself_d2.data.image import ImageError, image_size, read_image
 from clipself_d2.errors import InputError
 
 _ATTEMPTS = 10  # crops drawn in search of an object, before the whole photograph is taken
@@ -147,11 +147,11 @@ class DetectionMapper:
         Raises:
             ImageError: if the photograph cannot be read, or is not of the size that the record tells.
         """
-        image = _read(record)
+        image, source = _read(record)
         objects = [x for x in record.get("annotations", ()) if not x.get("iscrowd", 0)]
         if self.masks:
             objects = [x for x in objects if "segmentation" in x]
-        view, instances = self._look(objects, (image.shape[1], image.shape[2]), rng)
+        view, instances = self._look(objects, source, rng)
         return {
             "image": view.image(image),
             "file_name": record["file_name"],
@@ -194,30 +194,41 @@ class DetectionMapper:
 class ImageMapper:
     """Reads the photograph of a record for evaluation; the model resizes it."""
 
+    def __init__(self, at_least: int | None = None):
+        """Sets how photographs are decoded.
+
+        Args:
+            at_least: large JPEGs are decoded at a reduced scale that keeps so many pixels of the long side, see
+                `read_image`; no less than the model's size. None: whole.
+        """
+        self.at_least = at_least
+
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Maps a dataset dict to an evaluation sample.
 
         Returns:
-            The record without ``annotations``, with ``image`` (3 x H x W uint8), ``height`` and ``width``.
+            The record without ``annotations``, with ``image`` (3 x H x W uint8), and ``height`` and ``width`` of the
+            photograph, which are those of the image where it was decoded whole.
 
         Raises:
             ImageError: if the photograph cannot be read, or is not of the size that the record tells.
         """
-        image = _read(record)
+        image, (height, width) = _read(record, self.at_least)
         kept = {key: value for key, value in record.items() if key != "annotations"}
-        return {**kept, "image": image, "height": image.shape[1], "width": image.shape[2]}
+        return {**kept, "image": image, "height": height, "width": width}
 
 
-def _read(record: Mapping[str, Any]) -> Tensor:
-    image = read_image(record["file_name"])
-    height, width = image.shape[1:]
+def _read(record: Mapping[str, Any], at_least: int | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """The image, and rows and columns of the photograph."""
+    image = read_image(record["file_name"], at_least)
+    height, width = image.shape[1:] if at_least is None else image_size(record["file_name"])
     told = record.get("height", height), record.get("width", width)
     if told != (height, width):
         raise ImageError(
             f"{record['file_name']}: is {width} x {height} pixels, its annotations are for {told[1]} x {told[0]}: "
             "use the photograph that was annotated"
         )
-    return image
+    return image, (height, width)
 
 
 def _corners(annotation: Mapping[str, Any]) -> list[float]:

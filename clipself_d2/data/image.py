@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipself_d2.errors import InputError
@@ -24,14 +25,20 @@ def result_size(sample: Mapping[str, Any]) -> tuple[int, int]:
     return sample.get("height", height), sample.get("width", width)
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, at_least: int | None = None) -> Tensor:
     """Reads a photograph.
 
     The EXIF orientation is applied. Grey, palette and CMYK images are converted, transparency is dropped, and 16-bit
     grey levels are scaled to 8 bits (divided by 257), not clipped.
 
+    A large JPEG is decoded several times faster at a half, a quarter or an eighth of its size: 1/s for the largest s of
+    8, 4, 2, 1 with which long side / s is still at_least or more. The result is then H / s by W / s pixels, rounded up.
+    Letterboxed to at_least pixels or fewer it differs from the whole photograph's by two grey levels in the mean, and
+    its short side by at most a pixel. Other formats are always decoded whole.
+
     Args:
         path: a file in any format of Pillow.
+        at_least: pixels that the long side must keep; None for all.
 
     Returns:
         3 x H x W uint8 tensor, RGB, 0..255.
@@ -39,9 +46,27 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         ImageError: if the file is missing, truncated, no image or too large for Pillow.
     """
+    with _readable(path) as image:
+        if at_least:
+            image.draft(None, (at_least, 1) if image.width > image.height else (1, at_least))
+        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Rows and columns of an upright photograph, read off its header; see `read_image`."""
+    with _readable(path) as image:
+        # Pillow turns the size of TIFFs itself.
+        turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return image.size if turned else (image.height, image.width)
+
+
+@contextmanager
+def _readable(path: str | Path) -> Iterator[Image.Image]:
+    """The open image; whatever is wrong with it is an ImageError."""
     try:
         with Image.open(path) as image:
-            pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            yield image
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image: check the file name and the image folder") from error
     except UnidentifiedImageError as error:
@@ -49,7 +74,6 @@ def read_image(path: str | Path) -> Tensor:
     # Pillow's decoders raise many kinds of exceptions for damaged files.
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: the image cannot be read ({error}): replace or remove the file") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

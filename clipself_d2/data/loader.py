@@ -128,10 +128,8 @@ def build_train_loader(
         DataLoader(
             _MappedRecords(records, mapper, seed),
             batch_sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=_as_list,
-            persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # else every iter() would advance the global one
+            **_reading(num_workers),
         )
     )
 
@@ -159,7 +157,18 @@ def build_test_loader(
             _MappedRecords(records, mapper),
             sampler=InferenceSampler(len(records)),
             batch_size=batch_size,
-            num_workers=num_workers,
-            collate_fn=_as_list,
+            **_reading(num_workers),
         )
     )
+
+
+def _reading(num_workers: int) -> dict[str, Any]:
+    """How batches come: as lists, by workers that outlive a pass, and into pinned memory where this process uses a GPU
+    (which is so once its model is there), so that copies to it overlap with computing."""
+    workers = num_workers > 0
+    return {
+        "num_workers": num_workers,
+        "collate_fn": _as_list,
+        "persistent_workers": workers,
+        "pin_memory": workers and torch.cuda.is_initialized(),
+    }

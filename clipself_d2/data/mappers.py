@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image, masks_to_boxes
 
-from clipself_d2.data.image import ImageError, read_image
+from clipself_d2.data.image import ImageError, image_size, read_image
 from clipself_d2.errors import InputError
 from clipself_d2.regions import enlarge
 
@@ -26,13 +29,23 @@ class RegionSampler(Protocol):
     def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Returns the student's boxes and the teacher's crops, both R x 4 in pixels."""
 
+    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
+        """Every teacher's crop that may be drawn of an image, N x 4 in pixels."""
+
 
 class DistillationMapper:
     """Reads a photograph and draws its regions; a function of the record and the generator alone."""
 
-    def __init__(self, regions: RegionSampler):
-        """Keeps the sampler of regions, e.g. ``GridRegions(max_split=6)``."""
+    def __init__(self, regions: RegionSampler, at_least: tuple[int, int] | None = None):
+        """Keeps the sampler of regions.
+
+        Args:
+            regions: e.g. ``GridRegions(max_split=6)``; it sees the photograph's own size.
+            at_least: student's and teacher's size. Large JPEGs are then decoded at the smallest scale that keeps so
+                many pixels of the photograph's long side and of every crop's, see `read_image`. None: whole.
+        """
         self.regions = regions
+        self.at_least = at_least
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Raises InputError if the sampler of regions does not fit the data set."""
@@ -43,24 +56,58 @@ class DistillationMapper:
         """Maps a record of `load_image_list` to a training sample.
 
         Returns:
-            ``image`` (3 x H x W uint8), ``file_name``, ``image_id``, ``height``, ``width``, and the `Boxes` ``regions``
-            and ``crop_boxes`` (the teacher's view of each region), in pixels of the image.
+            ``image`` (3 x H x W uint8), ``image_key`` (see `image_key`), ``file_name``, ``image_id``, the photograph's
+            ``height`` and ``width``, and the `Boxes` ``regions`` and ``crop_boxes`` (the teacher's view of each
+            region), in pixels of the image.
 
         Raises:
             ImageError: if the photograph cannot be read.
         """
-        image = read_image(record["file_name"])
-        height, width = image.shape[1:]
+        height, width = image_size(record["file_name"])
         regions, crops = self.regions(record["image_id"], height, width, rng)
+        return self._sample(record, height, width, crop_boxes=crops, regions=regions)
+
+    def all_crops(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The sample of a record with every crop that may be drawn as ``crop_boxes``, and without ``regions``.
+
+        Raises:
+            ImageError: if the photograph cannot be read.
+        """
+        height, width = image_size(record["file_name"])
+        crops = self.regions.all_crops(record["image_id"], height, width)
+        return self._sample(record, height, width, crop_boxes=crops)
+
+    def _sample(self, record: Mapping[str, Any], height: int, width: int, **boxes: Tensor) -> dict[str, Any]:
+        image = read_image(record["file_name"], self._long_side(boxes["crop_boxes"], max(height, width)))
+        scale = torch.tensor([image.shape[2] / width, image.shape[1] / height]).repeat(2)
         return {
             "image": image,
+            "image_key": image_key(Path(record["file_name"]).read_bytes(), *image.shape[1:]),
             "file_name": record["file_name"],
             "image_id": record["image_id"],
             "height": height,
             "width": width,
-            "regions": Boxes(regions),
-            "crop_boxes": Boxes(crops),
+            **{name: Boxes(each * scale) for name, each in boxes.items()},
         }
+
+    def _long_side(self, crops: Tensor, whole: int) -> int | None:
+        """What the photograph's long side, whose pixels are `whole`, must keep."""
+        if self.at_least is None:
+            return None
+        student, teacher = self.at_least
+        smallest = (crops[:, 2:] - crops[:, :2]).amax(dim=1).min().item() if len(crops) else whole
+        return min(whole, max(student, math.ceil(teacher * whole / max(smallest, 1))))
+
+
+def image_key(content: Any, height: int, width: int) -> bytes:
+    """16 bytes that stand for the content of a photograph as it was read.
+
+    Args:
+        content: bytes, or an array of them: of the file, or the pixels.
+        height: rows of the image as it was decoded, for a file may be decoded at several sizes.
+        width: its columns.
+    """
+    return hashlib.blake2b(content, digest_size=16, person=np.array([height, width], "<u4").tobytes()).digest()
 
 
 class PanopticRegionMapper:
