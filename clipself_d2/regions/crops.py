@@ -30,7 +30,7 @@ def crop_and_resize(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         R x 3 x size x size float tensor of whole numbers in 0..255.
     """
-    boxes = _whole_boxes(boxes, *image.shape[-2:])
+    boxes = whole_boxes(boxes, *image.shape[-2:])
     crops = image.new_empty((len(boxes), image.shape[0], size, size), dtype=torch.float32)
     if len(boxes) == 0:
         return crops
@@ -58,8 +58,9 @@ def letterbox(images: Sequence[Tensor], size: int) -> tuple[Tensor, list[float]]
     return torch.cat(batch), [size / max(image.shape[-2:]) for image in images]
 
 
-def _whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Boxes rounded half to even (as Pillow does), inside the image and of at least one pixel; R x 4 on the CPU."""
+def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """The pixels that `crop_and_resize` cuts: boxes rounded half to even (as Pillow does), inside the image and of at
+    least one pixel; R x 4 long on the CPU."""
     limit = torch.tensor([width, height])
     boxes = boxes.detach().cpu().double().nan_to_num().round()
     start = boxes[:, :2].clamp(min=0).minimum(limit - 1)

@@ -106,3 +106,8 @@ class GridRegions:
         """Returns the student's boxes and the teacher's crops, both R x 4 in pixels."""
         boxes = sample_grid(height, width, rng, max_split=self.max_split, rule=self.rule, max_regions=self.max_regions)
         return boxes, boxes.clone()
+
+    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
+        """Every crop that may be drawn of an image, each once: N x 4 in pixels (N = 361 for ``"released"``, M = 6)."""
+        cells = [grid_boxes(*shape, height, width) for shape in grid_shapes(self.max_split, self.rule)]
+        return torch.cat(cells).unique(dim=0)

@@ -16,6 +16,8 @@ from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_NONE = np.zeros((0, 4), np.float32)
+
 
 def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = None) -> dict[int, np.ndarray]:
     """Reads boxes by image; categories and scores play no part.
@@ -103,11 +105,15 @@ def sample_proposals(
     Returns:
         R x 4 float tensor, 0 <= R <= max_regions.
     """
-    drawn = torch.from_numpy(boxes[rng.permutation(len(boxes))[:max_regions]]).float().reshape(-1, 4)
-    drawn = clip_boxes_to_image(drawn, (height, width))
-    sides = drawn[:, 2:] - drawn[:, :2]
+    return _usable(boxes[rng.permutation(len(boxes))[:max_regions]], height, width, min_size, max_size)
+
+
+def _usable(boxes: np.ndarray, height: int, width: int, min_size: float, max_size: float) -> Tensor:
+    """Boxes clipped to the image, without those that are then too small or too large."""
+    clipped = clip_boxes_to_image(torch.from_numpy(boxes).float().reshape(-1, 4), (height, width))
+    sides = clipped[:, 2:] - clipped[:, :2]
     area = sides.prod(dim=1)
-    return drawn[(sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)]
+    return clipped[(sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)]
 
 
 def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
@@ -167,7 +173,7 @@ class ProposalRegions:
     def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Returns the student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1."""
         boxes = sample_proposals(
-            self.proposals.get(image_id, np.zeros((0, 4), np.float32)),
+            self.proposals.get(image_id, _NONE),
             height,
             width,
             rng,
@@ -176,6 +182,19 @@ class ProposalRegions:
             max_size=self.max_size,
         )
         if len(boxes) == 0:
-            fallback = torch.tensor([[0.0, 0.0, width / 4, height / 4]])
+            fallback = _fallback(height, width)
             return fallback, fallback.floor()
         return boxes, enlarge(boxes, self.crop_scale, height, width)
+
+    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
+        """Every teacher's crop that may be drawn of an image: N x 4 in pixels, N >= 1."""
+        proposals = self.proposals.get(image_id, _NONE)
+        boxes = _usable(proposals, height, width, self.min_size, self.max_size)
+        crops = enlarge(boxes, self.crop_scale, height, width)
+        if len(proposals) - len(boxes) < min(len(proposals), self.max_regions):  # no draw is of unusable boxes alone
+            return crops
+        return torch.cat([crops, _fallback(height, width).floor()])
+
+
+def _fallback(height: int, width: int) -> Tensor:
+    return torch.tensor([[0.0, 0.0, width / 4, height / 4]])

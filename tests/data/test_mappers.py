@@ -5,6 +5,7 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from clipself_d2.data import DistillationMapper, ImageError, PanopticRegionMapper, load_image_list, load_panoptic
+from clipself_d2.data.mappers import image_key
 from clipself_d2.errors import InputError
 from clipself_d2.regions import GridRegions, ProposalRegions, sample_grid
 from tests.data.make import panoptic, photographs
@@ -13,10 +14,32 @@ from tests.data.make import panoptic, photographs
 def test_distillation_sample(tmp_path):
     [record] = load_image_list(photographs(tmp_path / "photos", 1), tmp_path / "photos")
     sample = DistillationMapper(GridRegions())(record, np.random.default_rng([1, 5]))
-    assert set(sample) == {"image", "file_name", "image_id", "height", "width", "regions", "crop_boxes"}
+    keys = {"image", "image_key", "file_name", "image_id", "height", "width", "regions", "crop_boxes"}
+    assert set(sample) == keys
     assert sample["image"].shape == (3, 16, 24) and (sample["height"], sample["width"]) == (16, 24)
     assert torch.equal(sample["regions"].tensor, sample_grid(16, 24, np.random.default_rng([1, 5])))
     assert torch.equal(sample["crop_boxes"].tensor, sample["regions"].tensor)
+
+
+def test_every_crop_of_a_photograph(tmp_path):
+    [record] = load_image_list(photographs(tmp_path / "photos", 1), tmp_path / "photos")
+    mapper = DistillationMapper(GridRegions(max_split=2))
+    sample, drawn = mapper.all_crops(record), mapper(record, np.random.default_rng(0))
+    assert drawn.keys() - sample.keys() == {"regions"}
+    assert torch.equal(sample["crop_boxes"].tensor, GridRegions(max_split=2).all_crops(0, 16, 24))
+    assert sample["image_key"] == drawn["image_key"]
+
+
+def test_the_key_of_a_photograph_is_its_contents(tmp_path):
+    records = load_image_list(photographs(tmp_path / "photos", 2), tmp_path / "photos")
+    mapper = DistillationMapper(GridRegions())
+    first, second = (mapper(record, np.random.default_rng(0))["image_key"] for record in records)
+    assert len(first) == 16 and first != second
+    (tmp_path / "copy.png").write_bytes((tmp_path / "photos/0.png").read_bytes())
+    copy = mapper({"file_name": str(tmp_path / "copy.png"), "image_id": 9}, np.random.default_rng(1))
+    assert copy["image_key"] == first
+    # The same file, decoded at another size, is another image.
+    assert len({image_key(b"file", *size) for size in ((16, 24), (8, 12), (24, 16))}) == 3
 
 
 def test_proposals_must_belong_to_the_data_set(tmp_path):

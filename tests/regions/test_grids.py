@@ -63,6 +63,16 @@ def test_same_generator_same_regions():
     assert torch.equal(draws[0][0], draws[0][1])
 
 
+def test_every_crop_that_may_be_drawn():
+    regions, rng = GridRegions(), np.random.default_rng(0)
+    every = regions.all_crops(7, 480, 640)
+    listed = {tuple(box) for shape in grid_shapes(6) for box in grid_boxes(*shape, 480, 640).tolist()}
+    assert {tuple(box) for box in every.tolist()} == listed
+    assert len(every) == len(listed) == 361
+    for _ in range(30):
+        assert {tuple(box) for box in regions(7, 480, 640, rng)[1].tolist()} <= listed
+
+
 @pytest.mark.parametrize("arguments", [{"rule": "other"}, {"max_split": 0}, {"max_regions": 0}])
 def test_wrong_arguments(arguments):
     with pytest.raises(InputError):

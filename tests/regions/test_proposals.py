@@ -120,3 +120,15 @@ def test_student_gets_the_box_and_the_teacher_a_wider_crop(tmp_path):
     boxes, crops = regions(1, 80, 100, np.random.default_rng(0))
     assert boxes.tolist() == [[40, 30, 60, 40]]
     assert crops.tolist() == [[35, 27.5, 65, 42.5]]
+
+
+def test_every_crop_that_may_be_drawn(tmp_path):
+    boxes = [(1, [2 * i, i, 3 if i % 3 == 0 else 20, 9]) for i in range(6)]  # every third is too small
+    for max_regions, may_fall_back in ((20, False), (3, False), (2, True)):
+        regions = ProposalRegions(write(tmp_path / "p.json", boxes, IMAGES), max_regions=max_regions)
+        every = {tuple(box) for box in regions.all_crops(1, 80, 100).tolist()}
+        rng = np.random.default_rng(0)
+        drawn = {tuple(box) for _ in range(150) for box in regions(1, 80, 100, rng)[1].tolist()}
+        assert drawn == every
+        assert ((0, 0, 25, 20) in every) == may_fall_back
+    assert regions.all_crops(2, 80, 100).tolist() == [[0, 0, 25, 20]]
