@@ -1,15 +1,18 @@
-"""Convert CLIP weights of any published format to open_clip's or OpenAI's.
+"""Convert CLIP weights of any published format to open_clip's, OpenAI's or CAT-Seg's.
 
 Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), official EVA-CLIP, official
-CLIPSelf, and this project's own files.
+CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
 
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
+  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for such ViTs. Its dense map
+             adds the class token's residual to every patch, where CLIPSelf trained each patch with its own.
 
 Examples:
   python tools/convert_checkpoint.py EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
   python tools/convert_checkpoint.py output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
+  python tools/convert_checkpoint.py output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
 """
 
 import argparse
@@ -21,25 +24,25 @@ import torch
 
 from clipself_d2.clip.build import build_model
 from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
-from clipself_d2.clip.formats import to_openai
+from clipself_d2.clip.formats import to_cat_seg, to_openai
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
+
+SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth"}
 
 
 def convert(source: Path, output: Path, name: str, form: str) -> None:
     """Read the weights into the model named, strictly, and write them in the other format."""
     if not source.is_file():
         raise InputError(f"{source}: no such file")
-    if form == "openai" and output.suffix != ".pt":
-        raise InputError(f"{output}: OpenAI's format is a .pt file, end the name in .pt")
-    if form == "open_clip" and output.suffix != ".safetensors":
-        raise InputError(f"{output}: open_clip's format is written as safetensors, end the name in .safetensors")
+    if output.suffix != SUFFIXES[form]:
+        raise InputError(f"{output}: the format {form} is a {SUFFIXES[form]} file, end the name in {SUFFIXES[form]}")
     model, _, _ = build_model(name, str(source))
-    if form == "openai":
-        state = to_openai(model)
-        write_atomically(output, lambda file: torch.save(state, file))
-    else:
+    if form == "open_clip":
         save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
+    else:
+        content = to_openai(model) if form == "openai" else to_cat_seg(model)
+        write_atomically(output, lambda file: torch.save(content, file))
 
 
 @exit_codes()
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
     )
-    parser.add_argument("--format", choices=("open_clip", "openai"), default="open_clip", help="default: open_clip")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="open_clip", help="default: open_clip")
     args = parser.parse_args(argv)
     convert(args.input, args.output, args.model, args.format)
     print(f"wrote {args.output}")

@@ -1,6 +1,7 @@
 """Names of the weights in each published format, and how they become open_clip's.
 
-Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), ours. Written: open_clip, OpenAI.
+Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), official CAT-Seg, ours. Written:
+open_clip, OpenAI, CAT-Seg.
 """
 
 import re
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
+
+CAT_SEG_PREFIX = "sem_seg_head.predictor.clip_model."
+"""Where the official CAT-Seg, a Detectron2 model, keeps its CLIP."""
 
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
@@ -50,8 +54,11 @@ def unwrap(content: object) -> dict[str, Tensor]:
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights of any published format to open_clip's names; tables that are recomputed are dropped."""
-    renamed = dict(state)
+    """Rename weights of any published format to open_clip's names; tables that are recomputed are dropped.
+
+    Of a CAT-Seg checkpoint the CLIP alone is taken.
+    """
+    renamed = _from_cat_seg(state) if _is_cat_seg(state) else dict(state)
     if any(key.startswith("visual.blocks.") for key in renamed):
         renamed = {_eva_name(key): value for key, value in renamed.items() if ".rope." not in key}
     dropped = {*OPENAI_NUMBERS, "text.transformer.embeddings.position_ids"}
@@ -68,8 +75,8 @@ def match_text_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
 
 def is_openai(state: Mapping[str, Tensor]) -> bool:
-    """Whether weights come from OpenAI's own archives, whose networks use QuickGELU."""
-    return all(key in state for key in OPENAI_NUMBERS)
+    """Whether weights are in OpenAI's own format, or CAT-Seg's, whose networks use QuickGELU."""
+    return all(key in state for key in OPENAI_NUMBERS) or _is_cat_seg(state)
 
 
 def uses_quick_gelu(model: nn.Module) -> bool:
@@ -89,7 +96,8 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     state = match_text_names(model.state_dict(), {"text_projection": torch.empty(0)})
     if "visual.proj" not in state and "visual.attnpool.c_proj.weight" not in state:
         raise InputError(
-            "only plain CLIP ViTs and ResNets have an OpenAI format; EVA-02 has none: use --format open_clip"
+            "only plain CLIP ViTs and ResNets have an OpenAI format; EVA-02's rotary positions, inner norms and SwiGLU "
+            "have no place in it: use --format open_clip"
         )
     if not uses_quick_gelu(model):
         raise InputError(
@@ -107,6 +115,48 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     }
     weights = {key: value.detach().float().contiguous() for key, value in state.items()}
     return {**weights, **{key: torch.tensor(value) for key, value in numbers.items()}}
+
+
+def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:
+    """An open_clip model's weights as a checkpoint for the official CAT-Seg's ``MODEL.WEIGHTS``, fp32.
+
+    CAT-Seg builds its CLIP from OpenAI's download, then reads this over it; its attention has queries, keys and values
+    in matrices of their own. Its dense map is not the one that CLIPSelf trains: after the last block's value path
+    CAT-Seg adds the class token's residual to every patch, the paper each patch's own.
+
+    Args:
+        model: an open_clip model that `to_openai` takes, and a ViT; the CLIP that CAT-Seg's config names
+            (``MODEL.SEM_SEG_HEAD.CLIP_PRETRAINED``) must be of the same size.
+
+    Raises:
+        InputError: any other model.
+    """
+    state = to_openai(model)
+    if "visual.proj" not in state:
+        raise InputError("CAT-Seg's CLIP is a ViT, this model's image tower is a ResNet: use --format openai")
+    weights: dict[str, Tensor] = {}
+    for key, value in state.items():
+        parent, _, leaf = key.rpartition(".")
+        if leaf == "in_proj_weight":
+            parts = zip("qkv", value.chunk(3), strict=True)
+            weights |= {f"{parent}.{name}_proj_weight": part.clone() for name, part in parts}
+        elif key not in OPENAI_NUMBERS:
+            weights[key] = value
+    return {"model": {CAT_SEG_PREFIX + key: value for key, value in weights.items()}}
+
+
+def _is_cat_seg(state: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(CAT_SEG_PREFIX) for key in state)
+
+
+def _from_cat_seg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The CLIP in a CAT-Seg checkpoint; see `to_cat_seg`."""
+    clip = {key.removeprefix(CAT_SEG_PREFIX): value for key, value in state.items() if key.startswith(CAT_SEG_PREFIX)}
+    for attention in [key.removesuffix(".q_proj_weight") for key in clip if key.endswith(".q_proj_weight")]:
+        names = [f"{attention}.{name}_proj_weight" for name in "qkv"]
+        if all(name in clip for name in names):
+            clip[f"{attention}.in_proj_weight"] = torch.cat([clip.pop(name) for name in names])
+    return clip
 
 
 def _eva_name(key: str) -> str:

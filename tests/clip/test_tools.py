@@ -9,6 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from clipself_d2.clip import TextClassifier, build_text_tower, build_towers
 
@@ -48,6 +49,15 @@ def test_convert_to_openai_and_back(configs, checkpoint, tmp_path):
     torch.testing.assert_close(*answers)
 
 
+def test_convert_to_cat_seg_and_back(configs, checkpoint, tmp_path):
+    name, source = configs["tiny-vit-quickgelu"], checkpoint("tiny-vit-quickgelu")
+    main = tool("convert_checkpoint")
+    assert main([str(source), str(tmp_path / "a.pth"), "--model", name, "--format", "cat-seg"]) == 0
+    assert main([str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"), "--model", name]) == 0
+    back, state = load_file(tmp_path / "b.safetensors"), torch.load(source, weights_only=True)
+    assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
+
+
 @pytest.mark.parametrize(
     "args, reason",
     [
@@ -56,12 +66,15 @@ def test_convert_to_openai_and_back(configs, checkpoint, tmp_path):
         (["{file}", "b.safetensors", "--model", "ViT-B16"], "ViT-B-16"),
         (["{file}", "b.safetensors", "--model", "ViT-B-16", "--format", "openai"], ".pt"),
         (["{file}", "b.safetensors", "--model", "{other}"], "does not fit"),
+        (["{file}", "b.pt", "--model", "ViT-B-16", "--format", "cat-seg"], ".pth"),
         (["{file}", "b.pt", "--model", "{same}", "--format", "openai"], "QuickGELU"),
+        (["{eva}", "b.pth", "--model", "{other}", "--format", "cat-seg"], "EVA-02's rotary positions"),
     ],
 )
 def test_convert_wrong_arguments(configs, checkpoint, tmp_path, monkeypatch, capsys, args, reason):
     monkeypatch.chdir(tmp_path)
     fill = {"file": checkpoint("tiny-vit"), "other": configs["tiny-eva"], "same": configs["tiny-vit"]}
+    fill["eva"] = checkpoint("tiny-eva")
     assert tool("convert_checkpoint")([a.format(**fill) for a in args]) == 2
     out = capsys.readouterr()
     assert out.err.startswith("error: ") and out.err.count("\n") == 1 and reason in out.err
