@@ -1,4 +1,4 @@
-"""Runs the jobs of a table, those that have not been run before, and gathers its numbers."""
+"""Runs jobs, those that have not been run before, and keeps what they leave."""
 
 from __future__ import annotations
 
@@ -8,104 +8,140 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.reproduce.plan import Job, Planner, missing
-from clipself_d2.reproduce.table import Row, Table
+from clipself_d2.reproduce.needs import missing
+from clipself_d2.reproduce.pace import Pace, duration
+from clipself_d2.reproduce.plan import Job
 
-Outcome = dict[str, Any]
 Advance = Callable[[float], None]
 Runner = Callable[[Job, Advance], None]
 
 FINISHED = "finished.json"
+SPENT = "spent.json"
 CONSOLE = "console.txt"
 
 
-def reproduce(table: Table, planner: Planner, run: Runner, console: Console, redo: bool = False) -> Outcome:
-    """Run what has not been run and gather the table's numbers.
+class Session:
+    """Runs jobs, each at most once, and says how far it is and how long the rest takes."""
 
-    Args:
-        table: the entry.
-        planner: plans its runs.
-        run: runs a job, which leaves `results.json` (or its proposals) in its folder, and reports the share (0..1) that
-            is done.
-        console: where progress goes.
-        redo: run also what has been run before.
+    def __init__(self, jobs: Sequence[Job], run: Runner, console: Console, redo: bool = False) -> None:
+        """Sees what has been run before; runs nothing.
 
-    Returns:
-        What `gather` gives; also written to `TABLE-SCALE/results.json` of the planner's output.
+        Args:
+            jobs: all that will be asked for, each once.
+            run: runs a job, which leaves `results.json` (or its regions) in its folder, and reports the share (0..1)
+                that is done.
+            console: where progress goes.
+            redo: run also what has been run before.
+        """
+        self.console = console
+        self._run, self._redo = run, redo
+        self._pace = Pace()
+        self._left = {job.digest: job for job in jobs if redo or not is_finished(job)}
+        self._failed: dict[str, InputError | RunError] = {}
+        self._number, self._total = 0, len(self._left)
+        self._bar = _Bar(console)
+        for job in filter(is_finished, jobs):
+            self._pace.record(job, recorded(job)["seconds"])
+        if done := len(jobs) - len(self._left):
+            console.print(f"{done} of {len(jobs)} runs were done before; --redo runs them again")
 
-    Raises:
-        InputError: when something that is needed is not there; nothing has been run then.
-        RunError: when a run fails; those before it are kept.
-    """
-    jobs = planner.jobs(table)
-    pending = [job for job in jobs if redo or not is_finished(job)]
-    check(pending)
-    if done := len(jobs) - len(pending):
-        console.print(f"{done} of {len(jobs)} runs were done before; --redo runs them again")
-    _run_all(pending, run, console, redo)
-    outcome = gather(table, planner)
-    folder = table_folder(table, planner)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", outcome)
-    return outcome
+    def finish(self, jobs: Sequence[Job]) -> None:
+        """Run those jobs that are still to be run.
+
+        Args:
+            jobs: some of the session's, each after those that it takes something from.
+
+        Raises:
+            InputError: when something that is needed is not there; nothing has been run then.
+            InputError, RunError: when a run fails, or has failed before in this session; those before it are kept.
+        """
+        for job in jobs:
+            if error := self._failed.get(job.digest):
+                raise error
+        pending = [job for job in jobs if job.digest in self._left]
+        check(pending)
+        with self._bar:
+            for job in pending:
+                self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        self._number += 1
+        title = f"run {self._number} of {self._total}"
+        start = time.monotonic()
+        self._bar.show(title, self._pace.total(self._left.values()))
+        self.console.print(f"{title}: {job.command}", highlight=False, soft_wrap=True)
+        del self._left[job.digest]
+
+        def advance(share: float) -> None:
+            if share > 0:
+                self._pace.record(job, (time.monotonic() - start) / share)
+                rest = self._pace.total(self._left.values()) or 0
+                self._bar.show(title, rest + (time.monotonic() - start) * (1 - share) / share)
+
+        try:
+            seconds = _run_one(job, self._run, advance, self._redo)
+        except (InputError, RunError) as error:
+            self._failed[job.digest] = error
+            raise
+        self._pace.record(job, seconds)
+        left = self._pace.total(self._left.values())
+        rest = f", about {duration(left)} left" if left else ""
+        self.console.print(f"{title} took {duration(seconds)}{rest}")
 
 
-def check(jobs: Sequence[Job]) -> None:
+class _Bar:
+    """A bar of the session's seconds, and those that are left; it goes away while nothing runs."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[left]}")
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("", total=None, left="")
+        self._start = time.monotonic()
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, title: str, left: float | None) -> None:
+        """Show what is being done and the seconds that are left, if that is known."""
+        spent = time.monotonic() - self._start
+        text = "" if left is None else f"{duration(spent)}, about {duration(left)} left"
+        total = None if left is None else spent + left
+        self._progress.update(self._task, description=title, completed=spent, total=total, left=text)
+
+
+def check(jobs: Iterable[Job]) -> None:
     """Raise an InputError, one line, when something that the jobs need is not there."""
-    if gaps := missing(jobs):
+    if gaps := missing(need for job in jobs for need in job.needs):
         more = f" (and {len(gaps) - 1} more: see --dry-run)" if len(gaps) > 1 else ""
         raise InputError(f"{gaps[0]}{more}")
 
 
 def is_finished(job: Job) -> bool:
     """Whether the very run has been finished, and what others take from it is still there."""
-    marker = job.folder / FINISHED
-    if not marker.is_file() or (job.product and not job.product.is_file()):
+    if not (job.folder / FINISHED).is_file() or (job.product and not job.product.is_file()):
         return False
-    return json.loads(marker.read_text())["digest"] == job.digest
+    return bool(recorded(job)["digest"] == job.digest)
 
 
-def gather(table: Table, planner: Planner) -> Outcome:
-    """The numbers of a table whose runs are finished.
-
-    Returns:
-        `{"table", "scale", "title", "varies", "columns", "note", "rows", "same_order"}`. A row is `{"label",
-        "paper_label", "ours": {column: percent | None}, "paper": {..}, "seconds", "folder", "command"}`; `same_order`
-        says, for each column with two of the paper's numbers or more, whether our rows are ordered as the paper's. The
-        numbers of a row with a key are given under that, too.
-    """
-    rows = [_row(table, row, planner.job(row.run)) for row in table.rows]
-    orders = {column: _same_order(rows, column) for column in table.columns}
-    keyed = {row.key: ours["ours"] for row, ours in zip(table.rows, rows, strict=True) if row.key}
-    return {
-        **keyed,
-        "table": table.name,
-        "scale": table.scale,
-        "title": table.heading,
-        "varies": table.varies,
-        "columns": list(table.columns),
-        "note": table.note,
-        "rows": rows,
-        "same_order": {column: same for column, same in orders.items() if same is not None},
-    }
+def recorded(job: Job) -> dict[str, Any]:
+    """Of a finished job: its `digest`, `command`, `seconds` (interrupted attempts included) and `results`."""
+    content: dict[str, Any] = json.loads((job.folder / FINISHED).read_text())
+    return content
 
 
-def table_folder(table: Table, planner: Planner) -> Path:
-    """Where the table's numbers and pictures are written."""
-    return planner.output / f"{table.name}-{table.scale}"
-
-
-def write_json(path: Path, content: Outcome) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a whole file or none."""
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(path, lambda file: file.write_text(text))
@@ -136,70 +172,24 @@ def run_tool(job: Job, advance: Advance) -> None:
         raise RunError(last_error or f"{job.folder.name} ended with exit code {process.returncode}; see {log}")
 
 
-def _run_all(jobs: Sequence[Job], run: Runner, console: Console, redo: bool) -> None:
-    total, done, start = sum(job.cost for job in jobs), 0.0, time.monotonic()
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total, left="")
-
-        def left(completed: float) -> str:
-            seconds = (time.monotonic() - start) * (total - completed) / completed if completed else 0
-            return f"about {timedelta(seconds=round(seconds))} left" if completed else ""
-
-        for number, job in enumerate(jobs, 1):
-
-            def advance(share: float, done: float = done, cost: float = job.cost) -> None:
-                now = done + share * cost
-                progress.update(bar, completed=now, left=left(now))
-
-            progress.update(bar, description=f"run {number} of {len(jobs)}")
-            console.print(f"run {number} of {len(jobs)}: {job.command}", highlight=False, soft_wrap=True)
-            seconds = _run_one(job, run, advance, redo)
-            done += job.cost
-            progress.update(bar, completed=done, left=left(done))
-            rest = f", {left(done)}" if number < len(jobs) else ""
-            console.print(f"run {number} of {len(jobs)} took {timedelta(seconds=round(seconds))}{rest}")
-
-
 def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
-    """Run a job and mark it as finished; returns seconds."""
-    if redo or job.run.proposes:  # which cannot be resumed
+    """Run a job and mark it as finished; returns seconds, those of interrupted attempts included."""
+    if redo or job.run.makes:  # which cannot be resumed
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True, exist_ok=True)
+    spent_file, results_file = job.folder / SPENT, job.folder / "results.json"
+    before = float(json.loads(spent_file.read_text())) if spent_file.is_file() else 0.0
     start = time.monotonic()
-    run(job, advance)
-    seconds = time.monotonic() - start
-    results_file = job.folder / "results.json"
+    try:
+        run(job, advance)
+    finally:
+        seconds = before + time.monotonic() - start
+        spent_file.write_text(json.dumps(round(seconds, 1)))
     for written in filter(None, (job.product, results_file if job.judged else None)):
         if not written.is_file():
             raise RunError(f"{written}: was not written; see {job.folder / CONSOLE}")
     results = json.loads(results_file.read_text()) if job.judged else {}
     finished = {"digest": job.digest, "command": job.command, "seconds": round(seconds, 1)}
     write_json(job.folder / FINISHED, {**finished, "results": results})
+    spent_file.unlink()
     return seconds
-
-
-def _row(table: Table, row: Row, job: Job) -> Outcome:
-    finished = json.loads((job.folder / FINISHED).read_text())
-    ours = []
-    for metric in row.metrics:
-        task, _, name = metric.partition(".")
-        ours.append(finished["results"].get(task, {}).get(name))
-    paper = row.paper or (None,) * len(table.columns)
-    return {
-        "label": row.label,
-        "paper_label": row.paper_label,
-        "ours": dict(zip(table.columns, ours, strict=True)),
-        "paper": dict(zip(table.columns, paper, strict=True)),
-        "seconds": finished["seconds"],
-        "folder": str(job.folder),
-        "command": finished["command"],
-    }
-
-
-def _same_order(rows: Sequence[Outcome], column: str) -> bool | None:
-    pairs = [(row["paper"][column], row["ours"][column]) for row in rows]
-    known = [pair for pair in pairs if None not in pair]
-    if len(known) < 2:
-        return None
-    return all((a[0] < b[0]) == (a[1] < b[1]) for a in known for b in known if a[0] != b[0])

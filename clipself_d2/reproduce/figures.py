@@ -14,7 +14,7 @@ from torch import Tensor
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
 from clipself_d2.regions import letterbox
-from clipself_d2.reproduce.engine import Outcome
+from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner
 from clipself_d2.reproduce.table import Table
 from clipself_d2.visualization import compare_kmeans

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from clipself_d2.reproduce.engine import Outcome
+from clipself_d2.reproduce.outcome import Outcome
 
 
 def rich_table(outcome: Outcome) -> Group:
@@ -17,7 +17,7 @@ def rich_table(outcome: Outcome) -> Group:
         table.add_column(name, justify="right" if number else "left", style="dim" if "paper" in name else "")
     for row in rows:
         table.add_row(*row)
-    return Group(Text(outcome["title"], style="bold"), table, Text(_remarks(outcome)))
+    return Group(Text(outcome["title"], style="bold"), table, Text(remarks(outcome)))
 
 
 def markdown(outcome: Outcome) -> str:
@@ -25,7 +25,7 @@ def markdown(outcome: Outcome) -> str:
     header, *rows = cells(outcome)
     rule = ["---", *("---:" for _ in header[1:])]
     lines = [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
-    return "\n".join([f"**{outcome['title']}**", "", *lines, "", _remarks(outcome)]).rstrip() + "\n"
+    return "\n".join([f"**{outcome['title']}**", "", *lines, "", remarks(outcome)]).rstrip() + "\n"
 
 
 def cells(outcome: Outcome) -> list[list[str]]:
@@ -44,7 +44,8 @@ def cells(outcome: Outcome) -> list[list[str]]:
     return [header, *map(list, zip(*columns, strict=True))]
 
 
-def _remarks(outcome: Outcome) -> str:
+def remarks(outcome: Outcome) -> str:
+    """The note, and whether the rows are ordered as the paper's."""
     orders = outcome["same_order"]
     if not orders:
         return str(outcome["note"])

@@ -9,27 +9,30 @@ Cell = float | None
 
 @dataclass(frozen=True)
 class Run:
-    """One command: of `tools/train_net.py`, or of `tools/make_proposals.py` where it proposes.
+    """One command: of `tools/train_net.py`, or of the tool that makes regions of a data set's photographs.
 
     Attributes:
         config: file below `configs/`.
         overrides: `key=value` of the config.
         trains: train, evaluate and export; False evaluates alone.
         tower: start from (or evaluate) the tower that this run exports; None takes the weights that the config names.
-        detector: evaluate the detector that this run trains, on its tower.
-        proposals: distil on the regions that this run proposes.
+        model: evaluate, or propose with, the model that this run trains, on its tower.
+        regions: train on the regions that this run makes.
         masks: name the masks of the generator that this run trains.
-        proposes: write region proposals of this data set, with `detector`; "" writes none.
+        makes: "proposals" by `tools/make_proposals.py` with `model`, "pairs" by `tools/make_region_text.py` out of
+            the proposals of `regions` and the captions; "" makes none.
+        dataset: whose photographs the regions are made of.
     """
 
     config: str
     overrides: tuple[str, ...] = ()
     trains: bool = True
     tower: Run | None = None
-    detector: Run | None = None
-    proposals: Run | None = None
+    model: Run | None = None
+    regions: Run | None = None
     masks: Run | None = None
-    proposes: str = ""
+    makes: str = ""
+    dataset: str = ""
 
     def untouched(self, *overrides: str) -> Run:
         """The evaluation of the tower that this run starts from, with further overrides."""
@@ -39,9 +42,17 @@ class Run:
         """The evaluation of the tower that this run exports, with further overrides."""
         return Run(self.config, self.overrides + overrides, trains=False, tower=self)
 
+    def evaluated(self, *overrides: str) -> Run:
+        """The evaluation of the model that this run trains, with further overrides."""
+        return Run(self.config, self.overrides + overrides, trains=False, model=self)
+
     def proposing(self, dataset: str) -> Run:
-        """The region proposals of a data set by the detector that this run trains."""
-        return Run(self.config, self.overrides, trains=False, detector=self, proposes=dataset)
+        """The region proposals of a data set by the model that this run trains."""
+        return Run(self.config, self.overrides, trains=False, model=self, makes="proposals", dataset=dataset)
+
+    def pairing(self, config: str) -> Run:
+        """The region-text pairs out of the proposals that this run makes, by the CLIP that a config names."""
+        return Run(config, trains=False, regions=self, makes="pairs", dataset=self.dataset)
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,12 @@ class Table:
                 raise ValueError(f"table {self.name}, row {row.label}: give a metric, and a number, for each column")
 
     @property
+    def label(self) -> str:
+        """Kind and name: `Table 1a`."""
+        kind = "Figure" if self.figure else "Table"
+        return f"{kind} {self.name.removeprefix('fig')}"
+
+    @property
     def heading(self) -> str:
         """Kind, name, scale and title."""
-        kind = "Figure" if self.figure else "Table"
-        return f"{kind} {self.name.removeprefix('fig')} ({self.scale}): {self.title}"
+        return f"{self.label} ({self.scale}): {self.title}"

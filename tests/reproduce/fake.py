@@ -69,7 +69,7 @@ class FakeRunner:
         boxes = 100 * alpha if job.run.trains else 0.5
         results = {"boxes": {"top1": boxes, "top5": 99.0}, "crops": {"top1": 60.0, "top5": 90.0}}
         results["bbox"] = {"AP50_novel": 40.0 if "tower" in job.sources else 10.0, "AP50_base": 50.0, "AP50_all": 45.0}
-        if not job.run.proposes:
+        if not job.run.makes:
             (job.folder / "results.json").write_text(json.dumps(results))
         if job.product:
             job.product.write_text(f"of {job.folder.name}")

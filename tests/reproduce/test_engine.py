@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.reproduce.engine import reproduce, run_tool
+from clipself_d2.reproduce.engine import run_tool
 from clipself_d2.reproduce.plan import Planner
+from clipself_d2.reproduce.suite import reproduce
 from clipself_d2.reproduce.table import Row, Run, Table
 from tests.reproduce.fake import FakeRunner, write_config
 
@@ -118,9 +119,9 @@ def chain(tmp_path, photographs):
     """A detector; a tower that is distilled on its proposals; the detector on that tower; that one elsewhere."""
     detector = write_config(tmp_path, name="detector", exports=False)
     first = Run(detector)
-    tower = Run(write_config(tmp_path), proposals=first.proposing("fake_images"))
+    tower = Run(write_config(tmp_path), regions=first.proposing("fake_images"))
     second = Run(detector, tower=tower)
-    third = Run(detector, ("model.alpha=0.1",), trains=False, detector=second)
+    third = Run(detector, ("model.alpha=0.1",), trains=False, model=second)
     runs = {"original": first, "proposals": second, "elsewhere": third}
     rows = tuple(Row(name, run, ("bbox.AP50_novel",), key=name[:4]) for name, run in runs.items())
     return Table("Y", "miniature", "A made-up chain", "tower", ("novel",), rows)
@@ -154,7 +155,7 @@ def test_unfinished_proposals_are_begun_anew(chain, planner):
     job.folder.mkdir(parents=True)
     job.product.touch()  # as the tool refuses to overwrite them
     existed = []
-    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.proposes else None,
+    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.makes else None,
                                               FakeRunner()(job, advance)))  # fmt: skip
     assert existed == [False]
 

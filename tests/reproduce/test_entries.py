@@ -37,7 +37,7 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
     for job in jobs:
         python, tool, *arguments = shlex.split(job.command)
         assert python == "python"
-        if job.run.proposes:
+        if job.run.makes:
             assert Path(tool).resolve() == TOOLS / "make_proposals.py"
             check_proposals(arguments, job)
             continue
@@ -63,7 +63,7 @@ def check_proposals(arguments, job):
     parse = runpy.run_path(str(TOOLS / "make_proposals.py"))["parse_args"]
     args = parse(arguments)
     assert args.output == job.product
-    assert Path(args.weights) == job.sources["detector"].product
+    assert Path(args.weights) == job.sources["model"].product
     assert args.dataset in DatasetCatalog
     load_config(args.config_file, args.opts)
 
@@ -120,7 +120,7 @@ def test_the_paper_s_best_rows_are_one_run(planner):
 @pytest.mark.parametrize("name", ["2", "3a", "4", "A3", "A4", "A6"])
 def test_configs_state_the_numbers_of_their_rows(name):
     for row in find(name, "paper").rows:
-        if row.run.trains or row.run.detector:
+        if row.run.trains or row.run.model:
             text = (Path(__file__).parents[2] / "configs" / row.run.config).read_text()
             assert all(re.search(rf"\b{number}\b", text) for number in row.paper)
 
@@ -130,8 +130,8 @@ def test_the_chain_of_the_miniature_s_proposals(planner):
     table = find("3a", "miniature")
     original, patches, proposals = (planner.job(row.run) for row in table.rows)
     tower = proposals.sources["tower"]
-    assert tower.config.dataloader.train.mapper.regions.json_file == str(tower.sources["proposals"].product)
-    assert tower.sources["proposals"].sources["detector"] is original
+    assert tower.config.dataloader.train.mapper.regions.json_file == str(tower.sources["regions"].product)
+    assert tower.sources["regions"].sources["model"] is original
     assert patches.sources["tower"].run.config == "miniature/clipself_patches.py"
     assert {original.run.config, patches.run.config, proposals.run.config} == {"miniature/fvit.py"}
     assert [row.key for row in table.rows] == ["original", "clipself_patches", "clipself_proposals"]

@@ -10,9 +10,9 @@ from rich.console import Console
 from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.regions import letterbox
 from clipself_d2.reproduce import figures
-from clipself_d2.reproduce.engine import reproduce
 from clipself_d2.reproduce.figures import FIGURES, build_tower, dense_maps
 from clipself_d2.reproduce.plan import Planner
+from clipself_d2.reproduce.suite import reproduce
 from clipself_d2.reproduce.table import Row, Table
 from tests.distillation.tiny import write_model
 from tests.reproduce.fake import FakeRunner, make_table, write_config

@@ -2,9 +2,14 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from clipself_d2.errors import InputError
-from clipself_d2.reproduce.plan import Planner, missing
+from clipself_d2.reproduce.needs import missing
+from clipself_d2.reproduce.plan import Planner
 from clipself_d2.reproduce.table import Row, Run, Table
 from tests.reproduce.fake import write_config
+
+
+def gaps(jobs):
+    return missing(need for job in jobs for need in job.needs)
 
 
 def folders(table, output, *overrides, **options):
@@ -67,28 +72,28 @@ def test_an_unknown_override(tmp_path, table):
 
 def test_needs(tmp_path, table, photographs):
     jobs = Planner(tmp_path, ["clip.pretrained=openai"]).jobs(table)
-    assert missing(jobs) == []
+    assert gaps(jobs) == []
     assert "weights: ViT-B-16, open_clip's 'openai', downloaded at the first use" in [n.what for n in jobs[1].needs]
     assert jobs[3].needs[0].what == f"weights: the tower of {jobs[2].folder}"
     [made] = [need for need in jobs[3].needs if need.what.startswith("weights")]
     assert not made.missing
     photographs.rmdir()
     jobs = Planner(tmp_path, ["clip.pretrained=no.pt"]).jobs(table)
-    weights, data = missing(jobs)
+    weights, data = gaps(jobs)
     assert weights == "weights: ViT-B-16, no.pt: no such file, and no tag of open_clip's"
     assert data.startswith(f"data set fake_images: {photographs}: not there; see datasets/README.md")
 
 
 def test_needs_of_other_data_sets(tmp_path, table):
     train = Planner(tmp_path, ["dataloader.train.dataset=nowhere"]).jobs(table)
-    assert missing(train) == ["data set nowhere: not registered; see datasets/README.md for the names"]
+    assert gaps(train) == ["data set nowhere: not registered; see datasets/README.md for the names"]
     proposals = tmp_path / "proposals.json"
     config = tmp_path / "fake.py"
     config.write_text(config.read_text().replace('json_file=""', f'json_file="{proposals}"'))
-    [gap] = missing(Planner(tmp_path).jobs(table))
-    assert gap.startswith(f"proposals: {proposals}: not there")
+    [gap] = gaps(Planner(tmp_path).jobs(table))
+    assert gap.startswith(f"the regions: {proposals}: not there")
     proposals.touch()
-    assert missing(Planner(tmp_path).jobs(table)) == []
+    assert gaps(Planner(tmp_path).jobs(table)) == []
 
 
 def test_training_costs_by_steps_and_pixels(tmp_path, table):
@@ -103,9 +108,9 @@ def chained(tmp_path):
     config = write_config(tmp_path, name="detector", exports=False)
     detector = Run(config)
     proposals = detector.proposing("fake_images")
-    tower = Run(write_config(tmp_path), proposals=proposals)
+    tower = Run(write_config(tmp_path), regions=proposals)
     better = Run(config, tower=tower)
-    return detector, proposals, tower, better, Run(config, trains=False, detector=better)
+    return detector, proposals, tower, better, Run(config, trains=False, model=better)
 
 
 def test_what_a_run_takes_from_another(tmp_path, photographs):
@@ -132,9 +137,9 @@ def test_what_a_run_takes_from_another(tmp_path, photographs):
     assert evaluation.arguments[2] == "--eval-only"
     assert evaluation.product is None
     assert [need.what for need in evaluation.needs[:2]] == [
-        f"weights: the tower of {tower.folder}", f"the detector of {better.folder}"
+        f"weights: the tower of {tower.folder}", f"the model of {better.folder}"
     ]  # fmt: skip
-    assert f"the proposals of {proposals.folder}" in [need.what for need in tower.needs]
+    assert f"the regions of {proposals.folder}" in [need.what for need in tower.needs]
     assert not any(need.missing for job in (detector, proposals, tower, better, evaluation) for need in job.needs)
 
 
@@ -150,4 +155,4 @@ def test_a_digest_is_of_all_that_was_before(tmp_path, photographs):
 def test_a_data_set_that_is_made_needs_no_files(tmp_path, table, photographs):
     photographs.rmdir()
     MetadataCatalog.get("fake_images").made_at_first_use = True
-    assert missing(Planner(tmp_path).jobs(table)) == []
+    assert gaps(Planner(tmp_path).jobs(table)) == []

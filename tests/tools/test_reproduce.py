@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clipself_d2.reproduce.cli import main
+from clipself_d2.reproduce.entries import ENTRIES
 from tests.reproduce.fake import FakeRunner
 
 ROOT = Path(__file__).parents[2]
@@ -39,8 +40,8 @@ def test_list(capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["9"], "error: table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, 6, A1, A3, A4, A5, A6, fig3, fig4"),
-        ([], "error: name a table: 1a, 1b, 1c, 2, 3a, 3b, 4, 6, A1, A3, A4, A5, A6, fig3, fig4 (see --help)"),
+        (["9"], f"error: table '9' is unknown: known are {', '.join(ENTRIES)}, or all"),
+        ([], f"error: name a table: {', '.join(ENTRIES)}, or all (see --help)"),
         (["4"], "error: table 4 has no miniature (there is no second data set to transfer to; "),
         (["2", "--scale", "huge"], "error: argument --scale: invalid choice: 'huge'"),
         (["2", "--fast"], "error: unrecognized arguments: --fast (see --help)"),
@@ -135,7 +136,7 @@ def test_device_and_ranks_reach_every_run(tmp_path):
     assert reproduce("2", "--output", tmp_path, "--device", "cpu", "--num-gpus", 2, *SMALL, runner=runner) == 0
     for job in runner.jobs:
         assert "train.device=cpu" in job.arguments
-        assert ("--num-gpus" in job.arguments) is not bool(job.run.proposes)
+        assert ("--num-gpus" in job.arguments) is not bool(job.run.makes)
 
 
 def test_the_tool_itself(monkeypatch, capsys):

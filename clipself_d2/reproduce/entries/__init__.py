@@ -53,7 +53,7 @@ def find(name: str, scale: str) -> Table:
     if name not in known:
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {known[near[0]]}? " if near else ""
-        raise InputError(f"table '{name}' is unknown: {hint}known are {', '.join(ENTRIES)}")
+        raise InputError(f"table '{name}' is unknown: {hint}known are {', '.join(ENTRIES)}, or all")
     if scale not in SCALES:
         raise InputError(f"scale '{scale}' is unknown: use one of {', '.join(SCALES)}")
     entry = known[name]

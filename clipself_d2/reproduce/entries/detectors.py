@@ -61,7 +61,7 @@ def table_4(scale: str) -> Table:
     rows = tuple(
         Row(
             name,
-            Run(f"detection/fvit_eva02_l14_336_transfer_{file}.py", trains=False, detector=trained),
+            Run(f"detection/fvit_eva02_l14_336_transfer_{file}.py", trains=False, model=trained),
             metrics,
             paper,
         )

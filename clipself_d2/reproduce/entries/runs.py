@@ -15,7 +15,7 @@ EVA_B_LVIS, EVA_L_LVIS = (
 )
 COCO_PROPOSALS = Run("detection/rpn_r50_fpn_ovcoco.py").proposing("coco_2017_train_images")
 EVA_B_PROPOSALS, EVA_L_PROPOSALS = (
-    Run(f"distillation/clipself_{model}_coco_proposals.py", proposals=COCO_PROPOSALS)
+    Run(f"distillation/clipself_{model}_coco_proposals.py", regions=COCO_PROPOSALS)
     for model in ("eva02_b16", "eva02_l14_336")
 )
 
@@ -23,7 +23,7 @@ MINIATURE = Run("miniature/clipself_patches.py")
 MINIATURE_DETECTOR = Run("miniature/fvit.py")
 """On the tower as it is shipped; it proposes the regions, too, as there is no other network in the miniature."""
 MINIATURE_PROPOSALS = Run(
-    "miniature/clipself_proposals.py", proposals=MINIATURE_DETECTOR.proposing("ov_shapes_train_images")
+    "miniature/clipself_proposals.py", regions=MINIATURE_DETECTOR.proposing("ov_shapes_train_images")
 )
 
 MINIATURE_MASKS = Run("miniature/panoptic_masks.py")
