@@ -22,6 +22,8 @@ from clipself_d2.training.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 
+_LONG_WAIT = 0.2  # share of the time that waiting for data may take before the log says what to do
+
 
 class SaveCheckpoint(HookBase):
     """Saves every `period` iterations and after the last one, which must succeed.
@@ -78,7 +80,10 @@ class AfterTraining(HookBase):
 
 
 class Throughput(HookBase):
-    """Stores `images_per_second` of all ranks and `memory_gib`, the peak of this process (device memory on CUDA)."""
+    """Stores `images_per_second` of all ranks and `memory_gib`, the peak of this process (device memory on CUDA).
+
+    When training ends it logs which share of the time this process waited for data.
+    """
 
     def after_step(self) -> None:
         """Divide the step's images by the time that `IterationTimer` took for it."""
@@ -88,6 +93,18 @@ class Throughput(HookBase):
             speed = latest["num_images"][0] / latest["time"][0]
             storage.put_scalar("images_per_second", speed)
         storage.put_scalar("memory_gib", peak_memory(), smoothing_hint=False)
+
+    def after_train(self) -> None:
+        """Log the wait for data over the iterations that were timed, and what to do about a long one."""
+        histories = self.trainer.storage.histories()
+        if "time" not in histories or "data_time" not in histories:
+            return
+        times, waits = (
+            {iteration: seconds for seconds, iteration in histories[name].values()} for name in ("time", "data_time")
+        )
+        share = sum(waits[iteration] for iteration in times) / sum(times.values())
+        mend = "; raise dataloader.train.num_workers" if share > _LONG_WAIT else ""
+        logger.info("Waited for data %.0f %% of the time%s", 100 * share, mend)
 
 
 class ProgressPrinter(EventWriter):
