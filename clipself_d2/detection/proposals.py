@@ -14,7 +14,6 @@ filtered. Ours are chosen so:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 from torchvision.ops import clip_boxes_to_image, nms
 
-from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.data.coco_json import Written, box_fields, write_annotations
 from clipself_d2.errors import InputError
 
 
@@ -67,15 +66,6 @@ class ProposalFilter:
         boxes, logits = boxes[sound], logits[sound]
         kept = nms(boxes, logits, self.nms)[: self.top]
         return Instances(proposals.image_size, proposal_boxes=Boxes(boxes[kept]), objectness_logits=logits[kept])
-
-
-@dataclass
-class Written:
-    """What a file of proposals holds: images, those of them without any proposal, and proposals."""
-
-    images: int = 0
-    bare: int = 0
-    boxes: int = 0
 
 
 def propose(
@@ -134,46 +124,15 @@ def write_proposals(
         InputError: if no image has a proposal, for distillation would refuse that file.
         OSError: the disk.
     """
-    written = Written()
-
-    def write(temporary: Path) -> None:
-        listed = []
-        with temporary.open("w", encoding="utf-8") as file:
-            about = json.dumps({"info": dict(info or {}), "categories": [{"id": 1, "name": "object"}]})
-            file.write(f'{about[:-1]}, "annotations": [')
-            for sample, kept in images:
-                listed.append({key: sample[key] for key in ("height", "width")})
-                listed[-1] |= {"id": sample["image_id"], "file_name": Path(sample["file_name"]).name}
-                for annotation in _annotations(sample["image_id"], kept):
-                    written.boxes += 1
-                    separator = ",\n" if written.boxes > 1 else "\n"
-                    file.write(separator + json.dumps({"id": written.boxes, **annotation}))
-                written.images += 1
-                written.bare += not len(kept)
-            file.write(f'\n], "images": {json.dumps(listed)}}}\n')
-        if not written.boxes:
-            raise InputError(
-                f"{path}: not written, none of {written.images} images has a proposal: lower --min-score, or train "
-                "the network for longer"
-            )
-
-    write_atomically(Path(path), write)
-    return written
+    about = {"info": dict(info or {}), "categories": [{"id": 1, "name": "object"}]}
+    annotated = ((sample, _annotations(kept)) for sample, kept in images)
+    return write_annotations(
+        path, annotated, about, "has a proposal: lower --min-score, or train the network for longer"
+    )
 
 
-def _annotations(image_id: int, kept: Instances) -> Iterator[dict[str, Any]]:
-    """COCO's annotations of an image; corners are rounded to hundredths of a pixel, which keeps them inside.
-
-    `score` is the probability of being an object.
-    """
-    corners = (kept.proposal_boxes.tensor.double() * 100).round() / 100
-    for (x0, y0, x1, y1), score in zip(corners.tolist(), kept.objectness_logits.sigmoid().tolist(), strict=True):
-        width, height = round(x1 - x0, 2), round(y1 - y0, 2)
-        yield {
-            "image_id": image_id,
-            "category_id": 1,
-            "bbox": [x0, y0, width, height],
-            "area": round(width * height, 2),
-            "iscrowd": 0,
-            "score": round(score, 4),
-        }
+def _annotations(kept: Instances) -> list[dict[str, Any]]:
+    """COCO's annotations of an image; `score` is the probability of being an object."""
+    scores = kept.objectness_logits.sigmoid().tolist()
+    boxes = box_fields(kept.proposal_boxes.tensor)
+    return [{"category_id": 1, **box, "score": round(score, 4)} for box, score in zip(boxes, scores, strict=True)]
