@@ -54,16 +54,16 @@ class FakeRunner:
     Of a detector: AP50 of the novel classes 40 on a tower of CLIPSelf, else 10.
     """
 
-    def __init__(self, fail_at: float | None = None) -> None:
+    def __init__(self, fail_at: float | None = None, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.jobs: list[Job] = []
-        self.fail_at = fail_at
+        self.fail_at, self.error = fail_at, error
 
     def __call__(self, job: Job, advance) -> None:
         for source in job.sources.values():
             assert source.product.is_file()
         alpha = float(job.config.model.get("alpha", 0))
         if alpha == self.fail_at:
-            raise KeyboardInterrupt
+            raise self.error("it broke")
         self.jobs.append(job)
         advance(0.5)
         boxes = 100 * alpha if job.run.trains else 0.5

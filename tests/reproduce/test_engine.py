@@ -224,3 +224,26 @@ def test_a_training_without_an_evaluator_need_not_leave_results(table, planner, 
 
     with pytest.raises(RunError, match="was not written"):
         run(replace(table, rows=(generator,)), planner, NoProduct(), redo=True)
+
+
+def test_seconds_of_interrupted_attempts_count(table, planner, monkeypatch):
+    clock = iter(range(0, 100_000, 10))
+    monkeypatch.setattr("clipself_d2.reproduce.engine.time.monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt):
+        run(table, planner, FakeRunner(fail_at=1))
+    folder = planner.jobs(table)[2].folder
+    spent = json.loads((folder / "spent.json").read_text())
+    assert spent > 0
+    run(table, planner, FakeRunner())
+    once = json.loads((planner.jobs(table)[1].folder / "finished.json").read_text())["seconds"]
+    assert json.loads((folder / "finished.json").read_text())["seconds"] == once + spent
+    assert not (folder / "spent.json").exists()
+
+
+def test_the_time_that_is_left_follows_the_runs_before(table, planner, tmp_path):
+    run(table, planner, FakeRunner())
+    for job in planner.jobs(table):
+        finished = job.folder / "finished.json"
+        finished.write_text(json.dumps({**json.loads(finished.read_text()), "seconds": 600}))
+    _, progress = run(table, planner, FakeRunner(), redo=True)
+    assert "run 1 of 4 took 0:00:00, about 0:30:00 left" in progress
