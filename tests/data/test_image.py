@@ -4,7 +4,9 @@ import torch
 from PIL import Image
 
 from clipself_d2.data import ImageError, read_image
+from clipself_d2.data.image import image_size
 from clipself_d2.errors import InputError
+from clipself_d2.regions import letterbox
 
 
 @pytest.fixture
@@ -99,3 +101,63 @@ def test_missing_and_floating_point(tmp_path):
         read_image(tmp_path / "f.tif")
     with pytest.raises(ImageError):
         read_image(tmp_path)  # a folder
+
+
+def photograph(height, width):
+    """A smooth picture whose corners all differ, H x W x 3."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    waves = np.stack([np.sin(7 * x + 3 * y), np.cos(9 * y), np.sin(5 * x * y)], axis=-1)
+    return (waves * 100 + 128).astype(np.uint8)
+
+
+@pytest.mark.parametrize("height, width", [(300, 401), (401, 300), (160, 160), (4, 900)])
+@pytest.mark.parametrize("at_least", [20, 50, 51, 100, 101, 200, 400, 9999])
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(tmp_path, height, width, at_least):
+    picture = photograph(height, width)
+    Image.fromarray(picture).save(tmp_path / "a.jpg", quality=95)
+    divisor = max(s for s in (1, 2, 4, 8) if s == 1 or max(height, width) / s >= at_least)
+    if height == 4:  # Pillow leaves no side without a pixel
+        divisor = min(divisor, 4)
+    image = read_image(tmp_path / "a.jpg", at_least)
+    assert image.shape == (3, -(-height // divisor), -(-width // divisor))
+    assert max(image.shape) >= min(at_least, max(height, width))
+    rows, columns = height // divisor, width // divisor  # that were averaged from whole blocks
+    blocks = picture[: rows * divisor, : columns * divisor].reshape(rows, divisor, columns, divisor, 3)
+    assert np.abs(image[:, :rows, :columns].permute(1, 2, 0).numpy() - blocks.mean(axis=(1, 3))).mean() < 3
+
+
+def test_other_formats_are_decoded_whole(tmp_path):
+    Image.fromarray(photograph(64, 80)).save(tmp_path / "a.png")
+    assert torch.equal(read_image(tmp_path / "a.png", 10), read_image(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_size_is_that_of_the_upright_photograph(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(photograph(40, 64)).save(path, exif=exif)
+    assert image_size(path) == read_image(path).shape[1:] == ((64, 40) if orientation > 4 else (40, 64))
+    whole, half = read_image(path), read_image(path, 32)
+    if suffix == "jpg":  # turned alike
+        averaged = whole.float().unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).mean(dim=(2, 4))
+        assert (averaged - half.float()).abs().mean() < 3
+
+
+def test_size_of_what_is_no_image(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"a\.jpg"):
+        image_size(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=r"no\.jpg"):
+        image_size(tmp_path / "no.jpg")
+
+
+def test_reduced_photographs_letterbox_alike(tmp_path, assets):
+    differences = []
+    for path in sorted((assets / "data/coco/val2017").glob("*.jpg"))[:12]:
+        whole, reduced = read_image(path), read_image(path, 320)
+        assert max(reduced.shape[1:]) in (max(whole.shape[1:]), max(whole.shape[1:]) // 2)
+        views = [letterbox([image], 320)[0] for image in (whole, reduced)]
+        differences.append((views[0] - views[1]).abs().mean().item())
+    assert np.mean(differences) < 2.5  # grey levels

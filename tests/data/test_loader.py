@@ -177,3 +177,18 @@ def test_regions_do_not_depend_on_numpy_global_state(records):
     first = flat(take(train(records), 2))
     np.random.seed(2)  # noqa: NPY002
     assert flat(take(train(records), 2)) == first
+
+
+def test_workers_stay_and_pin_where_a_gpu_is_in_use(records, monkeypatch):
+    assert not train(records, workers=1).loader.pin_memory
+    monkeypatch.setattr("torch.cuda.is_initialized", lambda: True)
+    for workers in (0, 1):
+        test = build_test_loader(records, DistillationMapper(GridRegions()), workers)
+        for wrapped in (train(records, workers).loader, test.loader):
+            assert wrapped.pin_memory == wrapped.persistent_workers == (workers > 0)
+
+
+def test_workers_that_stay_begin_each_pass_anew(records):
+    test = build_test_loader(records, lambda r: {"id": r["image_id"]}, 1)
+    take(test, 3)
+    assert [s["id"] for batch in test for s in batch] == list(range(10))

@@ -147,3 +147,25 @@ def test_real_panoptic_segments(assets):
         assert kept == len(sample["boxes"]) == len(record["segments_info"]) - sample["skipped_segments"]
         regions += kept
     assert regions > 20
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("student, teacher", [(100, 20), (100, 60), (300, 20), (3000, 20)])
+def test_photographs_are_reduced_as_far_as_image_and_crops_allow(tmp_path, suffix, student, teacher):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 801, 3), dtype=np.uint8)).save(path)
+    record = {"file_name": str(path), "image_id": 1}
+    whole, reduced = DistillationMapper(GridRegions()), DistillationMapper(GridRegions(), at_least=(student, teacher))
+    for seed in range(12):
+        before, after = (mapper(record, np.random.default_rng(seed)) for mapper in (whole, reduced))
+        longest = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in before["crop_boxes"].tensor.tolist()]
+        divisor = max(
+            s for s in (1, 2, 4, 8) if s == 1 or (801 / s >= student and all(x / s >= teacher - 1e-3 for x in longest))
+        )
+        divisor = divisor if suffix == "jpg" else 1
+        height, width = -(-600 // divisor), -(-801 // divisor)
+        assert after["image"].shape == (3, height, width)
+        assert (after["height"], after["width"]) == (600, 801)
+        for boxes in ("regions", "crop_boxes"):
+            fractions = after[boxes].tensor / torch.tensor([width, height] * 2)
+            assert torch.allclose(fractions, before[boxes].tensor / torch.tensor([801, 600] * 2), atol=1e-6)
