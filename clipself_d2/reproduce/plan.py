@@ -227,7 +227,7 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
         content = {"clip": content.get("clip"), "model": content["model"], "train": train}
         content["dataloader"] = {"proposals of": run.dataset} if run.makes else parts
     content["weights"] = sources["tower"].digest if "tower" in sources else _file_digest(weights)
-    content.update((name, source.digest) for name, source in sources.items() if name != "tower")
+    content["sources"] = {name: source.digest for name, source in sources.items() if name != "tower"}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_name).encode()).hexdigest()
 
 

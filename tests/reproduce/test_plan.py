@@ -152,6 +152,12 @@ def test_a_digest_is_of_all_that_was_before(tmp_path, photographs):
     assert not set(first) & {other.job(run).digest for run in runs}
 
 
+def test_a_digest_is_of_the_model_and_of_what_was_trained(tmp_path, photographs):
+    detector = chained(tmp_path)[0]
+    evaluations = detector.evaluated(), detector.evaluated("model.alpha=0.1"), detector.evaluated("train.seed=1")
+    assert len({Planner(tmp_path).job(run).digest for run in evaluations}) == 3
+
+
 def test_a_data_set_that_is_made_needs_no_files(tmp_path, table, photographs):
     photographs.rmdir()
     MetadataCatalog.get("fake_images").made_at_first_use = True
