@@ -49,9 +49,8 @@ class RegionClassificationEvaluator(DatasetEvaluator):
     """Judges the embeddings of labelled regions by their cosines with the texts of all classes, things and stuff
     together.
 
-    Results: ``boxes``, ``thing_masks``, ``stuff_masks`` and ``crops`` (things), each with ``top1`` and ``top5`` in
-        percent. A
-    task for which there was no embedding or no region is absent.
+    The tasks are ``boxes``, ``thing_masks``, ``stuff_masks`` and ``crops`` (of things), each with ``top1`` and ``top5``
+    in percent. A task for which there was no embedding or no region is absent.
     """
 
     def __init__(
