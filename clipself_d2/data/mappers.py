@@ -96,7 +96,8 @@ class DistillationMapper:
             return None
         student, teacher = self.at_least
         smallest = (crops[:, 2:] - crops[:, :2]).amax(dim=1).min().item() if len(crops) else whole
-        return min(whole, max(student, math.ceil(teacher * whole / max(smallest, 1))))
+        # Half a percent of a pixel is what the boxes' arithmetic may be off.
+        return min(whole, max(student, math.ceil(teacher * whole / max(smallest, 1) - 0.005)))
 
 
 def image_key(content: Any, height: int, width: int) -> bytes:
