@@ -7,6 +7,7 @@ from clipself_d2.data.catalog import get_dataset, register_image_list, register_
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.label_sets import label_set, seen_classes
+from clipself_d2.data.labeled_regions import LabeledRegionMapper, LabeledRegions, load_category_names
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
 from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.panoptic import PanopticMapper
@@ -19,6 +20,8 @@ __all__ = [
     "EpochBatchSampler",
     "ImageError",
     "ImageMapper",
+    "LabeledRegionMapper",
+    "LabeledRegions",
     "PanopticMapper",
     "PanopticRegionMapper",
     "RegionDataLoader",
@@ -28,6 +31,7 @@ __all__ = [
     "label_set",
     "load_captioned_images",
     "load_captions",
+    "load_category_names",
     "load_image_list",
     "load_panoptic",
     "read_image",

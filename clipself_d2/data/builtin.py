@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from clipself_d2.data.captions import register_captions
@@ -20,6 +21,7 @@ def register_builtin(root: str | Path) -> None:
     root = Path(root)
     coco = root / "coco"
     register_image_list("coco_2017_train_images", coco / "annotations/instances_train2017.json", coco / "train2017")
+    MetadataCatalog.get("coco_2017_train_images").captions_json = str(coco / "annotations/captions_train2017.json")
     register_image_list("coco_2017_unlabeled_images", None, coco / "unlabeled2017")
     # LVIS v1 shares COCO's photographs; its file names are "train2017/..." or "val2017/...".
     register_image_list("lvis_v1_train_images", root / "lvis/lvis_v1_train.json", coco)

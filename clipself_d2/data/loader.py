@@ -105,7 +105,8 @@ def build_train_loader(
 
     Args:
         dataset: registered name, names or records; see `get_dataset`.
-        mapper: called with a record and a generator seeded by (seed, draw); may have ``check(records)``, called once.
+        mapper: called with a record and a generator seeded by (seed, draw); may have ``check(records)``, or
+            ``select(records)``, which returns those to train on, called once.
         total_batch_size: samples of an iteration over all ranks.
         seed: of the shuffles and the mapper's generators.
         num_workers: processes that read; 0 reads in this one.
@@ -121,6 +122,8 @@ def build_train_loader(
     records = get_dataset(dataset)
     if hasattr(mapper, "check"):
         mapper.check(records)
+    if hasattr(mapper, "select"):
+        records = mapper.select(records)
     sampler = EpochBatchSampler(
         len(records), total_batch_size, seed, comm.get_rank(), comm.get_world_size(), start_iter
     )

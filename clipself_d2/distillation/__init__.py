@@ -2,6 +2,8 @@
 
 from clipself_d2.distillation.clipself import CLIPSelf
 from clipself_d2.distillation.export import CLIPExporter
+from clipself_d2.distillation.image_text import ImageText
+from clipself_d2.distillation.region_text import RegionText
 from clipself_d2.distillation.student import Student
 
-__all__ = ["CLIPExporter", "CLIPSelf", "Student"]
+__all__ = ["CLIPExporter", "CLIPSelf", "ImageText", "RegionText", "Student"]

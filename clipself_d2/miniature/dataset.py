@@ -20,6 +20,7 @@ from clipself_d2.data.annotations import load_image_list, load_panoptic
 from clipself_d2.data.captions import load_captioned_images
 from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
+from clipself_d2.miniature.captions import TEMPLATES
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
 
@@ -181,6 +182,11 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             json_file=str(folder / f"annotations/instances_{split}.json"), image_root=str(folder / split)
         )
         _register(f"ov_shapes_{split}_images", load_images)
+        MetadataCatalog.get(f"ov_shapes_{split}_images").set(
+            captions_json=str(folder / f"annotations/captions_{split}.json"),
+            caption_nouns="phrases",
+            caption_templates=TEMPLATES,
+        )
         _register(f"ov_shapes_{split}_captions", load_captions)
         _register(f"ov_shapes_{split}_panoptic_regions", load_regions)
         MetadataCatalog.get(f"ov_shapes_{split}_panoptic_regions").set(

@@ -1,0 +1,93 @@
+"""Pseudo pairs of region and noun: each proposal of an image gets the noun of its captions that CLIP sees there.
+
+As in RegionCLIP (Zhong et al., CVPR 2022, section 3.2), with nouns from the image's own captions, as in the paper's
+region-text baseline (appendix A.4): the proposal is cut out of the photograph, enlarged as for CLIPSelf's teacher, and
+its image embedding is compared with the nouns'. The authors released a file of pairs, not the code that made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
+
+from clipself_d2.regions import RegionEmbedder, enlarge
+
+
+@dataclass(frozen=True)
+class PseudoPairs:
+    """Regions of an image and what they are called.
+
+    Attributes:
+        boxes: R x 4, in pixels of the photograph.
+        nouns: R long, rows of the nouns' embeddings.
+        scores: R cosines, of crop and noun.
+    """
+
+    boxes: Tensor
+    nouns: Tensor
+    scores: Tensor
+
+
+def best_nouns(crops: Tensor, nouns: Tensor, candidates: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The best of some nouns for each crop.
+
+    Args:
+        crops: R x C unit vectors.
+        nouns: K x C unit vectors.
+        candidates: rows of `nouns`, at least one.
+
+    Returns:
+        R cosines, and R rows; of equal ones the first candidate's.
+    """
+    rows = torch.tensor(candidates, device=nouns.device)
+    cosines = crops @ nouns[rows].T
+    best = cosines.argmax(dim=1)
+    return cosines.gather(1, best[:, None])[:, 0], rows[best]
+
+
+def match_pairs(
+    embedder: RegionEmbedder,
+    samples: Iterable[list[dict[str, Any]]],
+    proposals: Mapping[int, np.ndarray],
+    nouns: Mapping[int, Sequence[int]],
+    embeddings: Tensor,
+    *,
+    crop_scale: float = 1.5,
+    threshold: float = -1.0,
+) -> Iterator[tuple[dict[str, Any], PseudoPairs]]:
+    """Names the proposals of photographs.
+
+    Args:
+        embedder: whose crops are compared.
+        samples: batches of `ImageMapper`'s samples.
+        proposals: by image id, N x 4 in pixels, as `load_proposals` gives them.
+        nouns: by image id, at least one row of `embeddings`.
+        embeddings: K x C unit vectors of the nouns, on the embedder's device.
+        crop_scale: what is cut out, as a factor on the sides of the proposal.
+        threshold: pairs of a lower cosine are left out.
+
+    Yields:
+        Each sample with its pairs, in the order of its proposals, on the CPU.
+    """
+    for batch in samples:
+        if not batch:  # none of its images could be read
+            continue
+        boxes, crops = [], []
+        for sample in batch:
+            size = sample["height"], sample["width"]
+            inside = clip_boxes_to_image(torch.from_numpy(proposals[sample["image_id"]]), size)
+            boxes.append(inside[(inside[:, 2:] > inside[:, :2]).all(dim=1)])
+            crops.append(enlarge(boxes[-1], crop_scale, *size))
+        images = [sample["image"].to(embeddings.device, non_blocking=True) for sample in batch]
+        with torch.inference_mode():
+            embedded = embedder.embed_crops(images, crops)
+            for sample, box, crop in zip(batch, boxes, embedded, strict=True):
+                scores, names = (x.cpu() for x in best_nouns(crop, embeddings, nouns[sample["image_id"]]))
+                kept = scores >= threshold
+                yield sample, PseudoPairs(box[kept], names[kept], scores[kept])

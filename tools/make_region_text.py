@@ -1,0 +1,173 @@
+"""Write pseudo pairs of region and noun as the json that region-text training reads, from captions and proposals.
+
+OUTPUT is in COCO's format: its categories are the nouns that the captions name, its annotations the proposals, each
+with the noun of its own image's captions whose text embedding is most like the image embedding of the proposal's crop
+(enlarged 1.5 x), and their cosine as score. Training takes the first 20 annotations of an image, so no more are made.
+Images without captions, without a noun in them or without a proposal are left out and counted.
+
+The nouns (--nouns):
+  objects    names of things that the package knows, about 3,500 (the default for photographs)
+  phrases    whatever follows an article in the captions, such as "red star" (the default for OV-Shapes)
+  a file of class names (.txt, .json), or words: "cat, hot dog/frankfurter"
+
+Examples:
+  the region-text baseline on COCO; the proposals are those of tools/make_proposals.py:
+    python tools/make_region_text.py --captions datasets/coco/annotations/captions_train2017.json \\
+        --proposals datasets/coco/coco_proposals.json --dataset coco_2017_train_images \\
+        --name EVA02-B-16 --pretrained merged2b_s8b_b131k --output datasets/coco/coco_region_text.json
+  the miniature's:
+    python tools/make_region_text.py --proposals output/miniature_fvit/proposals.json \\
+        --dataset ov_shapes_train_images --name OV-Shapes-ViT-8 --pretrained tower.safetensors --output pairs.json
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import MetadataCatalog
+from tqdm import tqdm
+
+import clipself_d2.miniature  # noqa: F401  (its model and data sets are known by name)
+from clipself_d2.clip import TextClassifier, build_towers
+from clipself_d2.clip.text import ClassNames
+from clipself_d2.clip.words import read_vocabulary
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.data import ImageMapper, build_test_loader, get_dataset, load_captions
+from clipself_d2.data.coco_json import box_fields, write_annotations
+from clipself_d2.data.nouns import ImageNouns, find_nouns, object_nouns, phrases
+from clipself_d2.distillation.pseudo_pairs import match_pairs
+from clipself_d2.errors import InputError
+from clipself_d2.regions import RegionEmbedder, load_proposals
+from clipself_d2.training.inference import resolve_device
+
+_MOST_COMMON = 8
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; an InputError for a wrong one."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--captions", type=Path, metavar="FILE.json", help="in COCO's format (default: the data set's, if it has some)")
+    add("--proposals", required=True, type=Path, metavar="FILE.json", help="as tools/make_proposals.py writes them")
+    add("--dataset", required=True, metavar="NAME", help="whose photographs; datasets/README.md has the names")
+    add("--name", required=True, metavar="CLIP", help="open_clip's name of the model, or the path of a JSON config")
+    add("--pretrained", required=True, metavar="WEIGHTS", help="one of open_clip's tags, a checkpoint, or 'random'")
+    add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
+    add("--nouns", metavar="WORDS", help="objects, phrases, a file or words; see above")
+    add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")
+    add("--top", type=int, default=20, metavar="N", help="proposals of an image, the first (%(default)s)")
+    add("--threshold", type=float, default=-1.0, metavar="COS", help="least cosine of a pair (%(default)s: all)")
+    add("--templates", help="vild (63), photo, or one template with {} (default: the data set's, else vild)")
+    add("--crop-size", type=int, metavar="PX", help="side of the crops (default: the model's own)")
+    add("--batch-size", type=int, default=4, metavar="N", help="photographs at once (%(default)s)")
+    add("--num-workers", type=int, default=4, metavar="N", help="processes that read (%(default)s)")
+    add("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
+    args = parser.parse_args(argv)
+    if args.output.exists():
+        raise InputError(f"{args.output}: exists already; remove it, or name another --output")
+    if min(args.top, args.min_images) < 1:
+        raise InputError(f"--top {args.top} --min-images {args.min_images}: give numbers of at least 1")
+    if not -1 <= args.threshold <= 1:
+        raise InputError(f"--threshold {args.threshold}: a cosine is within -1..1")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {args.device}: this machine has no usable GPU, use cpu")
+    return args
+
+
+def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -> ImageNouns:
+    """The nouns of the photographs' captions."""
+    about = MetadataCatalog.get(args.dataset)
+    file = args.captions or about.get("captions_json")
+    if not file:
+        raise InputError(f"data set {args.dataset!r} has no captions: name them by --captions")
+    known = {record["image_id"] for record in records}
+    captions = {image: texts for image, texts in load_captions(file).items() if image in known}
+    if not captions:
+        raise InputError(f"{file}: no caption is of an image of {args.dataset}: use the captions of this data set")
+    wanted = args.nouns or about.get("caption_nouns", "objects")
+    vocabulary: ClassNames
+    if wanted == "objects":
+        vocabulary = object_nouns()
+    elif wanted == "phrases":
+        vocabulary = phrases(text for texts in captions.values() for text in texts)
+        if not vocabulary:
+            raise InputError(f"{file}: no noun follows an article in these captions: use --nouns objects, or a file")
+    else:
+        vocabulary = read_vocabulary(wanted)
+    try:
+        return find_nouns(captions, vocabulary, args.min_images)
+    except InputError as error:
+        raise InputError(f"{file}: {error} (--nouns {wanted})") from None
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    device = resolve_device(args.device)
+    records = get_dataset(args.dataset)
+    nouns = caption_nouns(args, records)
+    proposals = load_proposals(args.proposals, {record["image_id"] for record in records})
+    proposals = {image: boxes[: args.top] for image, boxes in proposals.items()}
+    lacks: Counter[str] = Counter()
+    usable = []
+    for record in records:
+        image = record["image_id"]
+        if image not in nouns.of_image:
+            lacks["have no captions"] += 1
+        elif not nouns.of_image[image]:
+            lacks["have captions without a noun"] += 1
+        elif image not in proposals:
+            lacks["have no proposals"] += 1
+        else:
+            usable.append(record)
+    if not usable:
+        raise InputError(f"{args.proposals}: no image of {args.dataset} has both a noun and a proposal")
+    tower, text_tower = build_towers(args.name, args.pretrained)
+    templates = args.templates or MetadataCatalog.get(args.dataset).get("caption_templates", "vild")
+    embeddings = TextClassifier(text_tower.to(device), templates)(nouns.names)
+    embedder = RegionEmbedder(tower.to(device).eval(), tower.native_size, args.crop_size)
+    loader = build_test_loader(usable, ImageMapper(), args.num_workers, args.batch_size)
+    used: Counter[int] = Counter()
+    cosines = 0.0
+
+    def annotated() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        nonlocal cosines
+        pairs = match_pairs(embedder, loader, proposals, nouns.of_image, embeddings, threshold=args.threshold)
+        for sample, found in tqdm(pairs, "pairs", len(usable), unit=" images", dynamic_ncols=True):
+            names, scores = found.nouns.tolist(), found.scores.tolist()
+            used.update(names)
+            cosines += sum(scores)
+            yield (
+                sample,
+                [
+                    {"category_id": name + 1, **box, "score": round(score, 4)}
+                    for name, box, score in zip(names, box_fields(found.boxes), scores, strict=True)
+                ],
+            )
+
+    info = {"description": "pseudo pairs of region and noun", "clip": args.name, "weights": args.pretrained}
+    info |= {"data": args.dataset, "top": args.top, "threshold": args.threshold}
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(nouns.names)]
+    written = write_annotations(
+        args.output, annotated(), {"info": info, "categories": categories}, "has a pair: lower --threshold"
+    )
+    print(f"wrote {written.boxes:,} pairs of {written.images - written.bare:,} images to {args.output}")
+    common = ", ".join(f"{nouns.names[k]} {count:,}" for k, count in used.most_common(_MOST_COMMON))
+    print(
+        f"{len(used):,} of {len(nouns.names):,} nouns are paired: {common}{', ..' if len(used) > _MOST_COMMON else ''}"
+    )
+    print(f"mean cosine {cosines / written.boxes:.3f}")
+    lacks["have no pair above the threshold"] = written.bare
+    lacks["could not be read"] = loader.skipped
+    for problem, count in lacks.items():
+        if count:
+            print(f"{count:,} images {problem} and are left out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
