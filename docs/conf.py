@@ -6,6 +6,7 @@ wherever the repository is read.
 
 import importlib
 import pkgutil
+import re
 
 from sphinx.application import Sphinx
 
@@ -15,13 +16,14 @@ project = "clipself_d2"
 author = "The clipself_d2 contributors"
 release = version = clipself_d2.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md", "datasets/README.md"]
 exclude_patterns = [".*", "*.egg-info", "build", "clipself_d2", "configs", "datasets/*/**", "output", "tests", "tools"]
 
 myst_heading_anchors = 4  # the anchors that code hosts give to headings
-default_role = "py:obj"  # names in docstrings stand between single backticks, as in Markdown; those it knows are links
+suppress_warnings = ["misc.highlighting_failure"]  # architecture.md shows signatures as Python
+default_role = "py:obj"  # a name between single backticks is a link where it is known
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -57,6 +59,18 @@ def add_reference(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += reference(f"clipself_d2.{room}")
 
 
+def mark_code(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings mark code as Markdown does, by single backticks; what is no name there becomes a literal."""
+    text = re.sub(r"(?<![`:\w])`(?!`)((?:[^`\n]|\n(?!\s*\n))+)`(?!`)", literal, "\n".join(lines))
+    lines[:] = text.split("\n")
+
+
+def literal(code: re.Match[str]) -> str:
+    """A name as it is, other code between double backticks."""
+    return code[0] if re.fullmatch(r"[\w.]+", code[1]) else f"``{code[1]}``"
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", mark_code, priority=100)  # before Napoleon's sections
     app.connect("source-read", add_reference)
