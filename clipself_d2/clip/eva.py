@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from open_clip.timm_model import TimmModel
-from timm.layers import apply_rot_embed_cat
 from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
 
-from clipself_d2.clip.positions import rotary_table
-from clipself_d2.clip.transformer import TransformerTower
+from clipself_d2.clip.positions import rotary_table, rotate
+from clipself_d2.clip.transformer import TransformerTower, for_products
 from clipself_d2.errors import InputError
 
 
@@ -79,13 +78,13 @@ class EVATower(TransformerTower):
 
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `TransformerTower`."""
-        attention, tokens = block.attn, block.norm1(tokens)
+        attention, tokens = block.attn, for_products(block.norm1(tokens))
         query, key, value = (
             layer(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
             for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         if rotary is not None:
-            query, key = (apply_rot_embed_cat(x, rotary).to(value.dtype) for x in (query, key))
+            query, key = rotate(query, rotary), rotate(key, rotary)
         return query, key, value
 
     def values(self, block: Any, tokens: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ class EVATower(TransformerTower):
 
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
         """See `TransformerTower`."""
-        return tokens + block.mlp(block.norm2(tokens))
+        return tokens + block.mlp(for_products(block.norm2(tokens)))
 
     def project(self, tokens: Tensor) -> Tensor:
         """See `TransformerTower`."""

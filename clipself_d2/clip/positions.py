@@ -31,7 +31,7 @@ def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: 
 
 
 def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], device: torch.device) -> Tensor:
-    """Sines and cosines of EVA-02's rotary position embedding.
+    """The turns of EVA-02's rotary position embedding.
 
     Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` stands at ``y / h * reference[0]``,
     columns likewise. 10000-based frequencies, each for two neighbouring channels; rows turn the first half of a head,
@@ -44,14 +44,44 @@ def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], de
         device: where to put the table.
 
     Returns:
-        ``(1 + h * w) x 2 dim``: sines, then cosines.
+        ``(1 + h * w) x dim / 2`` complex numbers of length 1: each turns a pair of neighbouring channels.
     """
     sin, cos = build_rotary_pos_embed(
         list(size), dim=dim, in_pixels=False, ref_feat_shape=list(reference), device=device, dtype=torch.float32
     )
-    patches = torch.cat([sin, cos], dim=-1)
-    identity = torch.cat([patches.new_zeros(1, dim), patches.new_ones(1, dim)], dim=-1)
-    return torch.cat([identity, patches])
+    turns = torch.complex(cos[:, ::2], sin[:, ::2])
+    return torch.cat([torch.ones_like(turns[:1]), turns])
+
+
+def upper_left(table: Tensor, whole: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The rows of a table that belong to the upper left part of a map.
+
+    Args:
+        table: ``(1 + H * W) x D``, the class token's row first.
+        whole: ``(H, W)``.
+        size: ``(h, w)``, no larger.
+
+    Returns:
+        ``(1 + h * w) x D``.
+    """
+    if whole == size:
+        return table
+    part = table[1:].unflatten(0, whole)[: size[0], : size[1]]
+    return torch.cat([table[:1], part.flatten(0, 1)])
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn the channels of queries or keys, in fp32.
+
+    Args:
+        x: ``... x N x dim``.
+        table: ``N x dim / 2``, see `rotary_table`.
+
+    Returns:
+        As ``x``, in its dtype.
+    """
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
 
 
 class TableCache:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from clipself_d2.clip.positions import TableCache
+from clipself_d2.clip.positions import TableCache, upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
@@ -61,8 +61,11 @@ class ResNetTower(ImageTower):
         tokens = self._tokens(self._stages(images, 4)[-1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
-    def features(self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value") -> TowerFeatures:
+    def features(
+        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+    ) -> TowerFeatures:
         """See `ImageTower.features`."""
+        whole = self.canvas_size(images, canvas)
         self.check_mode(mode)
         self.check_blocks(blocks)
         stages = self._stages(images, 4)
@@ -70,7 +73,7 @@ class ResNetTower(ImageTower):
             pool = self.visual.attnpool
             dense = pool.c_proj(pool.v_proj(stages[-1].flatten(2).transpose(1, 2)))
         else:
-            tokens = self._tokens(stages[-1])
+            tokens = self._tokens(stages[-1], whole)
             dense = self._attend(tokens[:, 1:], tokens)
         dense = F.normalize(dense.float(), dim=-1).transpose(1, 2).unflatten(2, self.map_size(images))
         return TowerFeatures(dense, [stages[i] for i in blocks])
@@ -96,11 +99,12 @@ class ResNetTower(ImageTower):
             maps.append(x)
         return maps
 
-    def _tokens(self, x: Tensor) -> Tensor:
+    def _tokens(self, x: Tensor, whole: tuple[int, int] | None = None) -> Tensor:
         size = (x.shape[-2], x.shape[-1])
+        whole = whole or size
         x = x.flatten(2).transpose(1, 2)
-        positions = self.tables.position_embedding(self.visual.attnpool.positional_embedding, self.native_grid, size)
-        return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + positions
+        positions = self.tables.position_embedding(self.visual.attnpool.positional_embedding, self.native_grid, whole)
+        return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + upper_left(positions, whole, size)
 
     def _attend(self, queries: Tensor, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         pool = self.visual.attnpool

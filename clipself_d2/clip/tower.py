@@ -80,7 +80,9 @@ class ImageTower(nn.Module, ABC):
         """The ordinary zero-shot embedding of whole images, ``B x C``, not normalised."""
 
     @abstractmethod
-    def features(self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value") -> TowerFeatures:
+    def features(
+        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+    ) -> TowerFeatures:
         """The dense map and the features of some blocks, in one forward.
 
         Args:
@@ -88,9 +90,11 @@ class ImageTower(nn.Module, ABC):
             blocks: 0-based numbers of the blocks whose output (the residual stream, without class token and without
                 norm) is wanted. The last block's is that of the modified block when mode is ``"value"``.
             mode: ``"value"`` or ``"full"``.
+            canvas: side in pixels of the square whose upper left part the images are; positions are then the square's.
+                None: the images are whole.
 
         Raises:
-            InputError: a side that is no multiple of the stride, an unknown block or mode.
+            InputError: a side that is no multiple of the stride, or longer than the canvas; an unknown block or mode.
         """
 
     @abstractmethod
@@ -120,9 +124,9 @@ class ImageTower(nn.Module, ABC):
         """Parameters of the last block that mode ``"value"`` never reads, and that so get no gradient."""
         return []
 
-    def dense_embeddings(self, images: Tensor, mode: str = "value") -> Tensor:
-        """The dense map alone, ``B x C x h x w``, unit norm over ``C``."""
-        return self.features(images, (), mode).dense
+    def dense_embeddings(self, images: Tensor, mode: str = "value", canvas: int | None = None) -> Tensor:
+        """The dense map alone, ``B x C x h x w``, unit norm over ``C``; see `features`."""
+        return self.features(images, (), mode, canvas).dense
 
     def set_trainable_blocks(self, n: int, mode: str = "value") -> None:
         """Train the last ``n`` blocks and freeze everything else (paper, Tab. 1b); 0 freezes all.
@@ -168,6 +172,16 @@ class ImageTower(nn.Module, ABC):
                 f"both must be multiples of the tower's stride {self.stride}"
             )
         return height // self.stride, width // self.stride
+
+    def canvas_size(self, images: Tensor, canvas: int | None) -> tuple[int, int]:
+        """``(h, w)`` of the map whose upper left part these images' map is; see `features`."""
+        size = self.map_size(images)
+        if canvas is None:
+            return size
+        self.check_size(canvas, "canvas")
+        if max(images.shape[-2:]) > canvas:
+            raise InputError(f"images of {tuple(images.shape[-2:])} pixels do not fit on a canvas of {canvas} pixels")
+        return canvas // self.stride, canvas // self.stride
 
     def check_mode(self, mode: str) -> None:
         """Raise an InputError for an unknown dense mode."""

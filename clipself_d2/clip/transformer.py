@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip.positions import TableCache
+from clipself_d2.clip.attention import attend
+from clipself_d2.clip.positions import TableCache, upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
@@ -95,7 +96,7 @@ class TransformerTower(ImageTower):
     def full_block(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> Tensor:
         """The ordinary block."""
         query, key, value = self.queries_keys_values(block, tokens, rotary)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         return self.add_mlp(block, self.add_attention(block, tokens, _join_heads(attended)))
 
     def value_block(self, block: Any, tokens: Tensor) -> Tensor:
@@ -108,19 +109,21 @@ class TransformerTower(ImageTower):
         """Readers ``B x R x D`` (class-token copies) look at the tokens where ``seen``, ``B x R x N``, is true."""
         query, _, _ = self.queries_keys_values(block, readers, None)
         _, key, value = self.queries_keys_values(block, tokens, rotary)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if seen is None else seen[:, None])
+        attended = attend(query, key, value, None if seen is None else seen[:, None])
         return self.add_mlp(block, self.add_attention(block, readers, _join_heads(attended)))
 
     # ---- the tower ----
 
-    def embed(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens before the first block, and the rotary table."""
-        size = self.map_size(images)
+    def embed(self, images: Tensor, canvas: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens before the first block, and the rotary table; see `ImageTower.features` for the canvas."""
+        size, whole = self.map_size(images), self.canvas_size(images, canvas)
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(len(images), -1, -1), patches], dim=1)
         # the positions are fp32 parameters, so under autocast the residual stream is fp32 too
-        tokens = tokens + self.tables.position_embedding(self.position_embedding, self.native_grid, size)
-        return self.pre_norm(tokens), self.rotary(size, images.device)
+        positions = self.tables.position_embedding(self.position_embedding, self.native_grid, whole)
+        tokens = tokens + upper_left(positions, whole, size)
+        rotary = self.rotary(whole, images.device)
+        return self.pre_norm(tokens), None if rotary is None else upper_left(rotary, whole, size)
 
     def image_embeddings(self, images: Tensor) -> Tensor:
         """The projected class token, ``B x C``, not normalised; open_clip's ``encode_image`` at the native size."""
@@ -132,15 +135,17 @@ class TransformerTower(ImageTower):
         pooled = self.run_unit(self.reading_block, last, tokens[:, :1], tokens, rotary, None)
         return self.project(pooled[:, 0])
 
-    def features(self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value") -> TowerFeatures:
+    def features(
+        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+    ) -> TowerFeatures:
         """See `ImageTower.features`."""
-        tokens, maps = self._forward_blocks(images, blocks, mode, stop=self.num_blocks)
+        tokens, maps = self._forward_blocks(images, blocks, mode, self.num_blocks, canvas)
         dense = F.normalize(self.project(tokens[:, 1:]).float(), dim=-1)
         return TowerFeatures(_to_map(dense, self.map_size(images)), maps)
 
     def block_features(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """See `ImageTower.block_features`."""
-        return self._forward_blocks(images, blocks, "value", stop=max(blocks, default=-1) + 1)[1]
+        return self._forward_blocks(images, blocks, "value", max(blocks, default=-1) + 1)[1]
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings`.
@@ -160,11 +165,11 @@ class TransformerTower(ImageTower):
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
     def _forward_blocks(
-        self, images: Tensor, wanted: Sequence[int], mode: str, stop: int
+        self, images: Tensor, wanted: Sequence[int], mode: str, stop: int, canvas: int | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         self.check_mode(mode)
         self.check_blocks(wanted)
-        tokens, rotary = self.embed(images)
+        tokens, rotary = self.embed(images, canvas)
         maps: dict[int, Tensor] = {}
         for i, block in enumerate(self.trainable_units()[:stop]):
             if mode == "value" and i == self.num_blocks - 1:
@@ -182,3 +187,9 @@ def _join_heads(x: Tensor) -> Tensor:
 
 def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, size)
+
+
+def for_products(x: Tensor) -> Tensor:
+    """Activations that several matrix products read, cast once to what autocast multiplies in."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

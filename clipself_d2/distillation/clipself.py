@@ -40,6 +40,7 @@ class CLIPSelf(Student):
         mode: dense mode of the student, "value" in the paper.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
+        fit: "tight" leaves the letterbox's padding out of the student's forward, "square" is the released code's.
 
     Raises:
         InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks.
@@ -57,11 +58,12 @@ class CLIPSelf(Student):
         mode: str = "value",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
+        fit: str = "tight",
     ) -> None:
         teacher_size = teacher_size or tower.native_size
         super().__init__(
             tower, student_size, teacher_size, trainable_blocks, alpha, multiscale, mode, mask_resize,
-            activation_checkpointing,
+            activation_checkpointing, fit,
         )  # fmt: skip
         self.teacher_size = teacher_size
         self.loss_weight = loss_weight

@@ -17,6 +17,7 @@ from clipself_d2.clip.checkpoint import interpolate
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
+from clipself_d2.regions.dense import dense_map
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.pooling import pool_boxes
 
@@ -41,9 +42,12 @@ class Student(HoldsAside):
         mode: dense mode of the student, "value" in the paper; or "masked" (see `RegionEmbedder`), for evaluation alone.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
+        fit: "tight" leaves the letterbox's padding out of the student's forward, "square" reads it as the released code
+            does; see `regions.dense_map`. In training and in evaluation.
 
     Raises:
-        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks.
+        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, a wrong number of blocks, or an
+            unknown fit.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Student(HoldsAside):
         mode: str = "value",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
+        fit: str = "tight",
     ) -> None:
         super().__init__()
         for size in (student_size, *multiscale):
@@ -70,9 +75,10 @@ class Student(HoldsAside):
         self.alpha = alpha
         self.multiscale = tuple(multiscale)
         self.mode = mode
+        self.fit = fit
         self.hold_aside(copy.deepcopy(tower))
         # In a tuple, because it holds the student, which would be in the state dict twice.
-        self._embedder = (RegionEmbedder(tower, student_size, crop_size, mode, mask_resize),)
+        self._embedder = (RegionEmbedder(tower, student_size, crop_size, mode, mask_resize, fit),)
         self.trainable_blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
         tower.set_trainable_blocks(self.trainable_blocks, "full" if mode == "masked" else mode)
         tower.set_activation_checkpointing(activation_checkpointing)
@@ -125,7 +131,8 @@ class Student(HoldsAside):
             sum(R_i) x C unit embeddings, fp32.
         """
         pixels, scales = self.student_view(images)
-        dense = self.tower.dense_embeddings(pixels, mode=self.mode)
+        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
+        dense = dense_map(self.tower, pixels, sizes, self.mode, self.fit)
         scaled = [box.to(self.device) * scale for box, scale in zip(boxes, scales, strict=True)]
         return pool_boxes(dense, scaled, self.tower.stride)
 

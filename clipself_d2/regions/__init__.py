@@ -2,6 +2,7 @@
 
 from clipself_d2.regions.classifier import RegionClassifier
 from clipself_d2.regions.crops import crop_and_resize, letterbox
+from clipself_d2.regions.dense import dense_map
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
@@ -17,6 +18,7 @@ __all__ = [
     "Vocabulary",
     "build_vocabulary",
     "crop_and_resize",
+    "dense_map",
     "enlarge",
     "fuse_scores",
     "grid_boxes",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import crop_and_resize, letterbox
+from clipself_d2.regions.dense import check_fit, dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES, letterbox_masks, pool_boxes, pool_masks
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ class RegionEmbedder(nn.Module):
     """Embeds boxes and masks from the dense map of a CLIP image tower, and image crops by its ordinary embedding."""
 
     def __init__(
-        self, tower: ImageTower, size: int, crop_size: int | None = None, mode: str = "value", mask_resize: str = "area"
+        self,
+        tower: ImageTower,
+        size: int,
+        crop_size: int | None = None,
+        mode: str = "value",
+        mask_resize: str = "area",
+        fit: str = "tight",
     ):
         """Wraps a tower.
 
@@ -35,17 +42,20 @@ class RegionEmbedder(nn.Module):
             mode: a dense mode of the tower (``"value"``, ``"full"``), or ``"masked"``: each region is embedded by a
                 class token that attends to the region alone (paper table A1, row 3).
             mask_resize: how masks come to the grid of the dense map, see `resize_masks`.
+            fit: whether the letterbox's padding is read too, see `dense_map`; mode ``"masked"`` always reads it.
 
         Raises:
-            InputError: if size is no multiple of the stride, or the mask resize is unknown.
+            InputError: if size is no multiple of the stride, or the mask resize or the fit is unknown.
         """
         super().__init__()
         if size < 1 or size % tower.stride:
             raise InputError(f"size {size} is no multiple of the tower's stride {tower.stride}: choose one that is")
         if mask_resize not in MASK_RESIZES:
             raise InputError(f"mask_resize {mask_resize!r} is not known: use one of {', '.join(MASK_RESIZES)}")
+        check_fit(fit)
         self.tower = tower
         self.size = size
+        self.fit = fit
         self.crop_size = crop_size or tower.native_size
         self.mode = mode
         self.mask_resize = mask_resize
@@ -100,7 +110,8 @@ class RegionEmbedder(nn.Module):
                 [e[:n] for e, n in zip(embeddings, counts, strict=True)],
                 [e[n:] for e, n in zip(embeddings, counts, strict=True)],
             )
-        dense = self.tower.dense_embeddings(pixels, mode=self.mode)
+        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
+        dense = dense_map(self.tower, pixels, sizes, self.mode, self.fit)
         return (
             list(pool_boxes(dense, boxes, self.tower.stride).split(counts)),
             [pool_masks(d, m) for d, m in zip(dense, masks, strict=True)],

@@ -61,12 +61,12 @@ def test_real_eva_uses_sixteen_frequencies_and_its_native_scale():
     """Facts of the released model: head of 64 channels, positions rescaled to 16, half for rows, half for columns."""
     from clipself_d2.clip.positions import rotary_table
 
-    table = rotary_table((4, 6), 64, (16, 16), torch.device("cpu"))
-    assert table.shape == (25, 128)
-    assert torch.equal(table[0], torch.cat([torch.zeros(64), torch.ones(64)]))
-    frequencies = (10000.0 ** (-torch.arange(16, dtype=torch.float64) / 16)).repeat_interleave(2)
+    table = torch.view_as_real(rotary_table((4, 6), 64, (16, 16), torch.device("cpu"))).double()
+    assert table.shape == (25, 32, 2)
+    assert torch.equal(table[0], torch.tensor([1.0, 0.0], dtype=torch.double).expand(32, 2))
+    frequencies = 10000.0 ** (-torch.arange(16, dtype=torch.float64) / 16)
     for row in range(4):
         for column in range(6):
             angles = torch.cat([row / 4 * 16 * frequencies, column / 6 * 16 * frequencies])
-            expected = torch.cat([angles.sin(), angles.cos()])
-            torch.testing.assert_close(table[1 + row * 6 + column].double(), expected, atol=2e-6, rtol=0)
+            expected = torch.stack([angles.cos(), angles.sin()], dim=-1)
+            torch.testing.assert_close(table[1 + row * 6 + column], expected, atol=2e-6, rtol=0)

@@ -48,7 +48,7 @@ def naive_cosines(model: CLIPSelf, batch) -> list[float]:
 
 
 def test_loss_is_one_minus_the_mean_cosine_over_regions(model_file, batch):
-    model = perturb(build(model_file, loss_weight=2.0))
+    model = perturb(build(model_file, loss_weight=2.0, fit="square"))
     with EventStorage() as storage:
         loss = model(batch)
     cosines = naive_cosines(model, batch)
@@ -126,7 +126,7 @@ def test_an_image_without_regions_changes_nothing(model_file, batch):
 
 
 def test_multiscale_draws_from_its_sizes(model_file, batch, monkeypatch):
-    model = build(model_file, student_size=96, multiscale=(32, 64))
+    model = build(model_file, student_size=96, multiscale=(32, 64), fit="square")
     seen = []
     dense = model.tower.dense_embeddings
 

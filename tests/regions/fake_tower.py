@@ -23,7 +23,7 @@ class ColourTower(nn.Module):
         self.calls.append(("image", len(images)))
         return images.mean(dim=(2, 3))
 
-    def dense_embeddings(self, images, mode="value"):
+    def dense_embeddings(self, images, mode="value", canvas=None):
         self.calls.append((mode, len(images)))
         return F.normalize(F.avg_pool2d(images, self.stride), dim=1)
 

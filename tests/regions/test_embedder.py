@@ -39,12 +39,14 @@ def test_regions_have_their_colours(mode, mask_resize):
         assert (output["masks"].argmax(dim=1) == torch.tensor([0, 2])).all()
 
 
-def test_batch_equals_images_alone():
+@pytest.mark.parametrize(("fit", "forwards"), [("square", 1), ("tight", 3)])
+def test_batch_equals_images_alone(fit, forwards):
     tower, samples = ColourTower(), [halves(32, 64), halves(50, 30), halves(17, 90)]
     samples[1]["boxes"] = Boxes(torch.tensor([[3.0, 4, 20, 30], [1, 1, 30, 50], [0, 40, 9, 50]]))
-    embedder = RegionEmbedder(tower, 32)
+    embedder = RegionEmbedder(tower, 32, fit=fit)
     together = embedder(samples)
-    assert [name for name, _ in tower.calls] == ["value", "image"]  # one forward each, whatever the number of images
+    # one forward for all images of one shape
+    assert [name for name, _ in tower.calls] == ["value"] * forwards + ["image"]
     for output, sample in zip(together, samples, strict=True):
         [alone] = embedder([sample])
         for field in ("boxes", "masks", "crops"):
@@ -53,7 +55,7 @@ def test_batch_equals_images_alone():
 
 def test_parts_follow_the_functions():
     tower, sample = ColourTower(), halves(50, 30)
-    [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic")([sample])
+    [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic", fit="square")([sample])
     pixels, [scale] = letterbox([sample["image"]], 40)
     dense = tower.dense_embeddings(tower.normalize(pixels))
     torch.testing.assert_close(output["boxes"], pool_boxes(dense, [sample["boxes"].tensor * scale], 8))

@@ -1,0 +1,87 @@
+"""Self-attention on every device: PyTorch's fused kernels, and matrix products where those are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Scores that are held at once: 8 MiB of bfloat16, which stays in the caches and below what malloc maps anew each time.
+_MAX_SCORES = 2**22
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`softmax(query key^T / sqrt(d)) value`, without ever holding all scores.
+
+    On the CPU in bfloat16 PyTorch's fused kernel does not use the processor's bfloat16 products; there the products are
+    taken block by block, as matrices: 2.5 times as fast forward, twice as fast backward. Scores are rounded to
+    bfloat16, as they are when autocast multiplies matrices; the softmax adds up in fp32.
+
+    Args:
+        query: B x heads x N x d.
+        key: B x heads x M x d.
+        value: B x heads x M x d.
+        mask: what may be seen, broadcastable to B x heads x N x M bool; None for everything.
+
+    Returns:
+        B x heads x N x d.
+    """
+    by_blocks = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+    if by_blocks and mask is None:
+        return _BlockAttention.apply(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Attention by blocks of scores, which the backward pass computes again."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        q, k, v, o = (x.flatten(0, 1) for x in (query, key, value, out))
+        with torch.autocast("cpu", enabled=False):
+            for heads, rows, (weights,) in _blocks(q, k, 1):
+                _weights(q[heads, rows], k[heads], weights)
+                o[heads, rows] = weights @ v[heads]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *out_gradients: Tensor) -> tuple[Tensor, ...]:
+        query, key, value = ctx.saved_tensors
+        q, k, v, g = (x.flatten(0, 1) for x in (query, key, value, out_gradients[0]))
+        # sums over blocks of rows, hence in fp32
+        dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (q, k, v))
+        for heads, rows, (weights, d_weights, d_scores) in _blocks(q, k, 3):
+            _weights(q[heads, rows], k[heads], weights)
+            torch.bmm(g[heads, rows], v[heads].mT, out=d_weights)
+            torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, q.dtype, grad_input=d_scores)
+            # a^T b as (b^T a)^T: the products take a transposed wide matrix badly
+            dv[heads] += (g[heads, rows].mT @ weights).mT
+            dk[heads] += (q[heads, rows].mT @ d_scores).mT
+            dq[heads, rows] = (d_scores @ k[heads]).float()
+        scale = q.shape[-1] ** -0.5
+        gradients = (dq * scale, dk * scale, dv)
+        return tuple(d.to(q.dtype).view_as(x) for d, x in zip(gradients, ctx.saved_tensors, strict=True))
+
+
+def _weights(query: Tensor, key: Tensor, out: Tensor) -> None:
+    """Fills `out` with the attention weights of G x n x d queries over G x M x d keys."""
+    torch.baddbmm(out, query, key.mT, beta=0, alpha=query.shape[-1] ** -0.5, out=out)
+    torch.softmax(out, dim=-1, out=out)
+
+
+def _blocks(query: Tensor, key: Tensor, buffers: int) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+    """Runs of heads and of query rows, with so many buffers for their scores, which the next run uses again."""
+    heads, rows, columns = *query.shape[:2], key.shape[1]
+    some_heads = max(1, min(heads, _MAX_SCORES // (rows * columns)))
+    some_rows = min(rows, max(64, _MAX_SCORES // columns))
+    scratch = [query.new_empty(some_heads, some_rows, columns) for _ in range(buffers)]
+    for head in range(0, heads, some_heads):
+        for row in range(0, rows, some_rows):
+            taken = slice(head, min(head + some_heads, heads)), slice(row, min(row + some_rows, rows))
+            height, width = taken[0].stop - head, taken[1].stop - row
+            yield *taken, [x[:height, :width] for x in scratch]
