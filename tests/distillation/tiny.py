@@ -70,7 +70,9 @@ def write_photographs(folder: Path, count: int = 12) -> None:
 STEPS = [[3, 1, 4, 2], [5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 2, 7], [1, 1, 1, 1]]
 
 
-class _Record(HookBase):
+class Record(HookBase):
+    """Keeps the state after every step."""
+
     def __init__(self, states: list[dict[str, torch.Tensor]]) -> None:
         self.states = states
 
@@ -99,7 +101,7 @@ def train_share(model_file: str, ranks: int, output: str, accumulate: int) -> No
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     trainer = Trainer(model, batches, optimizer, accumulate=accumulate)
     states: list[dict[str, torch.Tensor]] = []
-    trainer.register_hooks([_Record(states)])
+    trainer.register_hooks([Record(states)])
     trainer.train(0, len(STEPS))
     states = [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
     torch.save(states, f"{output}/rank{rank}of{ranks}x{accumulate}.pth")
