@@ -1,0 +1,230 @@
+"""Dense zero-shot segmentation by text (MaskCLIP): every cell of the dense map is compared with every class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor
+
+from clipself_d2.clip import ImageTower
+from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.data.image import result_size
+from clipself_d2.errors import InputError
+from clipself_d2.regions import Vocabulary, letterbox
+from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
+
+SCORINGS = ("cell", "patch_weighted")
+"""Whether a cell decides alone (MaskCLIP), or together with the image as a whole (PACL)."""
+
+
+def patch_weighted_scores(dense: Tensor, text: Tensor, temperature: float = 1.0) -> Tensor:
+    """Compares whole images with texts by way of their patches (PACL's compatibility function).
+
+    The image's embedding is, for each text, the mean of its patches weighted by a softmax over them of their similarity
+    with that text; the score is its product with the text.
+
+    Args:
+        dense: B x C x h x w, unit norm over C.
+        text: K x C unit vectors.
+        temperature: factor of the similarities within the softmax. PACL has none; a CLIP that was not trained so may
+            want more: 0 weighs all patches alike, a large one takes the best.
+
+    Returns:
+        B x K float32 in -1..1; the largest names the image.
+    """
+    with torch.autocast(dense.device.type, enabled=False):
+        return weigh_patches(torch.einsum("bchw,kc->bkhw", dense.float(), text.float()), temperature)
+
+
+def weigh_patches(similarities: Tensor, temperature: float = 1.0) -> Tensor:
+    """The scores of `patch_weighted_scores` from the similarities of patches with texts, ... x h x w -> ..."""
+    flat = similarities.flatten(-2)
+    # The product of a weighted mean with a text is the weighted mean of the products.
+    return ((temperature * flat).softmax(dim=-1) * flat).sum(dim=-1)
+
+
+def confident_classes(probabilities: Tensor, threshold: float) -> Tensor:
+    """Prompt denoising (MaskCLIP): the classes that some place of the image is sure of.
+
+    Args:
+        probabilities: K x h x w.
+        threshold: a class stays if it reaches this somewhere.
+
+    Returns:
+        K bool; all true where no class would stay.
+    """
+    kept = probabilities.flatten(1).amax(dim=1) >= threshold
+    return kept | ~kept.any()
+
+
+def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...], origin: float = 0.0) -> Tensor:
+    """Resizes a map that begins and ends anywhere: bilinearly, a pixel taking what is at its centre.
+
+    Args:
+        cells: K x h x w float.
+        size: rows and columns of the result.
+        extent: rows and columns of cells, whole or not, that the result spans. It may be more than there are: beyond
+            the last centre the nearest cell holds, as before the first.
+        origin: where the first cell begins in the result, along both axes, in cells.
+
+    Returns:
+        K x H x W.
+    """
+    # The centre of each pixel, -1..1 from the first cell's outer edge to the last one's.
+    rows, columns = (
+        ((torch.arange(pixels, device=cells.device) + 0.5) * (span / pixels) - origin) * (2 / count) - 1
+        for pixels, span, count in zip(size, extent, cells.shape[1:], strict=True)
+    )
+    centres = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=-1)
+    return F.grid_sample(cells[None], centres[None], padding_mode="border", align_corners=False)[0]
+
+
+@META_ARCH_REGISTRY.register()
+class ZeroShotSegmenter(HoldsAside):
+    """Names every pixel by text alone, with a frozen tower: nothing is trained. A call may bring its own vocabulary.
+
+    Args:
+        tower: a CLIP image tower; it is frozen, and no part of the state dict.
+        vocabulary: the K classes that a call without a vocabulary knows.
+        size: side in pixels of the tower's square input, a multiple of its stride. A CLIPSelf tower is at its best at
+            the size of its distillation.
+        mode: dense mode of the tower; "value" is MaskCLIP's, and what CLIPSelf distils.
+        temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100.
+        finer: how many times finer than the tower's the map is, along each axis, by `fine_map`: as many forwards as its
+            square.
+        scoring: ``"cell"`` (MaskCLIP), or ``"patch_weighted"``: the probabilities of a cell times those of the whole
+            image by PACL's score, renormalised.
+        patch_temperature: of PACL's weights, see `patch_weighted_scores`.
+        denoise: MaskCLIP's prompt denoising: a class whose probability is nowhere this high is dropped for the image.
+            0: none is; MaskCLIP .5.
+        background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
+        background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
+            that are background by the threshold or the vocabulary's background row.
+
+    Raises:
+        InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the
+            stride, an unknown mode or scoring, a temperature or threshold out of range, shifts that are no whole
+            pixels.
+    """
+
+    def __init__(
+        self,
+        tower: ImageTower,
+        vocabulary: Vocabulary,
+        size: int,
+        *,
+        mode: str = "value",
+        temperature: float = 100.0,
+        finer: int = 1,
+        scoring: str = "cell",
+        patch_temperature: float = 1.0,
+        denoise: float = 0.0,
+        background_threshold: float = 0.0,
+        background_class: str | None = None,
+    ) -> None:
+        super().__init__()
+        tower.check_size(size, "model.size")
+        tower.check_mode(mode)
+        check_factor(tower.stride, finer, "model.finer")
+        if temperature <= 0:
+            raise InputError(f"model.temperature={temperature}: must be above 0")
+        if scoring not in SCORINGS:
+            raise InputError(f"model.scoring={scoring!r} is not known: use {' or '.join(SCORINGS)}")
+        for name, value in (("denoise", denoise), ("background_threshold", background_threshold)):
+            if not 0 <= value <= 1:
+                raise InputError(f"model.{name}={value}: is a probability, give 0..1")
+        self.hold_aside(tower)
+        self.size = size
+        self.mode = mode
+        self.temperature = temperature
+        self.finer = finer
+        self.scoring = scoring
+        self.patch_temperature = patch_temperature
+        self.denoise = denoise
+        self.background_threshold = background_threshold
+        self.background_class = background_class
+        self._check(vocabulary)
+        self.vocabulary = vocabulary
+
+    @property
+    def tower(self) -> ImageTower:
+        """The frozen tower."""
+        return self._aside[0]  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return self.tower.pixel_mean.device
+
+    @torch.no_grad()
+    def forward(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary | None = None) -> list[dict[str, Tensor]]:
+        """Segments a batch of photographs.
+
+        Args:
+            inputs: samples with ``image`` (3 x H x W uint8 RGB). ``height`` and ``width`` say the frame of the results;
+                default is the image's.
+            vocabulary: the classes to look for; None for the model's own.
+
+        Returns:
+            For every image ``sem_seg``, K x H x W probabilities; the class of a pixel is the largest. Where there is a
+            background that is none of the K also ``background``, H x W bool: pixels that are rather that.
+
+        Raises:
+            InputError: a vocabulary of another tower, or without the background class.
+        """
+        if not inputs:
+            return []
+        if vocabulary is not None:
+            self._check(vocabulary)
+        vocabulary = (self.vocabulary if vocabulary is None else vocabulary).to(self.device)
+        images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
+        pixels, scales = letterbox(images, self.size)
+
+        def similarities(windows: Tensor) -> Tensor:
+            dense = self.tower.dense_embeddings(self.tower.normalize(windows), mode=self.mode)
+            cosines = vocabulary.cosines(dense.flatten(2).mT.flatten(0, 1))
+            return cosines.unflatten(0, (len(dense), *dense.shape[2:])).permute(0, 3, 1, 2)
+
+        maps = fine_map(similarities, pixels, self.tower.stride, self.finer)
+        cell = self.tower.stride / self.finer  # in pixels of the tower's input
+        origin = map_origin(self.tower.stride, self.finer) / cell
+        results = []
+        for x, image, cosines, scale in zip(inputs, images, maps, scales, strict=True):
+            extent = tuple(max(1, round(side * scale)) / cell for side in image.shape[-2:])
+            # Cells whose centre is beyond the photograph have no say.
+            rows, columns = (max(1, int(span - origin + 0.5)) for span in extent)
+            probabilities = self._probabilities(cosines[:, :rows, :columns], len(vocabulary))
+            results.append(self._result(resize_cells(probabilities, result_size(x), extent, origin), vocabulary))
+        return results
+
+    def _probabilities(self, cosines: Tensor, num_classes: int) -> Tensor:
+        """K x h x w of an image, or K + 1 with the background's row."""
+        logits = self.temperature * cosines
+        if self.scoring == "patch_weighted":
+            logits = logits + self.temperature * weigh_patches(cosines, self.patch_temperature)[:, None, None]
+        if self.denoise:
+            kept = confident_classes(logits.softmax(dim=0)[:num_classes], self.denoise)
+            logits[:num_classes][~kept] = -torch.inf
+        return logits.softmax(dim=0)
+
+    def _result(self, probabilities: Tensor, vocabulary: Vocabulary) -> dict[str, Tensor]:
+        sem_seg, row = probabilities.tensor_split([len(vocabulary)])
+        if not len(row) and not self.background_threshold:
+            return {"sem_seg": sem_seg}
+        background = row.sum(dim=0).clamp(min=self.background_threshold)
+        if self.background_class is None:
+            return {"sem_seg": sem_seg, "background": background > sem_seg.amax(dim=0)}
+        own = sem_seg[vocabulary.names.index(self.background_class)]
+        torch.maximum(own, background, out=own)
+        return {"sem_seg": sem_seg}
+
+    def _check(self, vocabulary: Vocabulary) -> None:
+        vocabulary.check_embed_dim(self.tower.embed_dim)
+        if self.background_class is not None and self.background_class not in vocabulary.names:
+            raise InputError(
+                f"model.background_class={self.background_class!r} is no class of the vocabulary: name one of its "
+                f"{len(vocabulary)} classes"
+            )
