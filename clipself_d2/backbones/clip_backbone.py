@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor
 
+from clipself_d2.backbones.frozen_tower import HoldsTower
 from clipself_d2.backbones.pyramid import Pyramid, level_names
-from clipself_d2.clip.aside import HoldsAside
-from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
 
 
-class CLIPBackbone(HoldsAside, Backbone):
+class CLIPBackbone(HoldsTower, Backbone):
     """Levels ``p2``, ``p3``, .. of a pyramid on a tower's blocks, and the tower's ``dense`` map.
 
     A frozen tower moves with the module, yet is not part of its state dict, parameters or modes: a checkpoint holds the
@@ -39,8 +37,6 @@ class CLIPBackbone(HoldsAside, Backbone):
         InputError: for a ResNet; another number of blocks than the pyramid reads, or a block that the tower has not; a
             tower that is to train though no level reads its last block; a square that the tower cannot read.
     """
-
-    tower_fingerprint: Tensor
 
     def __init__(
         self,
@@ -75,15 +71,7 @@ class CLIPBackbone(HoldsAside, Backbone):
             tower.set_trainable_blocks(tower.num_blocks, mode)
             self.trained_tower = tower
         else:
-            self.hold_aside(tower)
-            fingerprint = torch.frombuffer(bytearray(content_hash(tower.state_dict())), dtype=torch.uint8)
-            self.register_buffer("tower_fingerprint", fingerprint)
-            self.register_load_state_dict_pre_hook(_check_fingerprint)
-
-    @property
-    def tower(self) -> ImageTower:
-        """The tower, frozen or not."""
-        return self.trained_tower if self.trainable else self._aside[0]  # type: ignore[return-value]
+            self.hold_tower(tower)
 
     @property
     def size_divisibility(self) -> int:
@@ -108,26 +96,17 @@ class CLIPBackbone(HoldsAside, Backbone):
         }
         return {**shapes, "dense": ShapeSpec(channels=self.tower.embed_dim, stride=self.tower.stride)}
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, canvas: int | None = None) -> dict[str, Tensor]:
         """Run the tower once.
 
         Args:
             images: B x 3 x H x W, normalised, sides multiples of the tower's stride.
+            canvas: side of the square whose upper left part the images are, see `ImageTower.features`.
 
         Returns:
             The pyramid's levels by name, and ``dense``: B x C x h x w unit embeddings, fp32.
         """
         with nullcontext() if self.trainable else torch.no_grad():
-            dense, maps = self.tower.features(images, self.blocks, self.mode)
+            dense, maps = self.tower.features(images, self.blocks, self.mode, canvas)
         levels = self.pyramid(maps)
         return {**dict(zip(self.level_names, levels, strict=True)), "dense": dense.detach()}
-
-
-def _check_fingerprint(module: CLIPBackbone, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    saved = state.get(f"{prefix}tower_fingerprint")
-    if saved is not None and not torch.equal(saved.cpu(), module.tower_fingerprint.cpu()):
-        raise InputError(
-            "this detector was trained on another image tower: name the same clip.name and clip.pretrained "
-            f"(its fingerprint is {bytes(saved.cpu().tolist()).hex()}, this tower's "
-            f"{bytes(module.tower_fingerprint.cpu().tolist()).hex()})"
-        )

@@ -210,6 +210,35 @@ def test_proposals_are_in_pixels_of_the_photograph_best_first(tower):
     assert real.objectness_logits.tolist() == sorted(real.objectness_logits.tolist(), reverse=True)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tight_reads_no_more_than_the_batch_needs(tower, name):
+    model = build_detector(tower(name)).eval()
+    square = model._letterbox([photograph(24, 64), photograph(40, 64)])
+    model.fit = "tight"
+    tight = model._letterbox([photograph(24, 64), photograph(40, 64)])
+    step = 2 * model.backbone.tower.stride
+    needed = 40 / 64 * model.size
+    height, width = tight.tensor.shape[-2:]
+    assert width == model.size and height % step == 0 and needed <= height < needed + step
+    assert tight.image_sizes == square.image_sizes
+    seen = []
+    forward = model.backbone.tower.features
+    model.backbone.tower.features = lambda *args: seen.append((args[0].shape[-2:], args[3])) or forward(*args)
+    outputs = model([photograph(24, 64), photograph(40, 64)])
+    del model.backbone.tower.features
+    assert seen == [((height, width), model.size)]
+    assert [len(x["instances"]) for x in outputs] != [0, 0]
+
+
+def test_tight_is_square_for_a_square_photograph(tower):
+    model = build_detector(tower(NAMES[0])).eval()
+    sample = photograph(64, 64)
+    [square] = model([sample])
+    model.fit = "tight"
+    [tight] = model([sample])
+    assert torch.equal(square["instances"].scores, tight["instances"].scores)
+
+
 def test_the_letterbox(tower):
     """The photograph bilinear in the upper left, zeros elsewhere, sizes not rounded; nothing moves at scale 1."""
     model = build_detector(tower())
