@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 TOP_KS = (1, 5)
 
+_MAX_ELEMENTS = 2**26  # cosines that are held at once
+
 # Result -> the embeddings that it judges, and whether those of things or of stuff.
 TASKS = {
     "boxes": ("boxes", True),
@@ -43,6 +45,26 @@ def mean_class_accuracy(hits: Tensor, regions: Tensor) -> float:
     """
     present = regions > 0
     return 100 * (hits[present].double() / regions[present].double()).mean().item()
+
+
+def classes_above(embeddings: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """How many classes are at least as near to a region as its own; in fp32, at most 256 MiB of cosines at a time.
+
+    Args:
+        embeddings: R x C unit vectors. What is not finite has every other class above its own.
+        labels: R, the regions' classes.
+        rows: K x C unit vectors of the classes.
+
+    Returns:
+        R long in 0..K-1.
+    """
+    above = []
+    with torch.autocast(embeddings.device.type, enabled=False):
+        run = max(1, _MAX_ELEMENTS // max(1, len(rows)))
+        for part, own in zip(embeddings.split(run), labels.split(run), strict=True):
+            cosines = part.float() @ rows.T
+            above.append(len(rows) - 1 - (cosines < cosines.gather(1, own[:, None])).sum(dim=1))
+    return torch.cat(above)
 
 
 class RegionClassificationEvaluator(DatasetEvaluator):
@@ -88,19 +110,17 @@ class RegionClassificationEvaluator(DatasetEvaluator):
             inputs: samples with ``classes`` (R long).
             outputs: for each any of ``boxes``, ``masks`` and ``crops``: R x C unit embeddings.
         """
-        for sample, output in zip(inputs, outputs, strict=True):
-            self._skipped += sample.get("skipped_segments", 0)
-            for field, embeddings in output.items():
-                rows = self._class_rows(embeddings.device)
-                labels = sample["classes"].to(embeddings.device)
-                with torch.autocast(embeddings.device.type, enabled=False):
-                    cosines = embeddings.float() @ rows.T
-                worse = (cosines < cosines.gather(1, labels[:, None])).sum(dim=1)
-                better = len(rows) - 1 - worse
-                marks = torch.stack([torch.ones_like(better), *((better < k).long() for k in TOP_KS)])
-                if field not in self._counts:
-                    self._counts[field] = marks.new_zeros(len(marks), len(rows))
-                self._counts[field].index_add_(1, labels, marks)
+        self._skipped += sum(sample.get("skipped_segments", 0) for sample in inputs)
+        for field in {field: None for output in outputs for field in output}:
+            found = [(x["classes"], y[field]) for x, y in zip(inputs, outputs, strict=True) if field in y]
+            labels, embeddings = (torch.cat(parts) for parts in zip(*found, strict=True))
+            labels = labels.to(embeddings.device, non_blocking=True)
+            rows = self._class_rows(embeddings.device)
+            better = classes_above(embeddings, labels, rows)
+            marks = torch.stack([torch.ones_like(better), *((better < k).long() for k in TOP_KS)])
+            if field not in self._counts:
+                self._counts[field] = marks.new_zeros(len(marks), len(rows))
+            self._counts[field].index_add_(1, labels, marks)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Sums up over all ranks.

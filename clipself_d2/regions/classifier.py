@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from clipself_d2.clip import ImageTower, TextClassifier, build_towers
 from clipself_d2.errors import InputError
 from clipself_d2.regions.embedder import RegionEmbedder
+
+_MAX_ELEMENTS = 2**26  # scores that are made at once
 
 
 class RegionClassifier(nn.Module):
@@ -116,8 +119,7 @@ class RegionClassifier(nn.Module):
         Returns:
             For every image R x K probabilities.
         """
-        inputs = [{"image": image, "boxes": Boxes(b)} for image, b in zip(images, boxes, strict=True)]
-        return [self.probabilities(output["boxes"]) for output in self.embedder(inputs)]
+        return self._classify([{"image": i, "boxes": Boxes(b)} for i, b in zip(images, boxes, strict=True)], "boxes")
 
     def classify_masks(self, images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
         """Classifies masks.
@@ -129,13 +131,24 @@ class RegionClassifier(nn.Module):
         Returns:
             For every image R x K probabilities.
         """
-        inputs = [{"image": image, "masks": m} for image, m in zip(images, masks, strict=True)]
-        return [self.probabilities(output["masks"]) for output in self.embedder(inputs)]
+        return self._classify([{"image": i, "masks": m} for i, m in zip(images, masks, strict=True)], "masks")
 
+    @torch.no_grad()
     def probabilities(self, embeddings: Tensor) -> Tensor:
-        """R x C unit embeddings -> R x K probabilities, float32."""
+        """R x C unit embeddings -> R x K probabilities, float32; besides the result at most 256 MiB are held at once."""
+        result = self.text.new_empty(len(embeddings), len(self.text))
+        run = max(1, _MAX_ELEMENTS // max(1, len(self.text)))
         with torch.autocast(embeddings.device.type, enabled=False):
-            return (self.temperature * embeddings.float() @ self.text.T).softmax(dim=-1)
+            for part, rows in zip(embeddings.split(run), result.split(run), strict=True):
+                torch.softmax(self.temperature * part.float() @ self.text.T, dim=-1, out=rows)
+        return result
+
+    def _classify(self, inputs: list[dict[str, Any]], regions: str) -> list[Tensor]:
+        """One forward and one product for the regions of all images."""
+        if not inputs:
+            return []
+        embeddings = [output[regions] for output in self.embedder(inputs)]
+        return list(self.probabilities(torch.cat(embeddings)).split([len(e) for e in embeddings]))
 
 
 def _read_card(path: Path) -> tuple[str, str, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,10 +71,10 @@ def resize_masks(masks: Tensor, size: tuple[int, int], method: str = "area") -> 
     """
     if method not in MASK_RESIZES:
         raise InputError(f"mask resize {method!r} is not known: use one of {', '.join(MASK_RESIZES)}")
-    resize = _area if method == "area" else _bicubic
-    run = max(1, _MAX_ELEMENTS // max(1, masks.shape[-2] * masks.shape[-1]))
-    with torch.autocast(masks.device.type, enabled=False):
-        return torch.cat([resize(part.float(), size, method) for part in masks.split(run)])
+    if method == "area":
+        down, across = (_overlaps(*sides, masks.device) for sides in zip(size, masks.shape[-2:], strict=True))
+        return _in_runs(masks, lambda part: _area(part, down, across))
+    return _in_runs(masks, lambda part: _bicubic(part, size, method))
 
 
 def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
@@ -92,9 +92,17 @@ def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
     height, width = masks.shape[-2:]
     longest = max(height, width)
     if method == "area":
-        return resize_masks(F.pad(masks, (0, longest - width, 0, longest - height)), (grid, grid), method)
+        down, across = (_overlaps(grid, longest, masks.device)[:, :side] for side in (height, width))
+        return _in_runs(masks, lambda part: _area(part, down, across))
     rows, columns = (max(1, round(side * grid / longest)) for side in (height, width))
     return F.pad(resize_masks(masks, (rows, columns), method), (0, grid - columns, 0, grid - rows))
+
+
+def _in_runs(masks: Tensor, resize: Callable[[Tensor], Tensor]) -> Tensor:
+    """Resizes some masks at a time, as floats."""
+    run = max(1, _MAX_ELEMENTS // max(1, masks.shape[-2] * masks.shape[-1]))
+    with torch.autocast(masks.device.type, enabled=False):
+        return torch.cat([resize(part.float()) for part in masks.split(run)])
 
 
 def _bicubic(masks: Tensor, size: tuple[int, int], method: str) -> Tensor:
@@ -104,10 +112,7 @@ def _bicubic(masks: Tensor, size: tuple[int, int], method: str) -> Tensor:
     return (resized[:, 0] > 0).float()
 
 
-def _area(masks: Tensor, size: tuple[int, int], method: str) -> Tensor:
-    down, across = (
-        _overlaps(cells, pixels, masks.device) for cells, pixels in zip(size, masks.shape[-2:], strict=True)
-    )
+def _area(masks: Tensor, down: Tensor, across: Tensor) -> Tensor:
     return (down @ (masks @ across.mT)).clamp(max=1)
 
 
