@@ -21,7 +21,7 @@ lint: $(STAMP)
 
 # Warnings are errors: a dead link or anchor, a module that does not import, a docstring that does not parse.
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d output/docs/.doctrees . output/docs
+	$(BIN)/python -m sphinx -q -E -W --keep-going -c docs -d output/docs/.doctrees . output/docs
 	@echo "open output/docs/docs/index.html"
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.

@@ -32,6 +32,8 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "clipself_d2"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 
 
