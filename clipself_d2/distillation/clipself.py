@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.distillation.student import Student
+from clipself_d2.distillation.teacher_cache import TeacherCache
 from clipself_d2.regions.crops import crop_and_resize
 
 # Crops that go through the teacher at once; bounds its memory on a large batch.
@@ -41,9 +42,11 @@ class CLIPSelf(Student):
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
         fit: "tight" leaves the letterbox's padding out of the student's forward, "square" is the released code's.
+        teacher_cache: where the teacher's embeddings are kept; None computes them anew at each step.
 
     Raises:
-        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks.
+        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks;
+            and by `TeacherCache.attach`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class CLIPSelf(Student):
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
         fit: str = "tight",
+        teacher_cache: TeacherCache | None = None,
     ) -> None:
         teacher_size = teacher_size or tower.native_size
         super().__init__(
@@ -67,6 +71,9 @@ class CLIPSelf(Student):
         )  # fmt: skip
         self.teacher_size = teacher_size
         self.loss_weight = loss_weight
+        self.teacher_cache = teacher_cache
+        if teacher_cache is not None:
+            teacher_cache.attach(self.teacher, teacher_size)
 
     @property
     def teacher(self) -> ImageTower:
@@ -89,7 +96,8 @@ class CLIPSelf(Student):
         if not inputs:
             return {"loss_clipself": self.no_loss()}
         images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
-        targets = self.embed_crops(images, [x["crop_boxes"].tensor for x in inputs])
+        crop_boxes, keys = [x["crop_boxes"].tensor for x in inputs], [x.get("image_key") for x in inputs]
+        targets = self.embed_crops(images, crop_boxes, keys)
         cosine = (self.embed_regions(images, [x["regions"].tensor for x in inputs]) * targets).sum(dim=-1)
         if has_event_storage():
             storage = get_event_storage()
@@ -97,19 +105,29 @@ class CLIPSelf(Student):
         return {"loss_clipself": self.loss_weight * (1 - cosine).sum() / mean_regions}
 
     @torch.no_grad()
-    def embed_crops(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+    def embed_crops(
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor], image_keys: Sequence[bytes | None] = ()
+    ) -> Tensor:
         """The teacher's side: the ordinary image embedding of each crop, aspect kept, centred on black.
 
         Args:
-            images: 3 x H_i x W_i uint8, on the module's device.
+            images: 3 x H_i x W_i uint8, on any device.
             boxes: for each image R_i x 4, in its pixels.
+            image_keys: of the images, for the cache; see `TeacherCache`.
 
         Returns:
             sum(R_i) x C unit embeddings, fp32.
         """
-        crops = torch.cat([crop_and_resize(i, b, self.teacher_size) for i, b in zip(images, boxes, strict=True)])
-        chunks = [self.teacher.normalize(chunk) for chunk in crops.split(_CROP_BATCH)]
-        embeddings = [self.teacher.image_embeddings(chunk).float() for chunk in chunks]
+        if self.teacher_cache is None:
+            return self._run_teacher(images, boxes)
+        rows = self.teacher_cache(self._run_teacher, images, boxes, image_keys)
+        return F.normalize(rows.to(self.device).float(), dim=-1)
+
+    def _run_teacher(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        pairs = zip(images, boxes, strict=True)
+        runs = ((image.to(self.device), run) for image, each in pairs for run in each.split(_CROP_BATCH))
+        crops = (crop_and_resize(image, run, self.teacher_size) for image, run in runs)
+        embeddings = [self.teacher.image_embeddings(self.teacher.normalize(x)).float() for x in _batches(crops)]
         return F.normalize(torch.cat(embeddings), dim=-1)
 
     def num_terms(self, inputs: Sequence[dict[str, Any]]) -> int:
@@ -120,3 +138,14 @@ class CLIPSelf(Student):
         """Compile the two towers' forwards; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
         super().compile(*args, **kwargs)
         self.teacher.image_embeddings = torch.compile(self.teacher.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]
+
+
+def _batches(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Join neighbours as long as they are no more than `_CROP_BATCH` together."""
+    batch: list[Tensor] = []
+    for piece in pieces:
+        if batch and sum(map(len, batch)) + len(piece) > _CROP_BATCH:
+            yield torch.cat(batch)
+            batch = []
+        batch.append(piece)
+    yield torch.cat(batch)
