@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from clipself_d2.clip.text import ClassNames
 from clipself_d2.data.catalog import check_registered, metadata_of
+from clipself_d2.data.label_sets import seen_classes
 from clipself_d2.errors import InputError
 from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
 
@@ -57,3 +60,73 @@ def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
         return classes, novel
     asked = dict(zip(classes, metadata["prompt_classes"], strict=True))
     return list(asked.values()), [asked[name] for name in novel]
+
+
+def panoptic_vocabulary(
+    dataset: str,
+    text: str | Path | Callable[[ClassNames], Tensor],
+    embed_dim: int | None = None,
+    *,
+    synonyms: bool = True,
+) -> Vocabulary:
+    """Embeds all classes of a panoptic or semantic data set, things and stuff.
+
+    Args:
+        dataset: a registered name; its metadata has ``stuff_classes`` (all names) and, where they are known,
+            ``class_synonyms`` and ``novel_classes``.
+        text: see `build_vocabulary`; a `clip.TextClassifier` with ``synonyms="max"`` is what ODISE and FC-CLIP do.
+        embed_dim: see `build_vocabulary`.
+        synonyms: prompt with the synonyms of the metadata; else with the name of each class alone (CAT-Seg).
+
+    Returns:
+        The vocabulary, without a background: void is the mask generator's.
+
+    Raises:
+        InputError: an unknown data set, or one without such classes; see `build_vocabulary` too.
+    """
+    metadata = _metadata(dataset)
+    names = list(metadata["stuff_classes"])
+    classes: list[tuple[str, ...]] = [(name,) for name in names]
+    if synonyms and "class_synonyms" in metadata:
+        # Where classes share their first synonym, the name that tells them apart goes before it.
+        classes = [
+            (name, *(word for word in words if word != name))
+            for name, words in zip(names, metadata["class_synonyms"], strict=True)
+        ]
+    novel = metadata.get("novel_classes", ())
+    return build_vocabulary(classes, text, novel=novel, background=None, embed_dim=embed_dim)
+
+
+def dataset_things(dataset: str) -> list[bool]:
+    """Which classes of a data set are things, in the order of `panoptic_vocabulary`; none in a semantic data set.
+
+    Raises:
+        InputError: an unknown data set, or one without such classes.
+    """
+    metadata = _metadata(dataset)
+    things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
+    return [number in things for number in range(len(metadata["stuff_classes"]))]
+
+
+def unseen_classes(dataset: str, train: str) -> list[str]:
+    """Names of the classes of a panoptic or semantic data set that another, of the training, does not name.
+
+    The rule is that of `seen_classes`, on the synonyms of both.
+
+    Raises:
+        InputError: an unknown data set, or one without such classes.
+    """
+    metadata, known = _metadata(dataset), _metadata(train)
+    names = list(metadata["stuff_classes"])
+    synonyms, trained = ([*m.get("class_synonyms", [[name] for name in m["stuff_classes"]])] for m in (metadata, known))
+    return [name for name, seen in zip(names, seen_classes(trained, synonyms), strict=True) if not seen]
+
+
+def _metadata(dataset: str) -> dict[str, Any]:
+    check_registered(dataset)
+    metadata: dict[str, Any] = MetadataCatalog.get(dataset).as_dict()
+    if not metadata.get("stuff_classes"):
+        raise InputError(
+            f"data set {dataset!r} has no stuff_classes in its metadata: it is no panoptic or semantic data set"
+        )
+    return metadata

@@ -1,5 +1,6 @@
 """Open-vocabulary panoptic segmentation: CLIP's opinion of the masks of any generator."""
 
+from clipself_d2.data.vocabulary import dataset_things, panoptic_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
 from clipself_d2.panoptic.kernel_masks import KernelMasks, trained_masks
 from clipself_d2.panoptic.kernel_masks_data import SegmentMapper
@@ -10,7 +11,6 @@ from clipself_d2.panoptic.open_vocabulary import OpenVocabularyPanoptic
 from clipself_d2.panoptic.plugins import FCCLIPMaskClassifier, ODISEMaskClassifier
 from clipself_d2.panoptic.saved import SavedMasks, save_predictions
 from clipself_d2.panoptic.transformers_masks import TransformersMasks
-from clipself_d2.panoptic.vocabulary import dataset_things, panoptic_vocabulary
 
 __all__ = [
     "FCCLIPMaskClassifier",

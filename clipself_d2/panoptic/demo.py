@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
+from clipself_d2.data.vocabulary import dataset_things
 from clipself_d2.errors import InputError
-from clipself_d2.panoptic.vocabulary import dataset_things
 from clipself_d2.regions import Vocabulary, build_vocabulary
 from clipself_d2.training.config import build
 
