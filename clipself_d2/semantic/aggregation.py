@@ -1,0 +1,216 @@
+"""Cost aggregation (CAT-Seg, CVPR 2024, section 3.2): over space, within windows, and over classes, one layer after
+another.
+
+A class's costs are a map of its own, so that features are ``B x T x h x w x D`` for T classes; no weight depends on T
+or on a class's place, hence any number of classes in any order. The image guides what attends to what in space, the
+texts guide it among classes: guidance is concatenated to queries and keys, never to values.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clipself_d2.semantic.windows import from_windows, to_windows, window_mask
+
+
+class GuidedLinear(nn.Linear):
+    """A linear layer on features and guidance side by side.
+
+    The guidance, which many features share, is multiplied once and broadcast: nothing is repeated or concatenated.
+    """
+
+    def __init__(self, channels: int, guidance_channels: int, outputs: int) -> None:
+        super().__init__(channels + guidance_channels, outputs)
+        self.channels = channels
+
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+        """Features, ... x channels, and guidance, whose other axes broadcast to the features'."""
+        own, shared = self.weight.split([self.channels, self.in_features - self.channels], dim=1)
+        return F.linear(features, own) + F.linear(guidance, shared, self.bias)
+
+
+def feed_forward(channels: int, activation: type[nn.Module]) -> nn.Sequential:
+    """Two linear layers, the inner one four times as wide."""
+    return nn.Sequential(nn.Linear(channels, 4 * channels), activation(), nn.Linear(4 * channels, channels))
+
+
+class WindowBlock(nn.Module):
+    """A block of a Swin transformer on every class's map, its attention guided by the image.
+
+    Args:
+        channels: D.
+        guidance_channels: G.
+        heads: of the attention.
+        window: side of a window in locations. A map that is no larger is one window, and is not shifted.
+        shifted: whether the windows lie half a window further down and right.
+    """
+
+    def __init__(self, channels: int, guidance_channels: int, heads: int, window: int, shifted: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.shifted = shifted
+        self.norm1 = nn.LayerNorm(channels)
+        self.queries_keys = GuidedLinear(channels, guidance_channels, 2 * channels)
+        self.values = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = feed_forward(channels, nn.GELU)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Features B x T x h x w x D and guidance B x h x w x G: features."""
+        batch, _, height, width, _ = x.shape
+        window = min(self.window, height, width)
+        shift = window // 2 if self.shifted and min(height, width) > window else 0
+        normed = self.norm1(x)
+        projected = torch.cat([self.queries_keys(normed, guidance[:, None]), self.values(normed)], dim=-1)
+        windows = to_windows(projected.flatten(0, 1), window, shift)
+        # windows x (maps x heads) x locations x d: the mask, which is a window's, is broadcast over maps and heads
+        query, key, value = windows.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        mask = window_mask((height, width), window, shift, x.device)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask[:, None])
+        attended = attended.unflatten(1, (-1, self.heads)).transpose(2, 3).flatten(3)
+        attended = from_windows(attended, (height, width), window, shift).unflatten(0, (batch, -1))
+        x = x + self.out(attended)
+        return x + self.mlp(self.norm2(x))
+
+
+class ClassAttention(nn.Module):
+    """Linear attention among the classes at every location, guided by the classes' texts.
+
+    Args:
+        channels: D.
+        guidance_channels: G.
+        heads: of the attention.
+        pooling: in training the maps are averaged over so many locations squared and resized back, which saves time; in
+            evaluation they are not (the released evaluation).
+    """
+
+    def __init__(self, channels: int, guidance_channels: int, heads: int, pooling: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.pooling = pooling
+        self.norm1 = nn.LayerNorm(channels)
+        self.queries_keys = GuidedLinear(channels, guidance_channels, 2 * channels)
+        self.values = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = feed_forward(channels, nn.ReLU)
+
+    def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
+        """Features B x T x h x w x D and guidance B x T x G: features."""
+        pooling = min(self.pooling, *x.shape[2:4]) if self.training else 1
+        pooled = _average(x, pooling)
+        normed = self.norm1(pooled)
+        query_key = self.queries_keys(normed, guidance[:, :, None, None])
+        query, key = query_key.unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        attended = linear_attention(query, key, self.values(normed).unflatten(-1, (self.heads, -1)))
+        pooled = pooled + attended.flatten(-2).to(pooled.dtype)
+        pooled = pooled + self.mlp(self.norm2(pooled))
+        return x + _resize(pooled, x)
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over the second axis with the kernel ``elu + 1`` (Katharopoulos et al., ICML 2020), in fp32.
+
+    Args:
+        query: B x T x ... x d.
+        key: the same.
+        value: the same.
+
+    Returns:
+        B x T x ... x d fp32: ``phi(q) . sum(phi(k) v^T) / (phi(q) . sum(phi(k)))``.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        query, key = (F.elu(x.float()) + 1 for x in (query, key))
+        summary = torch.einsum("bt...d,bt...e->b...de", key, value.float())
+        weight = torch.einsum("bt...d,b...d->bt...", query, key.sum(dim=1))
+        return torch.einsum("bt...d,b...de->bt...e", query, summary) / (weight[..., None] + 1e-6)
+
+
+class AggregationLayer(nn.Module):
+    """Two window blocks, the second one's windows shifted, then attention among the classes; see these."""
+
+    def __init__(self, channels: int, guidance_channels: int, heads: int, window: int, pooling: int) -> None:
+        super().__init__()
+        self.image_norm = nn.LayerNorm(guidance_channels)
+        self.spatial = nn.ModuleList(
+            WindowBlock(channels, guidance_channels, heads, window, shifted) for shifted in (False, True)
+        )
+        self.classes = ClassAttention(channels, guidance_channels, heads, pooling)
+
+    def forward(self, x: Tensor, image: Tensor, text: Tensor) -> Tensor:
+        """Features B x T x h x w x D, guidance B x h x w x G of the image and B x T x G of the texts: features."""
+        image = self.image_norm(image)
+        for block in self.spatial:
+            x = block(x, image)
+        return self.classes(x, text)
+
+
+class CostAggregator(nn.Module):
+    """From a cost volume to features of every class at every location.
+
+    Args:
+        embed_dim: C, the length of CLIP's embeddings.
+        channels: D of the features; a multiple of `heads`.
+        guidance_channels: to which the guidance of image and texts is projected.
+        layers: number of `AggregationLayer`.
+        heads: see `WindowBlock`.
+        window: see `WindowBlock`.
+        pooling: see `ClassAttention`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        channels: int = 128,
+        guidance_channels: int = 128,
+        *,
+        layers: int = 2,
+        heads: int = 4,
+        window: int = 12,
+        pooling: int = 2,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.embed = nn.Conv2d(1, channels, 7, padding=3)
+        self.image_guidance = nn.Sequential(nn.Conv2d(embed_dim, guidance_channels, 3, padding=1), nn.ReLU())
+        self.text_guidance = nn.Sequential(nn.Linear(embed_dim, guidance_channels), nn.ReLU())
+        self.layers = nn.ModuleList(
+            AggregationLayer(channels, guidance_channels, heads, window, pooling) for _ in range(layers)
+        )
+
+    def forward(self, cost: Tensor, dense: Tensor, text: Tensor) -> Tensor:
+        """Aggregates.
+
+        Args:
+            cost: B x T x h x w cosines.
+            dense: B x C x h x w, the map that they were made of.
+            text: B x T x C, the classes' embeddings.
+
+        Returns:
+            B x T x h x w x D.
+        """
+        x = self.embed(cost.flatten(0, 1)[:, None]).permute(0, 2, 3, 1).unflatten(0, cost.shape[:2])
+        image = self.image_guidance(dense).permute(0, 2, 3, 1)
+        words = self.text_guidance(text)
+        for layer in self.layers:
+            x = layer(x, image, words)
+        return x
+
+
+def _average(x: Tensor, pooling: int) -> Tensor:
+    """Means of pooling x pooling locations of B x T x h x w x D."""
+    if pooling == 1:
+        return x
+    pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), pooling)
+    return pooled.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    """Maps of `x`, resized to those of `like` with aligned corners (released code)."""
+    if x.shape == like.shape:
+        return x
+    resized = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), like.shape[2:4], mode="bilinear", align_corners=True)
+    return resized.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
