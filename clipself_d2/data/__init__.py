@@ -1,6 +1,11 @@
 """Data: registered data sets, reading of images, mappers to samples, and the resumable loader."""
 
-from clipself_d2.data import builtin, builtin_detection, builtin_panoptic  # noqa: F401  (register the data sets)
+from clipself_d2.data import (  # noqa: F401  (register the data sets)
+    builtin,
+    builtin_detection,
+    builtin_panoptic,
+    builtin_semantic,
+)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
 from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load_captions, register_captions
 from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
@@ -12,6 +17,7 @@ from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_t
 from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.panoptic import PanopticMapper
 from clipself_d2.data.sampler import EpochBatchSampler
+from clipself_d2.data.semantic import SemanticMapper
 
 __all__ = [
     "CaptionMapper",
@@ -25,6 +31,7 @@ __all__ = [
     "PanopticMapper",
     "PanopticRegionMapper",
     "RegionDataLoader",
+    "SemanticMapper",
     "build_test_loader",
     "build_train_loader",
     "get_dataset",

@@ -63,6 +63,11 @@ class View:
         pixels = self._resample(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()))
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
+    def labels(self, labels: Tensor) -> Tensor:
+        """The view of semantic labels, H x W long, each pixel the nearest one's: ch x cw long."""
+        pixels = Image.fromarray(labels.numpy().astype(np.int32))
+        return torch.from_numpy(self._resample(pixels, Image.Resampling.NEAREST).astype(np.int64))
+
     def mask(self, segmentation: Mapping[str, Any] | Sequence[Sequence[float]]) -> np.ndarray:
         """The view of a COCO segmentation (polygons or run lengths): ch x cw bool."""
         if not isinstance(segmentation, Mapping):
@@ -78,7 +83,7 @@ class View:
         scale = self.resized[1] / self.source[1], self.resized[0] / self.source[0]
         return points * scale - (self.left, self.top)
 
-    def _resample(self, image: Image.Image) -> np.ndarray:
+    def _resample(self, image: Image.Image, method: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
         """Resizes only what the crop shows: the same pixels as cropping the resized image, whatever its size."""
         (height, width), down, right = self.shape, self.source[0] / self.resized[0], self.source[1] / self.resized[1]
         window = (
@@ -87,7 +92,7 @@ class View:
             min((self.left + width) * right, self.source[1]),
             min((self.top + height) * down, self.source[0]),
         )
-        pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=window))
+        pixels = np.asarray(image.resize((width, height), method, box=window))
         return pixels[:, ::-1] if self.mirrored else pixels
 
 

@@ -6,6 +6,8 @@ class a line, synonyms separated by commas, so that a path serves wherever a voc
 - ``coco_panoptic``: the 133 classes in the order of Detectron2's ``COCO_CATEGORIES``. Things have the synonyms that
   LVIS, which labels the same photographs, gives the class of that name (and "motorbike"); stuff loses COCO's marks of
   merging ("wall-other-merged" is "wall") and is turned into English ("wall-brick" is "brick wall").
+- ``coco_stuff_171``: the 80 things, with the same synonyms, and the 91 kinds of stuff of COCO-Stuff in the order of
+  their ids, their names mended in the same way.
 - ``ade20k_150``: the names in the data set's own ``objectInfo150.txt``.
 - ``ade20k_847``: the classes of the full ADE20K (2021_17_01) that occur in both its training and validation parts,
   with the names of its index; ``ade20k_847_index.json`` has their ``name_ndx``.
@@ -24,6 +26,7 @@ from clipself_d2.errors import InputError
 
 LABEL_SETS: dict[str, int] = {
     "coco_panoptic": 133,
+    "coco_stuff_171": 171,
     "ade20k_150": 150,
     "ade20k_847": 847,
     "pascal_context_59": 59,

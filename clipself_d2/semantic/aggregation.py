@@ -25,7 +25,7 @@ class GuidedLinear(nn.Linear):
         super().__init__(channels + guidance_channels, outputs)
         self.channels = channels
 
-    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
         """Features, ... x channels, and guidance, whose other axes broadcast to the features'."""
         own, shared = self.weight.split([self.channels, self.in_features - self.channels], dim=1)
         return F.linear(features, own) + F.linear(guidance, shared, self.bias)

@@ -15,7 +15,7 @@ class GuidedConv(nn.Conv2d):
         super().__init__(channels + guidance_channels, outputs, 3, padding=1, bias=False)
         self.channels = channels
 
-    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:
+    def forward(self, features: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
         """Features (B T) x channels x h x w and guidance B x guidance_channels x h x w: (B T) x outputs x h x w."""
         own, shared = self.weight.split([self.channels, self.in_channels - self.channels], dim=1)
         common = F.conv2d(guidance, shared, padding=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -35,23 +37,27 @@ def train_queries_and_values(tower: TransformerTower, mode: str = "value") -> No
         mode: the dense mode that is trained; in "value" the last block has no queries to train.
     """
     tower.set_trainable_blocks(0, mode)
-    blocks = list(tower.trainable_units())
-    for number, block in enumerate(blocks):
-        attention = block.attn
+    attentions = _attentions(tower)
+    for number, attention in enumerate(attentions):
         if isinstance(attention, nn.MultiheadAttention):
             if not parametrize.is_parametrized(attention, "in_proj_weight"):
                 parametrize.register_parametrization(attention, "in_proj_weight", QueryKeyValue())
-            parts = attention.parametrizations["in_proj_weight"]
+            parts: Any = attention.get_submodule("parametrizations.in_proj_weight")
             query, key, value = parts.original0, parts.original1, parts.original2
             key.requires_grad_(False)
         else:
             query, value = attention.q_proj.weight, attention.v_proj.weight
         value.requires_grad_(True)
-        query.requires_grad_(mode != "value" or number < len(blocks) - 1)
+        query.requires_grad_(mode != "value" or number < len(attentions) - 1)
 
 
 def fuse_projections(tower: TransformerTower) -> None:
     """Undoes the parting of `train_queries_and_values`: the state dict has open_clip's names again."""
-    for block in tower.trainable_units():
-        if parametrize.is_parametrized(block.attn, "in_proj_weight"):
-            parametrize.remove_parametrizations(block.attn, "in_proj_weight")
+    for attention in _attentions(tower):
+        if parametrize.is_parametrized(attention, "in_proj_weight"):
+            parametrize.remove_parametrizations(attention, "in_proj_weight")
+
+
+def _attentions(tower: TransformerTower) -> list[Any]:
+    """open_clip's or timm's attention of each block."""
+    return [block.attn for block in tower.trainable_units()]
