@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None, run: Runner = run_tool) -> None:
     suite = reproduce_all(tables, planner, run, console, args.redo)
     for outcome in suite.outcomes.values():
         show(outcome, args.markdown)
-    console.print(f"all runs together took {duration(suite.seconds)}; written to {suite.page}", highlight=False)
+    console.print(f"all runs took {duration(suite.seconds)}; written to {suite.page}", highlight=False, soft_wrap=True)
     if suite.errors:
         raise RunError(f"{len(suite.errors)} of {len(tables)} tables failed: {', '.join(suite.errors)}")
 

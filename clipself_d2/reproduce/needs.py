@@ -28,12 +28,13 @@ def missing(needs: Iterable[Need]) -> list[str]:
     return list(dict.fromkeys(f"{need.what}: {need.missing}" for need in needs if need.missing))
 
 
-def dataset_needs(name: str) -> list[Need]:
-    """The files of a registered data set."""
+def dataset_needs(name: str, captions: bool = False) -> list[Need]:
+    """The files of a registered data set, those with its captions too if they are wanted."""
     if name not in DatasetCatalog:
         return [Need(f"data set {name}", "not registered; see datasets/README.md for the names")]
     metadata = MetadataCatalog.get(name).as_dict()
-    places = [metadata[key] for key in ("json_file", "panoptic_json", "image_root") if metadata.get(key)]
+    keys = "json_file", "panoptic_json", "image_root", *(("captions_json",) if captions else ())
+    places = [metadata[key] for key in keys if metadata.get(key)]
     if not places or metadata.get("made_at_first_use"):
         return [Need(f"data set {name}: made at its first use")]
     return [file_need(f"data set {name}", place) for place in places]

@@ -101,10 +101,11 @@ class Job:
             datasets = [self.run.dataset]
         elif "test" in data:  # a mask generator is trained without being judged
             datasets.append(data.test.dataset)
+        captions = self.run.makes == "pairs"
         made = [Need(f"{_WHAT[name]} of {job.folder}") for name, job in self.sources.items()]
         files = [need for name in ("model", "regions", "masks") for need in self._file_needs(name)]
         weights = [] if "tower" in self.sources else weights_needs(self.config)
-        return [*made, *weights, *(need for name in datasets for need in dataset_needs(name)), *files]
+        return [*made, *weights, *(need for name in datasets for need in dataset_needs(name, captions)), *files]
 
     def _file_needs(self, name: str) -> list[Need]:
         file = OmegaConf.select(self.config, _KEYS[name])
@@ -166,7 +167,7 @@ class Planner:
         if run.makes == "proposals":
             return (*config, "--weights", str(job.sources["model"].product), *made, *overrides)
         clip = job.config.clip
-        options = "--name", str(clip.name), "--pretrained", str(clip.pretrained)
+        options = "--name", str(clip.name), "--pretrained", str(clip.pretrained), "--device", job.config.train.device
         return ("--proposals", str(job.sources["regions"].product), *options, *made)
 
     def jobs(self, table: Table) -> list[Job]:
@@ -227,7 +228,8 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
         content = {"clip": content.get("clip"), "model": content["model"], "train": train}
         content["dataloader"] = {"proposals of": run.dataset} if run.makes else parts
     content["weights"] = sources["tower"].digest if "tower" in sources else _file_digest(weights)
-    content["sources"] = {name: source.digest for name, source in sources.items() if name != "tower"}
+    if others := {name: source.digest for name, source in sources.items() if name != "tower"}:
+        content["sources"] = others
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_name).encode()).hexdigest()
 
 

@@ -86,7 +86,7 @@ def reproduce_all(
                 suite.outcomes[table.name] = _finish(table, planned[table.name], planner, session)
         except (InputError, RunError) as error:
             suite.errors[table.name] = str(error)
-            console.print(f"{table.heading} failed: {error}", highlight=False, soft_wrap=True)
+            console.print(f"{table.label} failed: {error}", highlight=False, soft_wrap=True)
         suite.seconds = sum(recorded(job)["seconds"] for job in jobs if is_finished(job))
         write_page(suite.page, tables, suite.outcomes, suite.errors, suite.seconds)
     return suite

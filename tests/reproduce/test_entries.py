@@ -38,8 +38,7 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
         python, tool, *arguments = shlex.split(job.command)
         assert python == "python"
         if job.run.makes:
-            assert Path(tool).resolve() == TOOLS / "make_proposals.py"
-            check_proposals(arguments, job)
+            check_regions(Path(tool), arguments, job)
             continue
         assert Path(tool).resolve() == TOOLS / "train_net.py"
         args = parse_args(arguments)
@@ -59,13 +58,19 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
             assert config.model.get("student_size", config.model.get("size")) % SIDES.get(config.clip.name, 8) == 0
 
 
-def check_proposals(arguments, job):
-    parse = runpy.run_path(str(TOOLS / "make_proposals.py"))["parse_args"]
-    args = parse(arguments)
+def check_regions(tool, arguments, job):
+    names = {"proposals": "make_proposals.py", "pairs": "make_region_text.py"}
+    assert tool.resolve() == TOOLS / names[job.run.makes]
+    args = runpy.run_path(str(tool))["parse_args"](arguments)
     assert args.output == job.product
-    assert Path(args.weights) == job.sources["model"].product
     assert args.dataset in DatasetCatalog
-    load_config(args.config_file, args.opts)
+    if job.run.makes == "proposals":
+        assert Path(args.weights) == job.sources["model"].product
+        load_config(args.config_file, args.opts)
+    else:
+        assert args.proposals == job.sources["regions"].product
+        assert (args.name, args.pretrained) == (job.config.clip.name, job.config.clip.pretrained)
+        assert args.device == "cpu"
 
 
 @pytest.mark.parametrize(("name", "scale"), TABLES)
@@ -88,6 +93,7 @@ def test_rows_of_an_ablation_differ_in_one_value_and_have_the_same_steps(name, p
     jobs = planner.jobs(find(name, "miniature"))
     assert {job.config.train.max_iter for job in jobs} == {MINIATURE_ABLATION_STEPS}
     keys = [{override.partition("=")[0] for override in job.run.overrides} - {"train.max_iter"} for job in jobs]
+    assert {job.run.config for job in jobs} <= {"miniature/clipself_patches.py", "miniature/image_text.py"}
     assert len(set.union(*keys)) == 1
     assert {job.config.train.max_iter for job in planner.jobs(find(name, "paper"))} == {44_358}
 
@@ -99,7 +105,11 @@ def test_numbers_of_the_paper():
     assert numbers("1a") == {"4": 71.3, "6": 72.1, "8": 71.6, "10": 70.0}
     assert numbers("1a", "miniature") == {"2": None, "4": 71.3, "6": 72.1, "8": 71.6}
     assert numbers("1b") == {"3": 45.0, "6": 59.4, "9": 68.7, "12": 72.1}
-    assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1}
+    assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1, "1024, image-text pairs": 52.3}
+    assert list(numbers("1c", "miniature").values()) == [46.5, 67.1, 72.1, 52.3]
+    assert list(numbers("7", "miniature").values()) == [18.2, 71.1, 74.0]
+    detection = [row.paper[3:] for row in find("7", "paper").rows if row.paper[0] is None]
+    assert detection == [(34.4, 54.2, 49.0), (37.6, 54.9, 50.4), (38.7, 59.6, 54.1), (44.3, 64.1, 59.0)]
     assert list(numbers("2").values()) == [18.2, 72.1, 74.0, 56.7, 77.1, 29.3, 67.4, 21.4, 68.9]
     assert list(numbers("3a").values()) == list(numbers("A5").values()) == [17.5, 33.6, 37.6, 24.7, 38.4, 44.3]
     assert list(numbers("3b").values()) == list(numbers("A6").values()) == [11.5, 25.3, 24.2, 34.9]
@@ -138,6 +148,30 @@ def test_the_chain_of_the_miniature_s_proposals(planner):
     assert table.columns == ("novel", "base", "all")
     assert proposals in planner.jobs(find("A5", "miniature"))
     assert tower in planner.jobs(find("2", "miniature"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_region_text_and_clipself_are_trained_on_the_same_proposals(planner, scale):
+    rows = {row.label.rpartition(": ")[2]: planner.job(row.run) for row in find("7", scale).rows[:3]}
+    pairs = rows["region-text"].sources["regions"]
+    assert (pairs.run.makes, pairs.product.name) == ("pairs", "pairs.json")
+    assert rows["region-text"].config.dataloader.train.mapper.regions.json_file == str(pairs.product)
+    assert pairs.sources["regions"] is rows["CLIPSelf"].sources["regions"]
+    assert rows["region-text"].config.clip == rows["CLIPSelf"].config.clip
+    settings = [(job.config.train.max_iter, job.config.model.student_size) for job in rows.values()]
+    assert len(set(settings)) == 1
+    if scale == "miniature":
+        captions = [need.what for need in pairs.needs if "ov_shapes_train_images" in need.what]
+    else:
+        captions = [need.what for need in pairs.needs if "captions_train2017.json" in need.what]
+    assert captions
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_runs_have_one_folder(planner, scale):
+    """Else what one command has finished, another runs again."""
+    jobs = [job for name in names(scale) for job in planner.jobs(find(name, scale))]
+    assert len({job.folder for job in jobs}) == len({job.digest for job in jobs})
 
 
 def test_the_designs_of_the_miniature_s_detector_build(planner):
@@ -220,7 +254,7 @@ def test_tables_without_a_miniature_say_so():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="table '9' is unknown: known are 1a, 1b, 1c, 2, 3a, 3b, 4, 6, A1, A3"):
+    with pytest.raises(InputError, match="table '9' is unknown: known are 1a, 1b, 1c, .*, fig4, or all"):
         find("9", "paper")
     with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
         find("2", "huge")

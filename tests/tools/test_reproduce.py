@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from clipself_d2.errors import RunError
 from clipself_d2.reproduce.cli import main
-from clipself_d2.reproduce.entries import ENTRIES
+from clipself_d2.reproduce.entries import ENTRIES, find, names
+from clipself_d2.reproduce.figures import FIGURES
 from tests.reproduce.fake import FakeRunner
 
 ROOT = Path(__file__).parents[2]
@@ -22,19 +25,8 @@ def reproduce(*args, runner=None) -> int:
 def test_list(capsys):
     assert reproduce("--list") == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()] == [
-        "1a",
-        "1b",
-        "1c",
-        "2",
-        "3a",
-        "6",
-        "A1",
-        "A3",
-        "A5",
-        "fig3",
-        "fig4",
-    ]
+    listed = [line.split()[0] for line in out.splitlines()]
+    assert listed == ["1a", "1b", "1c", "2", "3a", "6", "7", "A1", "A3", "A5", "fig3", "fig4"]
 
 
 @pytest.mark.parametrize(
@@ -72,10 +64,10 @@ def test_a_dry_run_prints_commands_and_needs_and_runs_nothing(capsys, tmp_path):
     assert reproduce("1c", "--dry-run", "--output", tmp_path, *SMALL, runner=runner) == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if "tools/train_net.py" in line]
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert all("train.max_iter=2" in command and "--resume" in command for command in commands)
     assert "  ok       weights: OV-Shapes-ViT-8, random" in lines
-    assert sum("data set ov_shapes" in line for line in lines) == 2
+    assert sum("data set ov_shapes" in line for line in lines) == 3
     assert runner.jobs == []
     assert list(tmp_path.iterdir()) == []
 
@@ -145,3 +137,42 @@ def test_the_tool_itself(monkeypatch, capsys):
         runpy.run_path(str(ROOT / "tools/reproduce.py"), run_name="__main__")
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("error: table '7b' is unknown")
+
+
+@pytest.fixture
+def no_kmeans(monkeypatch):
+    """A picture that needs no tower, as the made-up runs export none."""
+
+    def draw(table, outcome, planner, folder):
+        Image.new("RGB", (8, 8)).save(folder / "kmeans.png")
+        return [folder / "kmeans.png"]
+
+    monkeypatch.setitem(FIGURES, "kmeans", draw)
+
+
+def test_all_tables_at_once(capsys, tmp_path, no_kmeans):
+    runner = FakeRunner()
+    assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 0
+    assert len({job.digest for job in runner.jobs}) == len(runner.jobs)
+    captured = capsys.readouterr()
+    page = (tmp_path / "all-miniature/report.html").read_text()
+    for name in names("miniature"):
+        table = find(name, "miniature")
+        assert table.heading in captured.out
+        assert (tmp_path / f"{name}-miniature/results.json").is_file()
+        assert f">{table.label}</h2>" in page
+    assert "all runs took 0:00:0" in captured.err
+    assert page.count("data:image/png") == 2
+    assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if line.startswith("python tools/")]
+    assert len(commands) == len(set(commands)) == len(runner.jobs)
+    assert f"{len(commands)} runs; {len(commands)} done before, in 0:00:0" in lines[-1]
+
+
+def test_all_says_at_the_end_what_failed(capsys, tmp_path, no_kmeans):
+    runner = FakeRunner(fail_at=0.4, error=RunError)  # the fused scores of table 6
+    assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"error: 1 of {len(names('miniature'))} tables failed: 6"
+    assert "Failed: it broke" in (tmp_path / "all-miniature/report.html").read_text()

@@ -18,13 +18,19 @@ EVA_B_PROPOSALS, EVA_L_PROPOSALS = (
     Run(f"distillation/clipself_{model}_coco_proposals.py", regions=COCO_PROPOSALS)
     for model in ("eva02_b16", "eva02_l14_336")
 )
+REGION_TEXT_B, REGION_TEXT_L = (
+    Run(config, regions=COCO_PROPOSALS.pairing(config))
+    for config in ("distillation/region_text_eva02_b16_coco.py", "distillation/region_text_eva02_l14_336_coco.py")
+)
+IMAGE_TEXT_B = Run("distillation/image_text_eva02_b16_coco.py")
 
 MINIATURE = Run("miniature/clipself_patches.py")
 MINIATURE_DETECTOR = Run("miniature/fvit.py")
 """On the tower as it is shipped; it proposes the regions, too, as there is no other network in the miniature."""
-MINIATURE_PROPOSALS = Run(
-    "miniature/clipself_proposals.py", regions=MINIATURE_DETECTOR.proposing("ov_shapes_train_images")
-)
+_MINIATURE_REGIONS = MINIATURE_DETECTOR.proposing("ov_shapes_train_images")
+MINIATURE_PROPOSALS = Run("miniature/clipself_proposals.py", regions=_MINIATURE_REGIONS)
+MINIATURE_REGION_TEXT = Run("miniature/region_text.py", regions=_MINIATURE_REGIONS.pairing("miniature/region_text.py"))
+MINIATURE_IMAGE_TEXT = Run("miniature/image_text.py")
 
 MINIATURE_MASKS = Run("miniature/panoptic_masks.py")
 

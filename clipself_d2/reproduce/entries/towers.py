@@ -8,7 +8,9 @@ from clipself_d2.reproduce.entries.runs import (
     EVA_B,
     EVA_B_PROPOSALS,
     EVA_L,
+    IMAGE_TEXT_B,
     MINIATURE,
+    MINIATURE_IMAGE_TEXT,
     MINIATURE_PROPOSALS,
     OPENAI_B,
     OPENAI_L,
@@ -47,14 +49,17 @@ def table_1b(scale: str) -> Table:
 
 
 def table_1c(scale: str) -> Table:
-    """Side of the student's image."""
+    """Side of the student's image; and the largest one with captions of whole images instead of distillation."""
     rows = [("320", 46.5), ("640", 67.1), ("1024", 72.1)]
     here = ("64", "96", "128") if scale == "miniature" else tuple(label for label, _ in rows)
-    sizes = (
+    sizes = [
         _ablation(scale, f"model.student_size={n}", n, label, number)
         for n, (label, number) in zip(here, rows, strict=True)
-    )
-    return _ablated("1c", scale, "Student size, in training and in evaluation", "pixels", sizes)
+    ]
+    captions = MINIATURE_IMAGE_TEXT if scale == "miniature" else IMAGE_TEXT_B
+    label = f"{here[-1]}, image-text pairs"
+    last = _ablation(scale, f"model.student_size={here[-1]}", label, "1024, image-text pairs", 52.3, captions)
+    return _ablated("1c", scale, "Student size, in training and in evaluation", "pixels", [*sizes, last])
 
 
 def table_2(scale: str) -> Table:
@@ -158,9 +163,9 @@ def figure_4(scale: str) -> Table:
     )
 
 
-def _ablation(scale: str, override: str, label: str, paper_label: str, paper: Cell) -> Row:
+def _ablation(scale: str, override: str, label: str, paper_label: str, paper: Cell, run: Run | None = None) -> Row:
     steps = (f"train.max_iter={MINIATURE_ABLATION_STEPS}",) if scale == "miniature" else ()
-    config = (MINIATURE if scale == "miniature" else EVA_B).config
+    config = (run or (MINIATURE if scale == "miniature" else EVA_B)).config
     theirs = paper_label if paper is not None and paper_label != label else ""
     return Row(label, Run(config, (*steps, override)), ("boxes.top1",), (paper,), theirs)
 
