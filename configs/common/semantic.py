@@ -1,0 +1,84 @@
+"""CAT-Seg on COCO-Stuff: the released code's model, data flow and optimiser, with OpenAI CLIP B/16's sizes."""
+
+from detectron2.config import LazyCall as L
+from torch.optim import AdamW
+
+from clipself_d2.clip import TextClassifier, build_image_tower, build_text_tower
+from clipself_d2.data import PanopticMapper, SemanticMapper, build_test_loader, build_train_loader
+from clipself_d2.data.vocabulary import panoptic_vocabulary, unseen_classes
+from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
+from clipself_d2.semantic import CATSeg, CostAggregator, UpsamplingDecoder
+from clipself_d2.training.config import on_device
+from clipself_d2.training.optim import param_groups, warmup_cosine
+
+from .train import train
+
+clip = dict(name="ViT-B-16-quickgelu", pretrained="openai")
+
+# Length of the embeddings, channels of the tower's blocks.
+shape = dict(embed_dim=512, block_dim=768)
+
+model = L(CATSeg)(
+    tower=L(build_image_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
+    vocabulary=L(panoptic_vocabulary)(
+        dataset="${dataloader.train.dataset}",
+        text=L(TextClassifier)(
+            tower=L(on_device)(
+                module=L(build_text_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
+                device="${train.device}",
+            ),
+            templates=["A photo of a {} in the scene"],
+        ),
+        synonyms=False,
+    ),
+    test_vocabulary=L(panoptic_vocabulary)(
+        dataset="${dataloader.test.dataset}", text="${model.vocabulary.text}", synonyms="${model.vocabulary.synonyms}"
+    ),
+    aggregator=L(CostAggregator)(
+        embed_dim="${shape.embed_dim}", channels=128, guidance_channels=128, layers=2, heads=4, window=12, pooling=2
+    ),
+    decoder=L(UpsamplingDecoder)(
+        block_dim="${shape.block_dim}",
+        channels="${model.aggregator.channels}",
+        dims=[64, 32],
+        guidance_dims=[256, 128],
+        guidance_channels=[32, 16],
+    ),
+    size=384,
+    blocks=[3, 7],
+    trainable=True,
+    max_classes=256,
+    window=384,
+    canvas=640,
+    overlap=1 / 3,
+)
+
+dataloader = dict(
+    train=L(build_train_loader)(
+        dataset="coco_2017_train_stuff_all_sem_seg",
+        mapper=L(SemanticMapper)(size=384, flip=0.5, colours=True),
+        total_batch_size=4,
+        seed="${train.seed}",
+        num_workers=4,
+    ),
+    test=L(build_test_loader)(
+        dataset="ade20k_150_val_sem_seg", mapper=L(PanopticMapper)(ignore_label=255), num_workers=4
+    ),
+    evaluator=L(OpenVocabularyPanopticEvaluator)(
+        dataset_name="${dataloader.test.dataset}",
+        output_dir="${train.output_dir}",
+        novel_classes=L(unseen_classes)(dataset="${dataloader.test.dataset}", train="${dataloader.train.dataset}"),
+    ),
+)
+
+optimizer = L(AdamW)(
+    params=L(param_groups)(weight_decay=1e-4, lr="${optimizer.lr}", lr_factors=dict(trained_tower=0.01)),
+    lr=2e-4,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    fused=True,
+)
+
+lr_multiplier = L(warmup_cosine)(max_iter="${train.max_iter}", warmup_iters=0)
+
+train.update(max_iter=80_000, clip_grad_norm=0.01, checkpointer=dict(period=5_000, max_to_keep=2))

@@ -1,0 +1,48 @@
+"""CAT-Seg on OV-Shapes, on the shipped CLIP: the miniature of the paper's Table 5.
+
+    python tools/train_net.py --config-file configs/miniature/cat_seg.py
+
+and on the tower of a distillation:
+
+    python tools/train_net.py --config-file configs/miniature/cat_seg.py \\
+        train.output_dir=output/miniature_cat_seg_patches \\
+        clip.pretrained=output/miniature_clipself_patches/tower.safetensors
+
+| value                      | released, B/16                | here                                             |
+|----------------------------|-------------------------------|--------------------------------------------------|
+| image, map                 | 384, 24 x 24                  | 128, 16 x 16                                     |
+| aggregation                | 2 layers, 128 channels        | 1 layer, 32 channels                             |
+| heads, window              | 4, 12                         | 1, 8                                             |
+| guiding blocks             | 3, 7 of 12                    | 1, 3 of 6                                        |
+| decoder                    | 64, 32 channels               | 16, 8                                            |
+| classes seen, novel        | 171, those of other data sets | 80, 24                                           |
+| tower                      | queries, values; lr x 0.01    | the same                                         |
+| windows                    | 2 x 2 of 384 in 640, and all  | none                                             |
+| crop, mirror, colours      | yes                           | no: colours and sides are what the classes tell  |
+| batch, steps, lr           | 4, 80,000, 2e-4 cosine        | 4, 500, 2e-3 cosine                              |
+"""
+
+from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
+
+from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape
+from ..common.train import train
+
+clip.update(name=MODEL, pretrained=WEIGHTS)
+shape.update(embed_dim=128, block_dim=192)
+model.vocabulary.text.templates = list(TEMPLATES)
+model.aggregator.update(channels=32, guidance_channels=32, layers=1, heads=1, window=8)
+model.decoder.update(dims=[16, 8], guidance_dims=[32, 16], guidance_channels=[8, 4])
+model.update(size=128, blocks=[1, 3], window=0)
+dataloader.train.update(dataset="ov_shapes_train_semantic", total_batch_size=4, num_workers=1)
+dataloader.train.mapper.update(size=128, flip=0.0, colours=False)
+dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=5)
+dataloader.evaluator.novel_classes = None  # the data set's own
+optimizer.lr = 2e-3
+lr_multiplier.warmup_iters = 20
+train.update(
+    output_dir="output/miniature_cat_seg",
+    max_iter=500,
+    log_period=25,
+    clip_grad_norm=1.0,
+    checkpointer=dict(period=250),
+)
