@@ -13,17 +13,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clipself_d2.benchmark import detect
+from clipself_d2.benchmark import detect, distill
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 from clipself_d2.training.inference import resolve_device
 
-BENCHMARKS = {"detect": detect}
+BENCHMARKS = {"distill": distill, "detect": detect}
 """Modules with `add_arguments(parser)` and `run(args) -> numbers`, by the name of their sub-command."""
 
 EXAMPLES = """
 examples:
+  python tools/benchmark.py distill --size 640
   python tools/benchmark.py detect
   python tools/benchmark.py detect --device cpu --model EVA02-B-16 --size 640 --batch 1 --precision bf16
   python tools/benchmark.py detect --device cuda --batch 8 model.rpn.post_nms_topk=[1000,300]
@@ -78,30 +79,28 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def table(title: str, numbers: dict[str, Any]) -> Table:
-    """Ours, its parts, and the reference, in milliseconds and as shares of the reference."""
+    """What was timed, in milliseconds and as shares of the reference, with operations and memory where they are known;
+    the parts of ours below it."""
     shown = Table(title=title)
-    for heading, justify in (
-        ("", "left"),
-        ("ms", "right"),
-        ("x reference", "right"),
-        ("GFLOP", "right"),
-        ("MiB", "right"),
-    ):
-        shown.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    shown.add_column("")
+    for heading in ("ms", "x reference", "GFLOP", "MiB"):
+        shown.add_column(heading, justify="right")
     reference = numbers["reference"]
 
     def row(label: str, seconds: float, *more: str, style: str = "") -> None:
         shown.add_row(label, f"{1000 * seconds:.1f}", f"{seconds / reference:.2f}", *more, style=style)
 
-    for name in ("reference", "ours"):
-        memory = numbers["peak_memory_bytes"][name]
-        row(
-            name,
-            numbers[name],
-            f"{numbers['flops'][name] / 1e9:.0f}",
-            "" if memory is None else f"{memory / 2**20:.0f}",
-        )
-    for part, seconds in numbers["parts"].items():
-        row(f"  {part}", seconds, style="dim")
-    shown.caption = f"{100 * numbers['peak_fraction']:.0f} % of what the machine can do"
+    def known(values: dict[str, float | None], name: str, unit: float) -> str:
+        value = values.get(name)
+        return "" if value is None else f"{value / unit:.0f}"
+
+    flops, memory = numbers.get("flops", {}), numbers.get("peak_memory_bytes", {})
+    for name in ("reference", "cached", "ours"):
+        if name in numbers:
+            row(name, numbers[name], known(flops, name, 1e9), known(memory, name, 2**20))
+    for part, seconds in numbers.get("parts", {}).items():
+        row(f"  {part}", seconds, "", "", style="dim")
+    said = [f"{100 * numbers['peak_fraction']:.0f} % of what the machine can do"] if "peak_fraction" in numbers else []
+    said += [f"{name.replace('_', ' ')}: {value:.4g}" for name, value in numbers.get("agreement", {}).items()]
+    shown.caption = "; ".join(said)
     return shown

@@ -192,4 +192,5 @@ def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
 def for_products(x: Tensor) -> Tensor:
     """Activations that several matrix products read, cast once to what autocast multiplies in."""
     device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.to(torch.get_autocast_dtype(device)) if enabled else x

@@ -1,0 +1,75 @@
+"""The benchmark of a distillation's step, on a tower that takes no time."""
+
+import argparse
+import json
+
+import pytest
+
+from clipself_d2.benchmark import cli, distill
+from clipself_d2.errors import InputError, RunError
+from clipself_d2.miniature import MODEL, WEIGHTS
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """`--model tiny`: the miniature's tower in place of a large one."""
+    monkeypatch.setitem(distill.CONFIGS, "tiny", "clipself_openai_b16_coco_patches.py")
+    clip = [f"clip.name={MODEL}", f"clip.pretrained={WEIGHTS}"]
+    return [
+        "--model",
+        "tiny",
+        "--size",
+        "64",
+        "--rounds",
+        "1",
+        *clip,
+        "model.teacher_size=64",
+        "model.trainable_blocks=6",
+    ]
+
+
+def parsed(arguments):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    distill.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_it_measures_and_writes(tiny, tmp_path, capsys):
+    assert cli.main(["distill", "--device", "cpu", "--output", str(tmp_path), *tiny]) == 0
+    numbers = json.loads((tmp_path / "distill-cpu.json").read_text())
+    assert numbers["ratio"] == pytest.approx(numbers["reference"] / numbers["ours"])
+    assert numbers["ratio_cached"] == pytest.approx(numbers["reference"] / numbers["cached"])
+    assert set(numbers["parts"]) == {"data", "teacher", "student", "backward", "update", "rest"}
+    assert numbers["agreement"]["gradient_cosine"] > 0.98
+    assert set(numbers["peak_memory_bytes"]) == {"ours", "cached", "reference"}
+    assert "cached" in capsys.readouterr().out
+
+
+def test_operations_are_those_of_the_formula(tiny):
+    """Six blocks of width 192 on 48 patches and a token, forward and backward; the embedding of patches is frozen."""
+    cfg = distill.load_distillation_config(parsed(tiny))
+    model = distill.build(cfg, "model")
+    tokens, width, mlp, out = 1 + 6 * 8, 192, 768, model.tower.embed_dim
+    linear = 2 * tokens * width * (4 * width + 2 * mlp)
+    attention = 2 * 2 * tokens * tokens * width
+    last = 2 * tokens * width * (2 * width + 2 * mlp)
+    patches = 2 * (tokens - 1) * width * 3 * 8 * 8
+    project = 2 * (tokens - 1) * width * out
+    expected = 3 * (5 * (linear + attention) + last) + patches + 2 * project
+    assert distill.student_flops(model, 1) == pytest.approx(expected, rel=1e-6)
+
+
+def test_disagreement_is_an_error(tiny, monkeypatch):
+    monkeypatch.setattr(distill.plain, "embed_crops", lambda tower, images, boxes: -torch.ones(1, tower.embed_dim))
+    with pytest.raises(RunError, match="ours and the reference do not agree: losses"):
+        distill.run(parsed(tiny))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["--model", "BERT"], "--model BERT: use one of EVA02-B-16"), (["--batch", "0"], "--batch 0: must be at least 1")],
+)
+def test_wrong_arguments_are_named(arguments, text):
+    with pytest.raises(InputError, match=text):
+        distill.run(parsed(arguments))
