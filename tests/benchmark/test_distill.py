@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import torch
 
 from clipself_d2.benchmark import cli, distill
 from clipself_d2.errors import InputError, RunError
