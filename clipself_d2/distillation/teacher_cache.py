@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
-from clipself_d2.data import build_test_loader
+from clipself_d2.data import build_test_loader, get_dataset
 from clipself_d2.data.embedding_store import EmbeddingStore
 from clipself_d2.data.mappers import DistillationMapper, image_key
 from clipself_d2.errors import InputError
@@ -126,7 +126,9 @@ class TeacherCache:
         Raises:
             InputError: if the data set is unknown or does not fit the mapper.
         """
-        loader = build_test_loader(dataset, mapper.all_crops, num_workers, _IMAGES)
+        records = get_dataset(dataset)
+        mapper.check(records)
+        loader = build_test_loader(records, mapper.all_crops, num_workers, _IMAGES)
         crops = 0
         with tqdm(loader, "teacher cache", unit_scale=_IMAGES, unit=" images", disable=comm.get_rank() > 0) as batches:
             for batch in batches:

@@ -32,6 +32,7 @@ from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.hooks import (
     AfterTraining,
     Evaluate,
+    Flush,
     ProgressPrinter,
     SaveCheckpoint,
     Throughput,
@@ -61,6 +62,9 @@ examples:
     python tools/train_net.py --config-file FILE --eval-only
     python tools/train_net.py --config-file FILE --eval-only clip.pretrained=output/mine/tower.safetensors
     python tools/train_net.py --config-file FILE --eval-only train.init_checkpoint=output/mine/checkpoint_0001000.pth
+  keep the teacher's embeddings on disk; a run fills the cache as it goes, or all is embedded before:
+    python tools/train_net.py --config-file FILE model.teacher_cache.folder=output/teacher_cache
+    python tools/train_net.py --config-file FILE model.teacher_cache.folder=output/teacher_cache --fill-teacher-cache
   with torchrun, or on 2 machines (run on both, with --machine-rank 0 and 1):
     torchrun --nproc-per-node 8 tools/train_net.py --config-file FILE
     python tools/train_net.py --config-file FILE --num-gpus 8 --num-machines 2 --machine-rank 0 --dist-url
@@ -104,6 +108,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--config-file", required=True, metavar="FILE", help="a config of configs/, or a run's config.yaml")
     add("--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir, if any")
     add("--eval-only", action="store_true", help="evaluate and stop")
+    add("--fill-teacher-cache", action="store_true", help="embed all crops of the training set and stop")
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks of this machine; on CPU with train.device=cpu")
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this command")
     add("--machine-rank", type=int, default=0, metavar="I", help="number of this machine, from 0")
@@ -113,7 +118,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> Results:
-    """Train or evaluate on this rank.
+    """Train, evaluate or fill the teacher's cache, on this rank.
 
     Args:
         args: what `parse_args` gave.
@@ -134,6 +139,9 @@ def run(args: argparse.Namespace) -> Results:
         model: nn.Module = build(cfg, "model").to(settings.device)
         if settings.init_checkpoint:
             load_model(model, settings.init_checkpoint, settings.init_without)
+        if args.fill_teacher_cache:
+            fill_teacher_cache(cfg, model)
+            return {}
         if args.eval_only:
             if args.resume:
                 Checkpointer(settings.output_dir, model=model).resume()
@@ -193,6 +201,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     # Built before training, so that what is missing is said now.
     evaluation = build_evaluation(cfg) if cfg.dataloader.get("evaluator") else None
     results: Results = {}
+    cache: Any = getattr(model, "teacher_cache", None)
 
     def test() -> Results:
         results.update(evaluate(cfg, model, evaluation))
@@ -204,6 +213,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
             LRScheduler(optimizer, build(cfg, "lr_multiplier")),
             Throughput(),
             SaveCheckpoint(checkpointer, settings.checkpointer.period),
+            Flush(cache.flush, settings.checkpointer.period) if cache else None,
             Evaluate(test, settings.eval_period) if evaluation else None,
             AfterTraining(lambda: export(cfg, model, source, results)) if cfg.get("export") else None,
             PeriodicWriter(_writers(output, settings, start), settings.log_period) if comm.is_main_process() else None,
@@ -211,6 +221,24 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     )
     trainer.train(start, settings.max_iter)
     return results
+
+
+def fill_teacher_cache(cfg: DictConfig, model: nn.Module) -> None:
+    """Embed every crop that training may draw into the model's cache on disk, in `train.precision`.
+
+    Args:
+        cfg: from `load_config`.
+        model: with `embed_crops` and a `teacher_cache`, on its device.
+
+    Raises:
+        InputError: when the model has no cache.
+    """
+    cache: Any = getattr(model, "teacher_cache", None)
+    if cache is None:
+        raise InputError("--fill-teacher-cache: this model has no cache; pass model.teacher_cache.folder=FOLDER")
+    dataset, mapper = build(cfg, "dataloader.train.dataset"), build(cfg, "dataloader.train.mapper")
+    with autocast(train_settings(cfg)):
+        cache.fill(model.embed_crops, dataset, mapper, cfg.dataloader.train.num_workers)
 
 
 def build_evaluation(cfg: DictConfig) -> Evaluation:

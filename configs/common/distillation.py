@@ -4,7 +4,7 @@ from detectron2.config import LazyCall as L
 
 from clipself_d2.clip import TextClassifier, build_image_tower, build_text_tower
 from clipself_d2.data import DistillationMapper, PanopticRegionMapper, build_test_loader, build_train_loader
-from clipself_d2.distillation import CLIPExporter, CLIPSelf
+from clipself_d2.distillation import CLIPExporter, CLIPSelf, open_teacher_cache
 from clipself_d2.evaluation import RegionClassificationEvaluator
 from clipself_d2.regions import GridRegions
 from clipself_d2.training.config import on_device
@@ -18,6 +18,8 @@ model = L(CLIPSelf)(
     trainable_blocks=12,
     alpha=0.7,
     activation_checkpointing="${train.activation_checkpointing}",
+    # Off without a folder. All patches of COCO are 45 GB with B/16 and 67 with L/14; 50 proposals an image 6 and 9.
+    teacher_cache=L(open_teacher_cache)(folder=None, budget_gb=50.0),
 )
 
 export = L(CLIPExporter)(name="${clip.name}", pretrained="${clip.pretrained}")

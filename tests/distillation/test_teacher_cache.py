@@ -184,6 +184,18 @@ def test_a_filled_cache_has_every_crop_that_training_draws(cached, photographs):
     assert len(model.calls) == calls and trained.calls == []
 
 
+def test_ranks_share_the_images(cached, photographs, monkeypatch):
+    models = []
+    for rank in range(2):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+        models.append(cached())
+        cache = models[-1].teacher_cache
+        monkeypatch.setattr("detectron2.utils.comm.synchronize", lambda: None)
+        cache.fill(models[-1].embed_crops, photographs, DistillationMapper(GridRegions(max_split=2)), 0)
+    assert [sum(model.calls) for model in models] == [9 * 3, 9 * 2]
+
+
 def test_a_cache_filled_with_proposals(cached, photographs, tmp_path):
     boxes = [{"image_id": r["image_id"], "bbox": [i, 2, 9 + 3 * i, 10]} for r in photographs[1:] for i in range(6)]
     (tmp_path / "p.json").write_text(str({"annotations": boxes}).replace("'", '"'))
