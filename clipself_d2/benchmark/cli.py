@@ -13,18 +13,21 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clipself_d2.benchmark import detect, distill
+from clipself_d2.benchmark import detect, distill, memory, scale
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 from clipself_d2.training.inference import resolve_device
 
-BENCHMARKS = {"distill": distill, "detect": detect}
-"""Modules with `add_arguments(parser)` and `run(args) -> numbers`, by the name of their sub-command."""
+BENCHMARKS = {"distill": distill, "detect": detect, "memory": memory, "scale": scale}
+"""Modules by the name of their sub-command: `add_arguments(parser)`, `run(args) -> numbers`, and a `table`
+where that of this module does not fit."""
 
 EXAMPLES = """
 examples:
   python tools/benchmark.py distill --size 640
+  python tools/benchmark.py memory --sizes 640 1024
+  python tools/benchmark.py scale --size 320 --ranks 2
   python tools/benchmark.py detect
   python tools/benchmark.py detect --device cpu --model EVA02-B-16 --size 640 --batch 1 --precision bf16
   python tools/benchmark.py detect --device cuda --batch 8 model.rpn.post_nms_topk=[1000,300]
@@ -41,13 +44,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.device = resolve_device(args.device)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
-    numbers = {**BENCHMARKS[args.name].run(args), "machine": machine(args.device)}
+    benchmark = BENCHMARKS[args.name]
+    numbers = {**benchmark.run(args), "machine": machine(args.device)}
     path = Path(args.output) / f"{args.name}-{args.device}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(numbers, indent=2) + "\n"
     write_atomically(path, lambda file: file.write_text(text))
     console = Console()
-    console.print(table(f"{args.name}, {args.device}", numbers))
+    console.print(getattr(benchmark, "table", table)(f"{args.name}, {args.device}", numbers))
     console.print(f"written to {path}", highlight=False)
 
 

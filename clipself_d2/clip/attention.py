@@ -51,8 +51,8 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *out_gradients: Tensor) -> tuple[Tensor, ...]:
-        query, key, value = ctx.saved_tensors
-        q, k, v, g = (x.flatten(0, 1) for x in (query, key, value, out_gradients[0]))
+        saved = ctx.saved_tensors  # once: activation checkpointing unpacks them at each access
+        q, k, v, g = (x.flatten(0, 1) for x in (*saved, out_gradients[0]))
         # sums over blocks of rows, hence in fp32
         dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (q, k, v))
         for heads, rows, (weights, d_weights, d_scores) in _blocks(q, k, 3):
@@ -65,7 +65,7 @@ class _BlockAttention(torch.autograd.Function):
             dq[heads, rows] = (d_scores @ k[heads]).float()
         scale = q.shape[-1] ** -0.5
         gradients = (dq * scale, dk * scale, dv)
-        return tuple(d.to(q.dtype).view_as(x) for d, x in zip(gradients, ctx.saved_tensors, strict=True))
+        return tuple(d.to(q.dtype).view_as(x) for d, x in zip(gradients, saved, strict=True))
 
 
 def _weights(query: Tensor, key: Tensor, out: Tensor) -> None:

@@ -8,25 +8,11 @@ import torch
 
 from clipself_d2.benchmark import cli, distill
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.miniature import MODEL, WEIGHTS
 
 
 @pytest.fixture
-def tiny(monkeypatch):
-    """`--model tiny`: the miniature's tower in place of a large one."""
-    monkeypatch.setitem(distill.CONFIGS, "tiny", "clipself_openai_b16_coco_patches.py")
-    clip = [f"clip.name={MODEL}", f"clip.pretrained={WEIGHTS}"]
-    return [
-        "--model",
-        "tiny",
-        "--size",
-        "64",
-        "--rounds",
-        "1",
-        *clip,
-        "model.teacher_size=64",
-        "model.trainable_blocks=6",
-    ]
+def tiny(tiny_overrides):
+    return ["--model", "tiny", "--size", "64", "--rounds", "1", *tiny_overrides]
 
 
 def parsed(arguments):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 
 from clipself_d2.clip import attention
 from clipself_d2.clip.attention import attend
@@ -84,6 +85,13 @@ def test_scores_are_never_held_all_at_once(monkeypatch):
     tensors = inputs(1, 4, 300, 50, 8, torch.bfloat16)
     attend(*tensors).sum().backward()
     assert max(held) <= 3 * 2**12
+
+
+def test_activation_checkpointing_changes_nothing():
+    tensors = inputs(1, 2, 30, 30, 8, torch.bfloat16)
+    plain = torch.autograd.grad(attend(*tensors).sum(), tensors)
+    again = torch.autograd.grad(checkpoint(attend, *tensors, use_reentrant=False).sum(), tensors)
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
 def test_inference_mode_and_autocast():
