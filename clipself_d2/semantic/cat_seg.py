@@ -22,7 +22,7 @@ from clipself_d2.semantic.cost import at_classes, class_embeddings, cost_volume,
 from clipself_d2.semantic.decoder import UpsamplingDecoder
 from clipself_d2.semantic.finetune import train_queries_and_values
 from clipself_d2.semantic.inference import cut_windows, merge_windows, resize_scores, window_corners
-from clipself_d2.semantic.loss import class_targets, pixel_loss
+from clipself_d2.semantic.loss import class_targets, count_among, draw_classes, pixel_loss
 
 Sample = dict[str, Any]
 
@@ -51,8 +51,10 @@ class CATSeg(HoldsTower):
             rate is the optimiser's matter.
         mode: dense mode of the tower.
         test_vocabulary: the classes that a call without a vocabulary looks for in evaluation. None: the training ones.
-        max_classes: an image is asked about no more classes than these, those of the highest cosine anywhere in it;
-            the others score 0.
+        train_classes: a training image is asked about so many classes, its own and others drawn at random, which saves
+            time and memory. None: about all (CAT-Seg).
+        max_classes: in evaluation an image is asked about no more classes than these, those of the highest cosine
+            anywhere in it; the others score 0.
         window: side of the sliding windows in pixels of the canvas, resized to `size`; 0 for the whole image alone.
         canvas: side of the square that an image is resized to for its windows.
         overlap: of the windows, see `window_corners`.
@@ -76,6 +78,7 @@ class CATSeg(HoldsTower):
         trainable: bool = True,
         mode: str = "value",
         test_vocabulary: Vocabulary | None = None,
+        train_classes: int | None = None,
         max_classes: int = 256,
         window: int = 0,
         canvas: int = 640,
@@ -90,8 +93,9 @@ class CATSeg(HoldsTower):
         tower.check_mode(mode)
         if len(blocks) != len(decoder.guidance):
             raise InputError(f"model.blocks={list(blocks)}: the decoder is guided by {len(decoder.guidance)} blocks")
-        if max_classes < 1:
-            raise InputError(f"model.max_classes={max_classes}: must be at least 1")
+        for name, count in (("train_classes", train_classes), ("max_classes", max_classes)):
+            if count is not None and count < 1:
+                raise InputError(f"model.{name}={count}: must be at least 1")
         self.corners = window_corners((canvas, canvas), window, overlap) if window else []
         for words in (vocabulary, test_vocabulary):
             if words is not None:
@@ -100,6 +104,7 @@ class CATSeg(HoldsTower):
         self.blocks = list(blocks)
         self.trainable = trainable
         self.mode = mode
+        self.train_classes = train_classes
         self.max_classes = max_classes
         self.window = window
         self.canvas = canvas
@@ -154,12 +159,16 @@ class CATSeg(HoldsTower):
         if not inputs:  # on several ranks a batch may be empty, yet every rank has gradients
             blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
             inputs = [{"image": blank, "sem_seg": torch.full(blank.shape[1:], self.ignore_label)}]
-        targets = [class_targets(x, vocabulary, self.ignore_label) for x in inputs]
-        if len({target.shape for target in targets}) > 1:
+        labels = [class_targets(x, vocabulary, self.ignore_label) for x in inputs]
+        if len({label.shape for label in labels}) > 1:
             raise InputError("training images have different sizes: give the mapper a crop that fits all (size)")
         images = torch.stack([x["image"].to(self.device, non_blocking=True) for x in inputs])
-        logits = self._logits(_resize(images, self.size), seen)
-        return pixel_loss(logits, torch.stack(targets).to(self.device, non_blocking=True))
+        targets = torch.stack(labels).to(self.device, non_blocking=True)
+        classes = None
+        if self.train_classes is not None and self.train_classes < len(seen):
+            classes = draw_classes(targets, len(seen), self.train_classes)
+            targets = count_among(targets, classes, len(seen))
+        return pixel_loss(self._aggregate(*self._cost(images, seen), seen, classes), targets)
 
     @torch.no_grad()
     def _segment(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> list[dict[str, Tensor]]:
@@ -168,7 +177,7 @@ class CATSeg(HoldsTower):
         images = [x["image"].to(self.device, non_blocking=True)[None] for x in inputs]
         wholes = torch.cat([_resize(image, self.size) for image in images])
         run = self._images_at_once(len(vocabulary))
-        logits = torch.cat([self._logits(part, vocabulary) for part in wholes.split(run)])
+        logits = torch.cat([self._evaluate(part, vocabulary) for part in wholes.split(run)])
         if not self.window:
             return [
                 {"sem_seg": resize_scores(logit.float().sigmoid(), result_size(x))}
@@ -177,7 +186,7 @@ class CATSeg(HoldsTower):
         results = []
         for image, whole, x in zip(images, logits, inputs, strict=True):
             windows = cut_windows(_resize(image, self.canvas)[0], self.corners, self.window)
-            parts = [self._logits(_resize(part, self.size), vocabulary) for part in windows.split(run)]
+            parts = [self._evaluate(part, vocabulary) for part in windows.split(run)]
             results.append({"sem_seg": self._merge(torch.cat(parts), whole, result_size(x))})
         return results
 
@@ -196,18 +205,29 @@ class CATSeg(HoldsTower):
             result[classes] = resize_scores(merge_windows(scores, self.corners, canvas, overall), size)
         return result
 
-    def _logits(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Images N x 3 x size x size in 0..255: N x K x h x w logits, as fine as the decoder makes them."""
-        images = self.tower.normalize(images)
-        with nullcontext() if self.trainable else torch.no_grad():
-            dense, maps = self.tower.features(images, self.blocks, self.mode)
-        cost = cost_volume(dense, vocabulary)
-        text = class_embeddings(vocabulary).expand(len(images), -1, -1)
+    def _evaluate(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Logits of all classes, N x K x h x w; of the likely ones alone where there are too many."""
+        cost, dense, maps = self._cost(images, vocabulary)
         if len(vocabulary) <= self.max_classes:
-            return self.decoder(self.aggregator(cost, dense, text), maps)
+            return self._aggregate(cost, dense, maps, vocabulary)
         classes = likely_classes(cost, self.max_classes)
-        logits = self.decoder(self.aggregator(at_classes(cost, classes), dense, at_classes(text, classes)), maps)
+        logits = self._aggregate(cost, dense, maps, vocabulary, classes)
         return to_all_classes(logits, classes, len(vocabulary), _ABSENT)
+
+    def _cost(self, images: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Of images, N x 3 x H x W in 0..255, the cost volume, the dense map and the maps that guide the decoder."""
+        with nullcontext() if self.trainable else torch.no_grad():
+            dense, maps = self.tower.features(self.tower.normalize(_resize(images, self.size)), self.blocks, self.mode)
+        return cost_volume(dense, vocabulary), dense, maps
+
+    def _aggregate(
+        self, cost: Tensor, dense: Tensor, maps: list[Tensor], vocabulary: Vocabulary, classes: Tensor | None = None
+    ) -> Tensor:
+        """Logits of each image's classes, N x T numbers: N x T x h x w. Without numbers, of all."""
+        text = class_embeddings(vocabulary).expand(len(cost), -1, -1)
+        if classes is not None:
+            cost, text = at_classes(cost, classes), at_classes(text, classes)
+        return self.decoder(self.aggregator(cost, dense, text), maps)
 
     def _images_at_once(self, num_classes: int) -> int:
         pixels = (self.decoder.scale * self.size // self.tower.stride) ** 2

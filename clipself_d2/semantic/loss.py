@@ -49,6 +49,39 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary, ignore_labe
     return torch.where(judged, numbers[labels.where(judged, 0)], -1)
 
 
+def draw_classes(targets: Tensor, num_classes: int, count: int) -> Tensor:
+    """The classes that each image is asked about: its own, and others drawn at random.
+
+    Args:
+        targets: B x H x W long: classes, or -1.
+        num_classes: K.
+        count: how many are wanted, at most K; an image that has more of its own loses some.
+
+    Returns:
+        B x count class numbers, ascending.
+    """
+    own = torch.zeros(len(targets), num_classes + 1, device=targets.device)
+    own.scatter_(1, targets.flatten(1) + 1, 2.0)
+    rank = own[:, 1:] + torch.rand(len(targets), num_classes).to(targets.device)
+    return rank.topk(count, dim=1).indices.sort(dim=1).values
+
+
+def count_among(targets: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """Targets as places in each image's own list of classes.
+
+    Args:
+        targets: B x H x W long: classes, or -1.
+        classes: B x T class numbers.
+        num_classes: K.
+
+    Returns:
+        B x H x W long: places 0..T-1, or -1 for classes that are not in the list.
+    """
+    places = torch.full((len(targets), num_classes + 1), -1, device=targets.device)
+    places.scatter_(1, classes + 1, torch.arange(classes.shape[1], device=targets.device).expand_as(classes))
+    return places.gather(1, targets.flatten(1) + 1).view_as(targets)
+
+
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy, the mean over classes and labelled pixels (CAT-Seg; there, pixels without a label count as
     none of the classes, here they do not count).
