@@ -87,7 +87,7 @@ def match_pairs(
         images = [sample["image"].to(embeddings.device, non_blocking=True) for sample in batch]
         with torch.inference_mode():
             embedded = embedder.embed_crops(images, crops)
-            for sample, box, crop in zip(batch, boxes, embedded, strict=True):
-                scores, names = (x.cpu() for x in best_nouns(crop, embeddings, nouns[sample["image_id"]]))
-                kept = scores >= threshold
-                yield sample, PseudoPairs(box[kept], names[kept], scores[kept])
+            best = [best_nouns(x, embeddings, nouns[y["image_id"]]) for x, y in zip(embedded, batch, strict=True)]
+        for sample, box, (scores, rows) in zip(batch, boxes, best, strict=True):
+            kept = scores.cpu() >= threshold
+            yield sample, PseudoPairs(box[kept], rows.cpu()[kept], scores.cpu()[kept])

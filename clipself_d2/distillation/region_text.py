@@ -44,6 +44,7 @@ class RegionText(Student):
         mode: dense mode of the student.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
+        fit: whether the student's forward reads the letterbox's padding, see `Student`.
 
     Raises:
         InputError: what `Student` raises; a file of embeddings without a temperature, fewer than 1 sampled classes.
@@ -66,10 +67,11 @@ class RegionText(Student):
         mode: str = "value",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
+        fit: str = "tight",
     ) -> None:
         super().__init__(
             tower, student_size, crop_size, trainable_blocks, alpha, multiscale, mode, mask_resize,
-            activation_checkpointing,
+            activation_checkpointing, fit,
         )  # fmt: skip
         if num_sampled < 1:
             raise InputError(f"model.num_sampled={num_sampled}: judge at least 1 class")

@@ -3,8 +3,8 @@
 Table 7: boxes 71.1, thing masks 73.7, stuff masks 34.2 (top-1; CLIPSelf with the same proposals: 74.0, 76.3, 36.8);
 as backbone of F-ViT on OV-COCO 34.4 novel, 54.2 base, 49.0 all (37.6, 54.9, 50.4).
 
-The pairs come out of captions and region proposals, see docs/region_text.md; those of the release, coco_pseudo_4764.json,
-are in the same format. Put them at $DETECTRON2_DATASETS/coco/coco_region_text.json, or name another file:
+The pairs come out of captions and region proposals, see docs/region_text.md; the released coco_pseudo_4764.json is of
+the same format. Put them at $DETECTRON2_DATASETS/coco/coco_region_text.json, or name another file:
 dataloader.train.mapper.regions.json_file=FILE.
 
 | value              | paper                   | released code                  | here                             |

@@ -2,8 +2,8 @@
 
 As backbone of F-ViT on OV-COCO: 38.7 novel, 59.6 base, 54.1 all (CLIPSelf with the same proposals: 44.3, 64.1, 59.0).
 
-The pairs come out of captions and region proposals, see docs/region_text.md; those of the release, coco_pseudo_4764.json,
-are in the same format. Put them at $DETECTRON2_DATASETS/coco/coco_region_text.json, or name another file:
+The pairs come out of captions and region proposals, see docs/region_text.md; the released coco_pseudo_4764.json is of
+the same format. Put them at $DETECTRON2_DATASETS/coco/coco_region_text.json, or name another file:
 dataloader.train.mapper.regions.json_file=FILE.
 
 | value              | paper                   | released code                  | here                             |
