@@ -5,6 +5,7 @@ from clipself_d2.evaluation.open_vocabulary_lvis import OpenVocabularyLVISEvalua
 from clipself_d2.evaluation.panoptic import OpenVocabularyPanopticEvaluator
 from clipself_d2.evaluation.proposal_recall import ProposalEvaluator
 from clipself_d2.evaluation.region_accuracy import RegionClassificationEvaluator, mean_class_accuracy
+from clipself_d2.evaluation.semantic_coherence import SemanticCoherenceEvaluator
 
 __all__ = [
     "OpenVocabularyCOCOEvaluator",
@@ -12,6 +13,7 @@ __all__ = [
     "OpenVocabularyPanopticEvaluator",
     "ProposalEvaluator",
     "RegionClassificationEvaluator",
+    "SemanticCoherenceEvaluator",
     "TransferEvaluator",
     "mean_class_accuracy",
 ]

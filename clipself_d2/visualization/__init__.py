@@ -1,5 +1,6 @@
 """Pictures: K-Means maps of dense features, overlays, heatmaps and detections, films, and a one-file HTML report."""
 
+from clipself_d2.visualization.coherence import draw_coherence
 from clipself_d2.visualization.detections import add_legend, draw_detections
 from clipself_d2.visualization.drawing import (
     draw_boxes,
@@ -43,6 +44,7 @@ __all__ = [
     "add_legend",
     "compare_kmeans",
     "draw_boxes",
+    "draw_coherence",
     "draw_detections",
     "draw_heatmap",
     "draw_labels",

@@ -1,0 +1,121 @@
+"""Probe how semantically coherent a tower's dense features are: do like patches belong together? (PACL's study)
+
+Pairs of patches of one image, and of two, are compared by cosine; the area below the ROC curve says how well that tells
+whether both are of one object (a segment of the panoptic labels), or of one class. 50 is chance. No text is needed.
+
+The table has a row for each tower (--pretrained), dense mode (--modes) and block (--blocks). OUTPUT gets results.json
+and coherence.png, the curves and the cosines.
+
+Examples:
+  the shipped miniature CLIP, before and after CLIPSelf:
+    python tools/probe_coherence.py --pretrained miniature output/miniature_clipself_patches/tower.safetensors \\
+        --labels original CLIPSelf
+  OpenAI's B/16 on COCO, all kinds of features:
+    python tools/probe_coherence.py --name ViT-B-16-quickgelu --pretrained openai --size 1024 \\
+        --dataset coco_2017_val_panoptic_ov --modes value full --blocks 3 5 7 11
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from clipself_d2.clip import build_image_tower
+from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.clip.tower import DENSE_MODES
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
+from clipself_d2.errors import InputError
+from clipself_d2.evaluation import SemanticCoherenceEvaluator
+from clipself_d2.evaluation.semantic_coherence import RELATIONS, dense_features
+from clipself_d2.miniature import MODEL, WEIGHTS
+from clipself_d2.training.inference import resolve_device
+from clipself_d2.visualization.coherence import draw_coherence
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; an InputError for a wrong one."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = SemanticCoherenceEvaluator("")
+    add = parser.add_argument
+    add("--name", default=MODEL, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
+    add("--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="tags, files or random; one a tower")
+    add("--labels", nargs="+", metavar="TEXT", help="what the towers are called (as in --pretrained)")
+    add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
+    add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
+    add("--modes", nargs="+", choices=DENSE_MODES, default=["value"], help="dense modes (value)")
+    add("--blocks", nargs="+", type=int, default=[], metavar="N", help="also the features of these blocks, from 0")
+    add("--per-segment", type=int, default=default.per_segment, metavar="N", help="patches of a segment (%(default)s)")
+    add("--across", type=int, default=default.across, metavar="N", help="of an image, to compare images (%(default)s)")
+    add("--seed", type=int, default=default.seed, metavar="N", help="of the patches that are drawn (%(default)s)")
+    add("--limit", type=int, metavar="N", help="only the first images")
+    add("--batch-size", type=int, default=8, metavar="N", help="images at once (%(default)s)")
+    add("--num-workers", type=int, default=2, metavar="N", help="processes that read (%(default)s)")
+    add("--device", default="auto", metavar="NAME", help="auto, cuda or cpu")
+    add("--output", type=Path, default=Path("output/coherence"), metavar="DIR", help="(%(default)s)")
+    args = parser.parse_args(argv)
+    args.labels = args.labels or args.pretrained
+    if len(args.labels) != len(args.pretrained):
+        raise InputError(f"--labels: {len(args.labels)} for {len(args.pretrained)} towers: give one each")
+    if twice := {label for label in args.labels if args.labels.count(label) > 1}:
+        raise InputError(f"--labels: {twice.pop()!r} is given twice: tell the towers apart by --labels")
+    return args
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    device = resolve_device(args.device)
+    weights = [WEIGHTS if source == "miniature" else source for source in args.pretrained]
+    towers = {
+        label: build_image_tower(args.name, source).to(device).eval()
+        for label, source in zip(args.labels, weights, strict=True)
+    }
+    size = args.size or 2 * next(iter(towers.values())).native_size
+    records = get_dataset(args.dataset)[: args.limit]
+    loader = build_test_loader(records, PanopticMapper(), args.num_workers, args.batch_size)
+    evaluator = SemanticCoherenceEvaluator(
+        args.dataset, per_segment=args.per_segment, across=args.across, seed=args.seed
+    )
+    with tqdm(total=len(records), desc="images", unit=" images", dynamic_ncols=True) as bar:
+        for batch in loader:
+            evaluator.process(batch, dense_features(towers, batch, size, args.modes, args.blocks))
+            bar.update(len(batch))
+    areas = evaluator.evaluate()
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    content = {"dataset": args.dataset, "size": size, "name": args.name, "images": len(records), "auc": areas}
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(args.output / "results.json", lambda file: file.write_text(text))
+    draw_coherence(evaluator.histograms).save(args.output / "coherence.png")
+    console = Console()
+    console.print(table(areas, f"{args.dataset}, {size} pixels: area below the ROC curve, %"))
+    console.print(f"written to {args.output}/results.json and coherence.png", highlight=False)
+
+
+def table(areas: dict[str, dict[str, float]], title: str) -> Table:
+    """A row for each kind of features, a column for each relation; the best of a column is bold."""
+    shown = Table(title=title)
+    shown.add_column("features")
+    relations = [name for name in RELATIONS if any(name in of_kind for of_kind in areas.values())]
+    for relation in relations:
+        shown.add_column(RELATIONS[relation], justify="right")
+    best = {relation: max(of_kind.get(relation, 0) for of_kind in areas.values()) for relation in relations}
+    for kind, of_kind in areas.items():
+        cells = []
+        for relation in relations:
+            value = of_kind.get(relation)
+            cell = "-" if value is None else f"{value:.1f}"
+            cells.append(f"[bold]{cell}[/]" if value == best[relation] else cell)
+        shown.add_row(kind, *cells)
+    return shown
+
+
+if __name__ == "__main__":
+    sys.exit(main())
