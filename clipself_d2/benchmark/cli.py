@@ -13,19 +13,20 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clipself_d2.benchmark import detect, distill, memory, scale
+from clipself_d2.benchmark import detect, distill, memory, scale, teacher
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 from clipself_d2.training.inference import resolve_device
 
-BENCHMARKS = {"distill": distill, "detect": detect, "memory": memory, "scale": scale}
+BENCHMARKS = {"distill": distill, "teacher": teacher, "detect": detect, "memory": memory, "scale": scale}
 """Modules by the name of their sub-command: `add_arguments(parser)`, `run(args) -> numbers`, and a `table`
 where that of this module does not fit."""
 
 EXAMPLES = """
 examples:
   python tools/benchmark.py distill --size 640
+  python tools/benchmark.py teacher --batch 2 --crops 13
   python tools/benchmark.py memory --sizes 640 1024
   python tools/benchmark.py scale --size 320 --ranks 2
   python tools/benchmark.py detect
