@@ -174,7 +174,7 @@ def run_tool(job: Job, advance: Advance) -> None:
 
 def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
     """Run a job and mark it as finished; returns seconds, those of interrupted attempts included."""
-    if redo or job.run.makes:  # which cannot be resumed
+    if redo or not job.run.trains:  # which cannot be resumed
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True, exist_ok=True)
     spent_file, results_file = job.folder / SPENT, job.folder / "results.json"

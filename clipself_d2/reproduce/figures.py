@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
 from clipself_d2.regions import letterbox
 from clipself_d2.reproduce.outcome import Outcome
-from clipself_d2.reproduce.plan import Job, Planner
+from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
 from clipself_d2.visualization import compare_kmeans
 
@@ -69,6 +70,20 @@ def draw_kmeans(table: Table, outcome: Outcome, planner: Planner, folder: Path) 
     return [path]
 
 
+def take_coherence(table: Table, outcome: Outcome, planner: Planner, folder: Path) -> list[Path]:
+    """The curves that `tools/probe_coherence.py` has drawn (table A2).
+
+    Returns:
+        A `.png` for each of the table's probes.
+    """
+    probes = distinct([[planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence"]])
+    paths = [folder / f"coherence{'' if i == 0 else i + 1}.png" for i in range(len(probes))]
+    for probe, path in zip(probes, paths, strict=True):
+        assert probe.product
+        shutil.copyfile(probe.product, path)
+    return paths
+
+
 def build_tower(job: Job) -> ImageTower:
     """The image tower that a finished job's numbers are of."""
     config: DictConfig = job.config.copy()
@@ -99,4 +114,5 @@ def dense_maps(tower: ImageTower, images: list[Tensor], size: int) -> list[Tenso
 FIGURES: dict[str, Callable[[Table, Outcome, Planner, Path], list[Path]]] = {
     "curves": draw_curves,
     "kmeans": draw_kmeans,
+    "coherence": take_coherence,
 }

@@ -45,10 +45,7 @@ def table_folder(table: Table, planner: Planner) -> Path:
 
 def _row(table: Table, row: Row, job: Job) -> Outcome:
     finished = recorded(job)
-    ours = []
-    for metric in row.metrics:
-        task, _, name = metric.partition(".")
-        ours.append(finished["results"].get(task, {}).get(name))
+    ours = [_number(finished["results"], metric) for metric in row.metrics]
     paper = row.paper or (None,) * len(table.columns)
     return {
         "label": row.label,
@@ -59,6 +56,12 @@ def _row(table: Table, row: Row, job: Job) -> Outcome:
         "folder": str(job.folder),
         "command": finished["command"],
     }
+
+
+def _number(results: Any, metric: str) -> float | None:
+    for key in metric.split("."):
+        results = results.get(key) if isinstance(results, dict) else None
+    return None if results is None else float(results)
 
 
 def _same_order(rows: Sequence[Outcome], column: str) -> bool | None:

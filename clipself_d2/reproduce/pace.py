@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def _kind(job: Job) -> object:
-    return job.run.config, job.run.trains, job.run.makes
+    return job.run.config, job.run.trains, job.run.tool
 
 
 def _trains(job: Job) -> object:

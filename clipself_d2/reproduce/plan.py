@@ -15,16 +15,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from clipself_d2.clip.tower import DENSE_MODES
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.needs import Need, dataset_needs, file_need, weights_needs
 from clipself_d2.reproduce.table import Run, Table
 from clipself_d2.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-TRAIN_NET = ROOT / "tools/train_net.py"
-# What makes regions, by what a run makes.
-MAKERS = {"proposals": ROOT / "tools/make_proposals.py", "pairs": ROOT / "tools/make_region_text.py"}
 TOWER = "tower.safetensors"
+# What is taken from the tools but `train_net`.
+_PRODUCTS = {
+    "make_proposals": "proposals.json",
+    "make_region_text": "pairs.json",
+    "probe_coherence": "coherence.png",
+}
 
 # What a run takes from another: the key of its config that names the file.
 _KEYS = {
@@ -33,6 +37,8 @@ _KEYS = {
     "regions": "dataloader.train.mapper.regions.json_file",
     "masks": "model.generator.checkpoint",
 }
+# What `probe_coherence` calls the tower that a run starts from, and the one that it exports.
+COMPARED = ("original", "CLIPSelf")
 # Steps of training that an evaluation takes as long as, for the estimate of the time that is left.
 _EVALUATION_STEPS = 30
 
@@ -66,9 +72,9 @@ class Job:
 
     @property
     def product(self) -> Path | None:
-        """The file that other runs take from this one: a tower, another model's checkpoint, or regions."""
-        if self.run.makes:
-            return self.folder / f"{self.run.makes}.json"
+        """The file that is taken from this run: a tower, another model's checkpoint, regions, or a picture."""
+        if name := _PRODUCTS.get(self.run.tool):
+            return self.folder / name
         if not self.run.trains:
             return None
         return self.folder / (
@@ -77,8 +83,10 @@ class Job:
 
     @property
     def judged(self) -> bool:
-        """Whether it writes results: making regions does not, nor a training whose config has no evaluator."""
-        return not self.run.makes and bool(self.config.dataloader.get("evaluator"))
+        """Whether it writes results: a tool for regions does not, nor a training whose config has no evaluator."""
+        if self.run.tool == "train_net":
+            return bool(self.config.dataloader.get("evaluator"))
+        return self.run.tool == "probe_coherence"
 
     @property
     def tower(self) -> Path | str | None:
@@ -97,14 +105,14 @@ class Job:
         """Weights and data sets."""
         data = self.config.dataloader
         datasets = [data.train.dataset] if self.run.trains else []
-        if self.run.makes:
+        if self.run.dataset:
             datasets = [self.run.dataset]
         elif "test" in data:  # a mask generator is trained without being judged
             datasets.append(data.test.dataset)
-        captions = self.run.makes == "pairs"
+        captions = self.run.tool == "make_region_text"
         made = [Need(f"{_WHAT[name]} of {job.folder}") for name, job in self.sources.items()]
         files = [need for name in ("model", "regions", "masks") for need in self._file_needs(name)]
-        weights = [] if "tower" in self.sources else weights_needs(self.config)
+        weights = [] if "tower" in _overridden(self.run, self.sources) else weights_needs(self.config)
         return [*made, *weights, *(need for name in datasets for need in dataset_needs(name, captions)), *files]
 
     def _file_needs(self, name: str) -> list[Need]:
@@ -145,30 +153,33 @@ class Planner:
         if run not in self._jobs:
             sources = self._sources(run)
             file = os.path.relpath(ROOT / "configs" / run.config)
-            # A tool that makes regions is given these by arguments of its own.
-            given = [name for name in sources if not (run.makes and name in ("model", "regions"))]
-            made = [_override(_KEYS[name], sources[name].product) for name in given]
+            made = [_override(_KEYS[name], sources[name].product) for name in _overridden(run, sources)]
             overrides = [*run.overrides, *self.overrides, *self.settings, *made]
             config = load_config(file, overrides)
             digest = _digest(config, run, sources)
-            name = "-".join(filter(None, (Path(run.config).stem, run.makes, digest[:10])))
+            kind = "" if run.tool == "train_net" else run.tool.rpartition("_")[2]
+            name = "-".join(filter(None, (Path(run.config).stem, kind, digest[:10])))
             folder = self.output / "runs" / name
             config.train.output_dir = str(folder)
             overrides.append(_override("train.output_dir", folder))
-            job = Job(run, config, folder, MAKERS.get(run.makes, TRAIN_NET), (), digest, sources)
+            job = Job(run, config, folder, ROOT / f"tools/{run.tool}.py", (), digest, sources)
             self._jobs[run] = replace(job, arguments=self._arguments(job, file, overrides))
         return self._jobs[run]
 
     def _arguments(self, job: Job, file: str, overrides: Sequence[str]) -> tuple[str, ...]:
-        config, run = ("--config-file", file), job.run
-        if not run.makes:
+        run, config = job.run, ("--config-file", file)
+        if run.tool == "train_net":
             return (*config, "--resume" if run.trains else "--eval-only", *self.options, *overrides)
-        made = "--dataset", run.dataset, "--output", str(job.product)
-        if run.makes == "proposals":
-            return (*config, "--weights", str(job.sources["model"].product), *made, *overrides)
-        clip = job.config.clip
-        options = "--name", str(clip.name), "--pretrained", str(clip.pretrained), "--device", job.config.train.device
-        return ("--proposals", str(job.sources["regions"].product), *options, *made)
+        output = job.folder if run.tool == "probe_coherence" else job.product
+        data = "--dataset", run.dataset, "--output", str(output)
+        if run.tool == "make_proposals":
+            return (*config, "--weights", str(job.sources["model"].product), *data, *overrides)
+        clip, device = job.config.clip, ("--device", str(job.config.train.device))
+        weights = "--name", str(clip.name), "--pretrained", str(clip.pretrained)
+        if run.tool == "make_region_text":
+            return ("--proposals", str(job.sources["regions"].product), *weights, *data, *device)
+        towers = *weights, str(job.sources["tower"].product), "--labels", *COMPARED
+        return (*towers, "--size", str(job.config.model.student_size), "--modes", *DENSE_MODES, *data, *device)
 
     def jobs(self, table: Table) -> list[Job]:
         """The different jobs of a table, each after those that it takes something from.
@@ -204,6 +215,12 @@ def distinct(groups: Iterable[Iterable[Job]]) -> list[Job]:
     return list(jobs.values())
 
 
+def _overridden(run: Run, sources: Iterable[str]) -> list[str]:
+    """Of what a run takes from others, that which a config names; a tool has arguments of its own for the rest."""
+    names = {"train_net": tuple(_KEYS), "make_proposals": ("tower",)}.get(run.tool, ())
+    return [name for name in sources if name in names]
+
+
 def _chain(job: Job) -> Iterator[Job]:
     """A job after all that it takes something from."""
     for source in job.sources.values():
@@ -216,19 +233,20 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
     config = config.copy()
     weights = OmegaConf.select(config, _KEYS["tower"])
     config.train.update(output_dir="", device="auto")
+    given = _overridden(run, sources)
     for name, key in _KEYS.items():
-        if name in sources or (name == "tower" and "clip" in config):
+        if name in given or (name == "tower" and "clip" in config):
             OmegaConf.update(config, key, "")
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    if run.makes == "pairs":
-        content = {"clip": content["clip"], "pairs of": run.dataset}
-    elif not run.trains:
+    if not run.trains:
         parts = {name: content["dataloader"][name] for name in ("test", "evaluator")}
         train = {name: content["train"][name] for name in ("seed", "precision")}
         content = {"clip": content.get("clip"), "model": content["model"], "train": train}
-        content["dataloader"] = {"proposals of": run.dataset} if run.makes else parts
-    content["weights"] = sources["tower"].digest if "tower" in sources else _file_digest(weights)
-    if others := {name: source.digest for name, source in sources.items() if name != "tower"}:
+        content["dataloader"] = {run.tool: run.dataset} if run.dataset else parts
+        if run.tool == "make_region_text":
+            del content["model"]
+    content["weights"] = sources["tower"].digest if "tower" in given else _file_digest(weights)
+    if others := {name: job.digest for name, job in sources.items() if name != "tower" or name not in given}:
         content["sources"] = others
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_name).encode()).hexdigest()
 

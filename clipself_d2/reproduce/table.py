@@ -9,19 +9,20 @@ Cell = float | None
 
 @dataclass(frozen=True)
 class Run:
-    """One command: of `tools/train_net.py`, or of the tool that makes regions of a data set's photographs.
+    """One command: of `tools/train_net.py`, or of another tool that takes a data set's photographs.
 
     Attributes:
         config: file below `configs/`.
         overrides: `key=value` of the config.
         trains: train, evaluate and export; False evaluates alone.
         tower: start from (or evaluate) the tower that this run exports; None takes the weights that the config names.
+            `probe_coherence` compares the two.
         model: evaluate, or propose with, the model that this run trains, on its tower.
-        regions: train on the regions that this run makes.
+        regions: train on, or name, the regions that this run writes.
         masks: name the masks of the generator that this run trains.
-        makes: "proposals" by `tools/make_proposals.py` with `model`, "pairs" by `tools/make_region_text.py` out of
-            the proposals of `regions` and the captions; "" makes none.
-        dataset: whose photographs the regions are made of.
+        tool: `train_net`; `make_proposals` of `model`; `make_region_text`, which names the proposals of `regions`; or
+            `probe_coherence`.
+        dataset: whose photographs another tool takes.
     """
 
     config: str
@@ -31,7 +32,7 @@ class Run:
     model: Run | None = None
     regions: Run | None = None
     masks: Run | None = None
-    makes: str = ""
+    tool: str = "train_net"
     dataset: str = ""
 
     def untouched(self, *overrides: str) -> Run:
@@ -48,11 +49,15 @@ class Run:
 
     def proposing(self, dataset: str) -> Run:
         """The region proposals of a data set by the model that this run trains."""
-        return Run(self.config, self.overrides, trains=False, model=self, makes="proposals", dataset=dataset)
+        return Run(self.config, self.overrides, trains=False, model=self, tool="make_proposals", dataset=dataset)
 
     def pairing(self, config: str) -> Run:
-        """The region-text pairs out of the proposals that this run makes, by the CLIP that a config names."""
-        return Run(config, trains=False, regions=self, makes="pairs", dataset=self.dataset)
+        """The region-text pairs out of the proposals that this run writes, by the CLIP that a config names."""
+        return Run(config, trains=False, regions=self, tool="make_region_text", dataset=self.dataset)
+
+    def probed(self, dataset: str) -> Run:
+        """The coherence of the dense features before and after this run."""
+        return Run(self.config, self.overrides, trains=False, tower=self, tool="probe_coherence", dataset=dataset)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Row:
     Attributes:
         label: what the table varies, here.
         run: where our numbers come from; several rows may share a run.
-        metrics: for each column "task.metric" of the run's `results.json`; "" leaves the cell empty.
+        metrics: for each column the place in the run's `results.json`, as "task.metric"; "" leaves the cell empty.
         paper: for each column the paper's number, None where it has none; () is None everywhere.
         paper_label: the paper's row, where it is another than ours.
         key: name of the row's numbers at the top of `results.json`; "" leaves them in its rows alone.
@@ -112,7 +117,7 @@ class Table:
     @property
     def label(self) -> str:
         """Kind and name: `Table 1a`."""
-        kind = "Figure" if self.figure else "Table"
+        kind = "Figure" if self.name.startswith("fig") else "Table"
         return f"{kind} {self.name.removeprefix('fig')}"
 
     @property

@@ -155,7 +155,7 @@ def test_unfinished_proposals_are_begun_anew(chain, planner):
     job.folder.mkdir(parents=True)
     job.product.touch()  # as the tool refuses to overwrite them
     existed = []
-    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.makes else None,
+    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.dataset else None,
                                               FakeRunner()(job, advance)))  # fmt: skip
     assert existed == [False]
 

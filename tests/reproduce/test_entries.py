@@ -37,10 +37,10 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
     for job in jobs:
         python, tool, *arguments = shlex.split(job.command)
         assert python == "python"
-        if job.run.makes:
-            check_regions(Path(tool), arguments, job)
+        assert Path(tool).resolve() == TOOLS / f"{job.run.tool}.py"
+        if job.run.tool != "train_net":
+            check_tool(tool, arguments, job)
             continue
-        assert Path(tool).resolve() == TOOLS / "train_net.py"
         args = parse_args(arguments)
         assert args.resume is job.run.trains
         assert args.eval_only is not job.run.trains
@@ -58,19 +58,22 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
             assert config.model.get("student_size", config.model.get("size")) % SIDES.get(config.clip.name, 8) == 0
 
 
-def check_regions(tool, arguments, job):
-    names = {"proposals": "make_proposals.py", "pairs": "make_region_text.py"}
-    assert tool.resolve() == TOOLS / names[job.run.makes]
-    args = runpy.run_path(str(tool))["parse_args"](arguments)
-    assert args.output == job.product
+def check_tool(tool, arguments, job):
+    args = runpy.run_path(tool)["parse_args"](arguments)
+    assert args.output == (job.folder if job.judged else job.product)
     assert args.dataset in DatasetCatalog
-    if job.run.makes == "proposals":
+    if job.run.tool == "make_proposals":
         assert Path(args.weights) == job.sources["model"].product
         load_config(args.config_file, args.opts)
-    else:
+        return
+    assert (args.name, args.device) == (job.config.clip.name, "cpu")
+    if job.run.tool == "make_region_text":
         assert args.proposals == job.sources["regions"].product
-        assert (args.name, args.pretrained) == (job.config.clip.name, job.config.clip.pretrained)
-        assert args.device == "cpu"
+        assert args.pretrained == job.config.clip.pretrained
+    else:
+        assert args.pretrained == [job.config.clip.pretrained, str(job.sources["tower"].product)]
+        assert args.labels == ["original", "CLIPSelf"]
+        assert args.size == job.sources["tower"].config.model.student_size
 
 
 @pytest.mark.parametrize(("name", "scale"), TABLES)
@@ -82,7 +85,10 @@ def test_metrics_exist_and_figures_are_known(name, scale):
     tasks |= {f"bbox.AP50_{group}" for group in ("novel", "base", "all")} | {"bbox.AP_novel", "bbox.AP_base"}
     tasks |= {f"bbox.{name}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
     tasks |= {f"segm.{name}" for name in ("AP", "APr", "APc", "APf")}
-    tasks |= {"panoptic.PQ", "panoptic.PQ_seen", "panoptic.PQ_novel", "sem_seg.mIoU"}
+    tasks |= {"panoptic.PQ", "panoptic.PQ_seen", "panoptic.PQ_novel"}
+    tasks |= {f"sem_seg.{name}" for name in ("mIoU", "mACC", "mIoU_seen", "mIoU_novel")}
+    kinds = [f"{tower}, {mode}" for tower in ("original", "CLIPSelf") for mode in ("value", "full")]
+    tasks |= {f"auc.{kind}.{relation}" for kind in kinds for relation in ("object", "class", "class_across")}
     assert all(set(row.metrics) <= {*tasks, ""} for row in table.rows)
     assert len({row.label for row in table.rows}) == len(table.rows)
     assert ("laboratory" in table.note or "not the paper's values" in table.note) is (scale == "miniature")
@@ -108,6 +114,8 @@ def test_numbers_of_the_paper():
     assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1, "1024, image-text pairs": 52.3}
     assert list(numbers("1c", "miniature").values()) == [46.5, 67.1, 72.1, 52.3]
     assert list(numbers("7", "miniature").values()) == [18.2, 71.1, 74.0]
+    assert [number for number in numbers("5").values() if number] == [27.2, 8.4, 57.5, 31.5, 10.8, 62.0]
+    assert numbers("5", "miniature") == {"CAT-Seg, original": 27.2}
     detection = [row.paper[3:] for row in find("7", "paper").rows if row.paper[0] is None]
     assert detection == [(34.4, 54.2, 49.0), (37.6, 54.9, 50.4), (38.7, 59.6, 54.1), (44.3, 64.1, 59.0)]
     assert list(numbers("2").values()) == [18.2, 72.1, 74.0, 56.7, 77.1, 29.3, 67.4, 21.4, 68.9]
@@ -154,7 +162,7 @@ def test_the_chain_of_the_miniature_s_proposals(planner):
 def test_region_text_and_clipself_are_trained_on_the_same_proposals(planner, scale):
     rows = {row.label.rpartition(": ")[2]: planner.job(row.run) for row in find("7", scale).rows[:3]}
     pairs = rows["region-text"].sources["regions"]
-    assert (pairs.run.makes, pairs.product.name) == ("pairs", "pairs.json")
+    assert (pairs.run.tool, pairs.product.name) == ("make_region_text", "pairs.json")
     assert rows["region-text"].config.dataloader.train.mapper.regions.json_file == str(pairs.product)
     assert pairs.sources["regions"] is rows["CLIPSelf"].sources["regions"]
     assert rows["region-text"].config.clip == rows["CLIPSelf"].config.clip
@@ -165,6 +173,46 @@ def test_region_text_and_clipself_are_trained_on_the_same_proposals(planner, sca
     else:
         captions = [need.what for need in pairs.needs if "captions_train2017.json" in need.what]
     assert captions
+
+
+def test_table_5_varies_method_and_tower(planner):
+    jobs = {row.key: planner.job(row.run) for row in find("5", "miniature").rows}
+    distilled = planner.job(MINIATURE)
+    assert {key: (job.run.trains, job.sources.get("tower")) for key, job in jobs.items()} == {
+        "zero_shot_original": (False, None),
+        "zero_shot_clipself": (False, distilled),
+        "cat_seg_original": (True, None),
+        "cat_seg_clipself": (True, distilled),
+    }
+    assert {job.config.dataloader.test.dataset for job in jobs.values()} == {"ov_shapes_val_semantic"}
+
+
+def test_table_5_trains_once_for_three_data_sets(planner):
+    jobs = [planner.job(row.run) for row in find("5", "paper").rows]
+    trained = {job.digest if job.run.trains else job.sources["model"].digest for job in jobs}
+    assert (len(jobs), len(trained)) == (12, 4)
+    tests = [(job.config.dataloader.test.dataset, job.config.dataloader.test.mapper.ignore_label) for job in jobs]
+    ade150, ade847 = ("ade20k_150_val_sem_seg", 255), ("ade20k_847_val_sem_seg", 65535)
+    assert tests == [ade150, ade150, ade847, ade847, *[("pascal_context_59_val_sem_seg", 255)] * 2] * 2
+    clipself = jobs[3]
+    assert clipself.sources["tower"].run.config == "distillation/clipself_openai_b16_coco_patches.py"
+    assert clipself.config.train.init_checkpoint == str(clipself.sources["model"].product)
+
+
+def test_table_a2_compares_towers_in_one_run_and_ways_in_several(planner):
+    table = find("A2", "miniature")
+    coherence, segmentation = table.rows[:4], table.rows[4:]
+    [probe] = {planner.job(row.run).folder for row in coherence}
+    assert probe.name.startswith("clipself_patches-coherence-")
+    assert {row.metrics[:3] for row in coherence} == {
+        tuple(f"auc.{tower}, {mode}.{relation}" for relation in ("object", "class", "class_across"))
+        for tower in ("original", "CLIPSelf")
+        for mode in ("value", "full")
+    }
+    assert {row.metrics[3:] for row in segmentation} == {("sem_seg.mIoU", "sem_seg.mACC")}
+    assert len({planner.job(row.run).digest for row in segmentation}) == len(segmentation) == 8
+    changed = Planner(planner.output, ["model.student_size=96"])
+    assert changed.job(coherence[0].run).folder != probe
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -254,7 +302,7 @@ def test_tables_without_a_miniature_say_so():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="table '9' is unknown: known are 1a, 1b, 1c, .*, fig4, or all"):
+    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, fig4, or all"):
         find("9", "paper")
     with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
         find("2", "huge")

@@ -75,3 +75,17 @@ def test_dense_maps_end_where_the_photograph_ends(tiny):
     whole = tower.dense_embeddings(tower.normalize(letterbox([image], 64)[0]))[0]
     assert dense.shape == (16, 6, 8)  # 40 x 60 becomes 42.7 x 64 pixels: 6 rows of 8 cells
     torch.testing.assert_close(dense, whole[:, :6, :8])
+
+
+def test_coherence_is_taken_from_the_probe(table, tmp_path):
+    """The picture is the probe's own, whichever rows show its numbers."""
+    planner = Planner(tmp_path / "out")
+    probed = table.rows[1].run.probed("fake_images")
+    job = planner.job(probed)
+    job.folder.mkdir(parents=True)
+    Image.new("RGB", (5, 4), "red").save(job.folder / "coherence.png")
+    rows = (Row("a", probed, ("auc.x.y",)), Row("b", probed, ("auc.x.z",)), Row("c", table.rows[0].run, ("",)))
+    paths = FIGURES["coherence"](Table("A2", "paper", "", "", ("area",), rows), {}, planner, tmp_path)
+    assert [path.name for path in paths] == ["coherence.png"]
+    with Image.open(paths[0]) as image:
+        assert image.size == (5, 4)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from detectron2.data import MetadataCatalog
 
@@ -162,3 +164,38 @@ def test_a_data_set_that_is_made_needs_no_files(tmp_path, table, photographs):
     photographs.rmdir()
     MetadataCatalog.get("fake_images").made_at_first_use = True
     assert gaps(Planner(tmp_path).jobs(table)) == []
+
+
+def test_a_probe_compares_the_tower_with_the_one_it_started_from(tmp_path, photographs):
+    weights = tmp_path / "weights.pt"
+    weights.write_text("one")
+    training = Run(write_config(tmp_path), (f"clip.pretrained={weights}",))
+    planner = Planner(tmp_path / "out", device="cpu")
+    job, trained = planner.job(training.probed("fake_images")), planner.job(training)
+    options = list(job.arguments)
+    assert options[:6] == ["--name", "ViT-B-16", "--pretrained", str(weights), str(trained.product), "--labels"]
+    assert options[-6:] == ["--dataset", "fake_images", "--output", str(job.folder), "--device", "cpu"]
+    assert (job.product, job.judged) == (job.folder / "coherence.png", True)
+    assert [need.missing for need in job.needs] == ["", "", ""]
+    weights.write_text("two")
+    assert Planner(tmp_path / "out").job(training.probed("fake_images")).digest != job.digest
+
+
+def test_pairs_are_made_of_proposals(tmp_path, photographs):
+    config = write_config(tmp_path)
+    proposals = Run(write_config(tmp_path, name="detector", exports=False)).proposing("fake_images")
+    planner = Planner(tmp_path / "out", ["train.max_iter=3"])
+    pairs, training = (
+        planner.job(run) for run in (proposals.pairing(config), Run(config, regions=proposals.pairing(config)))
+    )
+    made = planner.job(proposals)
+    assert (pairs.tool.name, pairs.product.name, pairs.judged) == ("make_region_text.py", "pairs.json", False)
+    assert list(pairs.arguments) == [
+        "--proposals", str(made.product), "--name", "ViT-B-16", "--pretrained", "random",
+        "--dataset", "fake_images", "--output", str(pairs.product), "--device", "cpu",
+    ]  # fmt: skip
+    assert training.config.dataloader.train.mapper.regions.json_file == str(pairs.product)
+    captions = tmp_path / "captions.json"
+    MetadataCatalog.get("fake_images").captions_json = str(captions)
+    [gap] = gaps([planner.job(replace(proposals.pairing(config), overrides=("train.seed=1",)))])
+    assert gap.startswith(f"data set fake_images: {captions}: not there")

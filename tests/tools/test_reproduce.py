@@ -26,7 +26,7 @@ def test_list(capsys):
     assert reproduce("--list") == 0
     out = capsys.readouterr().out
     listed = [line.split()[0] for line in out.splitlines()]
-    assert listed == ["1a", "1b", "1c", "2", "3a", "6", "7", "A1", "A3", "A5", "fig3", "fig4"]
+    assert listed == ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig3", "fig4"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_device_and_ranks_reach_every_run(tmp_path):
     assert reproduce("2", "--output", tmp_path, "--device", "cpu", "--num-gpus", 2, *SMALL, runner=runner) == 0
     for job in runner.jobs:
         assert "train.device=cpu" in job.arguments
-        assert ("--num-gpus" in job.arguments) is not bool(job.run.makes)
+        assert ("--num-gpus" in job.arguments) is not bool(job.run.dataset)
 
 
 def test_the_tool_itself(monkeypatch, capsys):
@@ -162,7 +162,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_kmeans):
         assert (tmp_path / f"{name}-miniature/results.json").is_file()
         assert f">{table.label}</h2>" in page
     assert "all runs took 0:00:0" in captured.err
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 3
     assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("python tools/")]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from clipself_d2.errors import InputError
-from clipself_d2.reproduce.entries import detectors, panoptic, region_text, towers
+from clipself_d2.reproduce.entries import detectors, panoptic, region_text, semantic, towers
 from clipself_d2.reproduce.table import Table
 
 SCALES = ("miniature", "paper")
@@ -19,9 +19,11 @@ ENTRIES: dict[str, Callable[[str], Table]] = {
     "3a": detectors.table_3a,
     "3b": detectors.table_3b,
     "4": detectors.table_4,
+    "5": semantic.table_5,
     "6": panoptic.table_6,
     "7": region_text.table_7,
     "A1": towers.table_a1,
+    "A2": semantic.table_a2,
     "A3": detectors.table_a3,
     "A4": detectors.table_a4,
     "A5": detectors.table_a5,
