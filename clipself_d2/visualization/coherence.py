@@ -22,7 +22,8 @@ def draw_coherence(
     """Draws what a `SemanticCoherenceEvaluator` counted.
 
     Args:
-        histograms: for every kind of features the counts of each relation; those that lack pairs of either kind are not drawn.
+        histograms: for every kind of features the counts of each relation; those that lack pairs of either kind are
+            left blank.
         dots_per_inch: a column, one relation, is 4 inches wide.
 
     Returns:
