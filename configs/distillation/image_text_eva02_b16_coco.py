@@ -15,8 +15,9 @@ Table 1c, fifth row: boxes 52.3 top-1 (CLIPSelf 72.1, untouched 18.2).
 All else is as in clipself_eva02_b16_coco_patches.py. The negatives of an image are the other 15 of its batch.
 """
 
-from ..common.image_text import mapper, model
+from ..common.image_text import mapper as _mapper
+from ..common.image_text import model
 from .clipself_eva02_b16_coco_patches import clip, dataloader, export, lr_multiplier, optimizer, train
 
-dataloader.train.update(dataset="coco_2017_train_captions", mapper=mapper)
+dataloader.train.update(dataset="coco_2017_train_captions", mapper=_mapper)
 train.output_dir = "output/image_text_eva02_b16_coco"
