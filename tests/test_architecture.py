@@ -27,9 +27,9 @@ MAY_IMPORT = {
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
-    # Both run the configs of every application and so name none.
+    # Runs the configs of every application and so names none.
     "reproduce": SHARED | {"visualization", "reproduce"},
-    "benchmark": SHARED | {"benchmark"},
+    "benchmark": SHARED | {"distillation", "benchmark"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = FILES + sorted((ROOT / "tools").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))
