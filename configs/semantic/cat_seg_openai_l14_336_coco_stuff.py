@@ -6,10 +6,10 @@ this follows, reports 37.9, 16.0 and 63.3.
     python tools/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_openai_l14_336_coco_stuff.py
 
-| value           | paper        | released code                          | here        |
-|-----------------|--------------|----------------------------------------|-------------|
-| image, map      | 336, 24 x 24 | crops and windows of 384, 336, 24 x 24 | as released |
-| guidance        | blocks 7, 15 | the same                               | as released |
+| value      | paper        | released code                          | here        |
+|------------|--------------|----------------------------------------|-------------|
+| image, map | 336, 24 x 24 | crops and windows of 384, 336, 24 x 24 | as released |
+| guidance   | blocks 7, 15 | the same                               | as released |
 
 All else, and the evaluation on other data sets, is as in cat_seg_openai_b16_coco_stuff.py.
 """

@@ -7,8 +7,8 @@ Table 5: 3.0 mIoU more than the untouched tower's on ADE-150 (34.5).
 
 The first command makes the tower; another is named by clip.pretrained=FILE.
 
-| value       | paper             | released code | here                                    |
-|-------------|-------------------|---------------|-----------------------------------------|
+| value       | paper             | released code | here                                        |
+|-------------|-------------------|---------------|---------------------------------------------|
 | image tower | CLIPSelf, patches | -             | output/clipself_openai_l14_336_coco_patches |
 
 All else is as in cat_seg_openai_l14_336_coco_stuff.py; CLIPSelf's own code has no CAT-Seg.

@@ -1,0 +1,64 @@
+"""What may change is compared element by element, after steps of an optimiser that decays all that it has."""
+
+import copy
+
+import pytest
+import torch
+
+from clipself_d2.semantic import fuse_projections, train_queries_and_values
+
+
+def projections(tower):
+    """Query, key and value matrices of each block, copied."""
+    found = []
+    for block in tower.trainable_units():
+        if hasattr(block.attn, "q_proj"):
+            parts = (block.attn.q_proj.weight, block.attn.k_proj.weight, block.attn.v_proj.weight)
+        else:
+            parts = block.attn.in_proj_weight.chunk(3)
+        found.append([part.detach().clone() for part in parts])
+    return found
+
+
+def others(tower):
+    names = ("in_proj_weight", "q_proj.weight", "v_proj.weight", "k_proj.weight")
+    return {n: v.clone() for n, v in tower.state_dict().items() if not any(name in n for name in names)}
+
+
+@pytest.mark.parametrize("mode", ["value", "full"])
+def test_only_queries_and_values_change(tower, mode):
+    images = torch.randn(2, 3, 2 * tower.stride, 2 * tower.stride)
+    before, rest, plain = projections(tower), others(tower), copy.deepcopy(tower)
+    train_queries_and_values(tower, mode)
+    assert torch.allclose(tower.dense_embeddings(images, mode), plain.dense_embeddings(images, mode), atol=1e-6)
+    trained = [p for p in tower.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.5)
+    target = torch.randn_like(tower.dense_embeddings(images, mode))
+    for _ in range(2):
+        (tower.dense_embeddings(images, mode) * target).sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained)
+        assert all(p.grad is None for p in tower.parameters() if not p.requires_grad)
+        optimizer.step()
+        optimizer.zero_grad()
+    for number, (old, new) in enumerate(zip(before, projections(tower), strict=True)):
+        last = number == len(before) - 1
+        assert torch.equal(old[1], new[1])
+        assert torch.equal(old[0], new[0]) == (last and mode == "value")
+        assert not torch.equal(old[2], new[2])
+    assert all(torch.equal(value, tower.state_dict()[name]) for name, value in rest.items())
+
+
+def test_a_tower_that_was_trained_is_an_ordinary_one_again(tower):
+    plain = copy.deepcopy(tower)
+    train_queries_and_values(tower)
+    train_queries_and_values(tower)  # twice is once
+    with torch.no_grad():
+        for p in tower.parameters():
+            if p.requires_grad:
+                p.add_(0.01)
+    images = torch.randn(1, 3, 2 * tower.stride, 2 * tower.stride)
+    expected = tower.dense_embeddings(images)
+    fuse_projections(tower)
+    assert tower.state_dict().keys() == plain.state_dict().keys()
+    plain.load_state_dict(tower.state_dict())
+    assert torch.allclose(plain.dense_embeddings(images), expected, atol=1e-6)
