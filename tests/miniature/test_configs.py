@@ -44,10 +44,10 @@ def numbers(cell):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_loads_and_names_its_command(path, tmp_path):
     cfg = load_config(path)
-    if path.stem == "clipself_proposals":  # which a detector writes
-        proposals = tmp_path / "proposals.json"
-        proposals.write_text(json.dumps({"annotations": [{"image_id": 1, "bbox": [0, 0, 9, 9]}]}))
-        cfg.dataloader.train.mapper.regions.json_file = str(proposals)
+    if path.stem in ("clipself_proposals", "region_text"):  # regions that a tool writes
+        regions, box = tmp_path / "regions.json", {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 1}
+        regions.write_text(json.dumps({"annotations": [box], "categories": [{"id": 1, "name": "red star"}]}))
+        cfg.dataloader.train.mapper.regions.json_file = str(regions)
     train_settings(cfg)
     assert cfg.train.output_dir.startswith("output/")
     assert f"--config-file configs/miniature/{path.name}" in path.read_text()
@@ -115,10 +115,11 @@ def test_clip_trains_and_exports_what_open_clip_reads(tmp_path):
     open_clip.create_model(MODEL, pretrained=str(tmp_path / "out/tower.safetensors"))
 
 
-def test_clipself_trains_and_is_evaluated(small_world, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["clipself_patches", "image_text"])
+def test_it_trains_and_is_evaluated(name, small_world, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    run(PATCHES, out, "clip.pretrained=random", "dataloader.train.total_batch_size=2")
+    run(FOLDER / f"{name}.py", out, "clip.pretrained=random", "dataloader.train.total_batch_size=2")
     results = json.loads((out / "results.json").read_text())
     assert set(results) == {"boxes", "thing_masks", "stuff_masks", "crops"}
     for metrics in results.values():
