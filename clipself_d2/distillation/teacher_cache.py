@@ -71,7 +71,10 @@ class TeacherCache:
         statistics = [teacher.pixel_mean.flatten().tolist(), teacher.pixel_std.flatten().tolist()]
         name = content_hash(teacher.state_dict(), f"{RECIPE} {size} {statistics} {teacher!r}").hex()
         self.teacher = teacher
-        self.store = EmbeddingStore(self.folder, name, teacher.embed_dim, 1e9 * self.budget_gb)
+        try:
+            self.store = EmbeddingStore(self.folder, name, teacher.embed_dim, 1e9 * self.budget_gb)
+        except InputError as error:
+            raise InputError(f"model.teacher_cache.folder: {error}") from error
 
     def __call__(
         self, embed: Embed, images: Sequence[Tensor], boxes: Sequence[Tensor], image_keys: Sequence[bytes | None] = ()

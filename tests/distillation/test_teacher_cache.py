@@ -234,7 +234,7 @@ def test_wrong_values_are_said(tmp_path, model_file):
     with pytest.raises(InputError, match=r"model\.teacher_cache\.budget_gb=0: must be positive"):
         open_teacher_cache(str(tmp_path), budget_gb=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"file.*cannot be written to") as caught:
+    with pytest.raises(InputError, match=r"model\.teacher_cache\.folder: .*file.*cannot be written to") as caught:
         build(model_file, teacher_cache=open_teacher_cache(str(tmp_path / "file")))
     assert "\n" not in str(caught.value)
 
