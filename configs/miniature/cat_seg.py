@@ -24,8 +24,7 @@ and on the tower of a distillation:
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
-from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape
-from ..common.train import train
+from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape, train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
 shape.update(embed_dim=128, block_dim=192)

@@ -39,7 +39,6 @@ It ends with the evaluation on ADE-150. On another data set, NAME:
 | precision         | -                            | fp32                               | bf16 autocast           |
 """
 
-from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape
-from ..common.train import train
+from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape, train
 
 train.output_dir = "output/cat_seg_openai_b16_coco_stuff"

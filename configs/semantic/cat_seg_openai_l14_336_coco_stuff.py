@@ -14,8 +14,7 @@ this follows, reports 37.9, 16.0 and 63.3.
 All else, and the evaluation on other data sets, is as in cat_seg_openai_b16_coco_stuff.py.
 """
 
-from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape
-from ..common.train import train
+from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape, train
 
 clip.update(name="ViT-L-14-336-quickgelu", pretrained="openai")
 shape.update(embed_dim=768, block_dim=1024)
