@@ -12,6 +12,7 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.errors import InputError
 from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
+from clipself_d2.regions.dense import check_fit, dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES
 
 
@@ -28,13 +29,17 @@ class MaskEmbedder(HoldsAside):
         mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
             antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
             ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
+        fit: whether the letterbox's padding is read too, see `regions.dense_map`.
 
     Raises:
-        InputError: a size that is no multiple of the stride, an unknown mode or way to resize.
+        InputError: a size that is no multiple of the stride, an unknown mode, fit or way to resize.
     """
 
-    def __init__(self, tower: ImageTower, size: int, mode: str = "value", mask_resize: str = "bilinear") -> None:
+    def __init__(
+        self, tower: ImageTower, size: int, mode: str = "value", mask_resize: str = "bilinear", fit: str = "tight"
+    ) -> None:
         super().__init__()
+        check_fit(fit)
         tower.check_size(size, "model.size")
         if mask_resize not in ("bilinear", *MASK_RESIZES):
             raise InputError(f"mask_resize {mask_resize!r} is not known: use bilinear, {', '.join(MASK_RESIZES)}")
@@ -43,6 +48,7 @@ class MaskEmbedder(HoldsAside):
         self.size = size
         self.mode = mode
         self.mask_resize = mask_resize
+        self.fit = fit
 
     @property
     def tower(self) -> ImageTower:
@@ -73,8 +79,9 @@ class MaskEmbedder(HoldsAside):
         """
         if not images:
             return []
-        pixels, _ = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
-        dense = self.tower.dense_embeddings(self.tower.normalize(pixels), mode=self.mode)
+        pixels, scales = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
+        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
+        dense = dense_map(self.tower, self.tower.normalize(pixels), sizes, self.mode, self.fit)
         grid = self.size // self.tower.stride
         results = []
         for image, features, logits in zip(images, dense, masks, strict=True):

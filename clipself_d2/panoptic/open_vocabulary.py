@@ -41,6 +41,7 @@ class OpenVocabularyPanoptic(nn.Module):
             all of OpenAI's models.
         mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
+        fit: see `MaskEmbedder`.
         object_threshold: see `panoptic_segments`.
         overlap_threshold: see `panoptic_segments`.
         topk: see `top_instances`.
@@ -67,6 +68,7 @@ class OpenVocabularyPanoptic(nn.Module):
         temperature: float = 100.0,
         mode: str = "value",
         mask_resize: str = "bilinear",
+        fit: str = "tight",
         object_threshold: float = 0.0,
         overlap_threshold: float = 0.8,
         topk: int = 100,
@@ -77,7 +79,7 @@ class OpenVocabularyPanoptic(nn.Module):
             raise InputError(f"model.temperature={temperature}: must be above 0")
         if unknown := [task for task in tasks if task not in TASKS]:
             raise InputError(f"model.tasks: {unknown[0]!r} is not known: use {', '.join(TASKS)}")
-        self.embedder = MaskEmbedder(tower, size, mode, mask_resize)
+        self.embedder = MaskEmbedder(tower, size, mode, mask_resize, fit)
         self.generator = generator
         self.fusion = fusion
         self.alpha = alpha

@@ -97,11 +97,14 @@ def test_the_results_are_those_of_detectron2():
     assert result["sem_seg"].argmax(0).unique().tolist() == [0, 2]
 
 
-def test_one_dense_forward_for_the_batch_whatever_the_sizes():
-    net = model(Given(*[MaskPredictions(halves(s), PREDICTED.log()) for s in ((8, 16), (16, 8), (8, 8))]), size=40)
+@pytest.mark.parametrize("fit", ["tight", "square"])
+def test_dense_forwards_of_a_batch_of_several_shapes(fit):
+    generator = Given(*[MaskPredictions(halves(s), PREDICTED.log()) for s in ((8, 16), (16, 8), (8, 8))])
+    net = model(generator, size=40, fit=fit)
     inputs = [picture(32, 64), picture(64, 32), picture(30, 30)]
     results = net(inputs)
-    assert net.embedder.tower.calls == [("value", 3, 3, 40, 40)]
+    tight = [("value", 1, 3, 24, 40), ("value", 1, 3, 40, 24), ("value", 1, 3, 40, 40)]
+    assert net.embedder.tower.calls == ([("value", 3, 3, 40, 40)] if fit == "square" else tight)
     for result, sample in zip(results, inputs, strict=True):
         assert result["panoptic_seg"][0].shape == sample["image"].shape[1:]
         assert result["sem_seg"].shape == (3, *sample["image"].shape[1:])
