@@ -141,7 +141,8 @@ class TeacherCache:
                 embed([x["image"] for x in batch], boxes, [x["image_key"] for x in batch])
                 crops += sum(map(len, boxes))
         self.flush()
-        logger.info("%s: has the embeddings of %d crops of this rank's images", self.store.folder, crops)
+        text = "%s: went through %d crops of this rank's images; holds %d embeddings"
+        logger.info(text, self.store.folder, crops, len(self.store))
         comm.synchronize()
 
     def flush(self) -> None:
