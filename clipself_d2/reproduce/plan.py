@@ -95,8 +95,8 @@ class Job:
 
     @property
     def cost(self) -> float:
-        """Work, in a unit of its own: steps times pixels of the model's image."""
-        steps = self.config.train.max_iter if self.run.trains else _EVALUATION_STEPS
+        """Work, in a unit of its own: steps times pixels of the model's image. A training ends with an evaluation."""
+        steps = _EVALUATION_STEPS + (self.config.train.max_iter if self.run.trains else 0)
         sides = (self.config.model.get(name) for name in ("student_size", "size", "short_edge"))
         return float(steps * next(filter(None, sides), 1) ** 2)
 

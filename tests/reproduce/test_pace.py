@@ -27,11 +27,11 @@ def test_a_job_of_the_same_kind_tells_most(jobs):
     per_cost = 15 / evaluation.cost
     assert pace.seconds(long) == pytest.approx(long.cost * per_cost)  # for want of a training
     pace.record(other, 200)
-    assert pace.seconds(long) == pytest.approx(300)
+    assert pace.seconds(long) == pytest.approx(200 * (30 + 30) / (20 + 30))  # an evaluation is 30 steps
     pace.record(short, 20)
-    assert pace.seconds(long) == pytest.approx(60)
+    assert pace.seconds(long) == pytest.approx(20 * (30 + 30) / (10 + 30))
     assert (pace.seconds(short), pace.seconds(evaluation)) == (20, 15)
-    assert pace.total([long, evaluation]) == pytest.approx(75)
+    assert pace.total([long, evaluation]) == pytest.approx(30 + 15)
 
 
 def test_duration():

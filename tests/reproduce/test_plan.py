@@ -100,9 +100,9 @@ def test_needs_of_other_data_sets(tmp_path, table):
 
 def test_training_costs_by_steps_and_pixels(tmp_path, table):
     untouched, small, *_ = Planner(tmp_path).jobs(table)
-    assert small.cost == 10 * 64**2
+    assert small.cost == (10 + 30) * 64**2
     assert Planner(tmp_path, ["model.student_size=128"]).jobs(table)[1].cost == 4 * small.cost
-    assert untouched.cost > 0
+    assert untouched.cost == 30 * 64**2
 
 
 def chained(tmp_path):
