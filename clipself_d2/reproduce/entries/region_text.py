@@ -54,7 +54,7 @@ def table_7(scale: str) -> Table:
             *_rows("F-ViT on EVA-02 B/16", _detectors("eva02_b16", base), _AP50, _DETECTION_B, columns),
             *_rows("F-ViT on EVA-02 L/14-336", _detectors("eva02_l14_336", large), _AP50, _DETECTION_L, columns),
         ]
-    title = "Training on pseudo pairs of region and noun, and CLIPSelf, on the same proposals"
+    title = "Pseudo pairs of region and noun, and CLIPSelf, on the same proposals"
     return Table("7", scale, title, "training", columns, tuple(rows), notes(scale))
 
 
