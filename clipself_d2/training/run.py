@@ -268,7 +268,7 @@ def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = 
 
     def predict(inputs: list[dict[str, Any]]) -> Any:
         # The model alone: an evaluator's own arithmetic stays in fp32.
-        with autocast(settings):
+        with torch.inference_mode(), autocast(settings):
             return model(inputs)
 
     with getattr(model, "exported", nullcontext)(), inference_context(model):
