@@ -27,6 +27,7 @@ from clipself_d2 import __version__
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError, RunError
+from clipself_d2.training.allocator import keep_freed_memory
 from clipself_d2.training.checkpoint import Checkpointer, load_model
 from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.hooks import (
@@ -133,6 +134,8 @@ def run(args: argparse.Namespace) -> Results:
     """
     cfg = load_config(args.config_file, args.opts)
     cfg.train.device = resolve_device(cfg.train.device)
+    if cfg.train.device == "cpu":
+        keep_freed_memory()
     settings = train_settings(cfg)
     try:
         _set_up(cfg, settings, args)
