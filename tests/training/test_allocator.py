@@ -11,10 +11,14 @@ from clipself_d2.training.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
-torch.ones(2**26)  # 256 MiB
+def step():
+    activations = [torch.ones(2**24) for _ in range(3)]  # 64 MiB each
+
+step()
+step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3):
-    torch.ones(2**26)
+    step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -25,5 +29,5 @@ def faults(what):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_a_tensor_takes_the_place_of_one_that_is_gone():
-    assert faults("keep") < 0.1 * faults("return")
+def test_tensors_take_the_places_of_those_that_are_gone():
+    assert faults("keep") < 0.9 * faults("return")
