@@ -148,7 +148,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def run_tool(job: Job, advance: Advance) -> None:
-    """Run a job in a process of its own; all that it prints goes to `console.txt` in its folder.
+    """Run a job in a process of its own, which ends with us; all that it prints goes to `console.txt` in its folder.
 
     Raises:
         InputError, RunError: as the process does, with its line.
@@ -159,13 +159,18 @@ def run_tool(job: Job, advance: Advance) -> None:
     pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with log.open("a") as file, subprocess.Popen(command, **pipe) as process:
         assert process.stdout
-        for line in process.stdout:
-            file.write(line)
-            file.flush()
-            if step := re.search(r"\biter (\d+)/(\d+)", line):
-                advance(int(step[1]) / int(step[2]))
-            if line.startswith("error: "):
-                last_error = line.removeprefix("error: ").strip()
+        try:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                if step := re.search(r"\biter (\d+)/(\d+)", line):
+                    advance(int(step[1]) / int(step[2]))
+                if line.startswith("error: "):
+                    last_error = line.removeprefix("error: ").strip()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
     if process.returncode == 2:
         raise InputError(last_error or f"{job.folder.name} was refused; see {log}")
     if process.returncode:

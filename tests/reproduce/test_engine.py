@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -247,3 +248,23 @@ def test_the_time_that_is_left_follows_the_runs_before(table, planner, tmp_path)
         finished.write_text(json.dumps({**json.loads(finished.read_text()), "seconds": 600}))
     _, progress = run(table, planner, FakeRunner(), redo=True)
     assert "run 1 of 4 took 0:00:00, about 0:30:00 left" in progress
+
+
+def test_the_tool_s_process_ends_with_an_interruption(table, planner, tmp_path):
+    tool = tmp_path / "tool.py"
+    tool.write_text(
+        "import os, pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
+        "print('iter 1/2', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    job = replace(planner.jobs(table)[0], tool=tool)
+    job.folder.mkdir(parents=True)
+
+    def interrupt(share):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tool(job, interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
