@@ -1,5 +1,8 @@
 """Crops of semantic labels, COCO-Stuff's pixel maps, and the vocabulary of a semantic data set."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -126,11 +129,15 @@ def test_coco_stuff_is_prepared_and_read(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     Image.fromarray(np.array([[0, 181], [255, 91]], dtype=np.uint8)).save(tmp_path / "stuffthingmaps/val2017/1.png")
     Image.new("RGB", (2, 2)).save(tmp_path / "val2017/1.jpg")
-    assert prepare_coco_stuff(tmp_path, "val") == 1
+    tool = Path(__file__).parents[2] / "tools/prepare_coco_stuff.py"
+    main = runpy.run_path(str(tool))["main"]
+    (tmp_path / "coco").symlink_to(tmp_path)
+    assert main(["--root", str(tmp_path), "--splits", "val"]) == 0
     written = Image.open(tmp_path / "stuffthingmaps_detectron2/val2017/1.png")
     assert np.asarray(written).tolist() == [[0, 170], [255, 80]]
     with pytest.raises(InputError, match="train2017"):
         prepare_coco_stuff(tmp_path, "train")
+    assert main(["--root", str(tmp_path)]) == 2
 
 
 def test_coco_stuff_is_registered():
