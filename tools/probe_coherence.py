@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def table(areas: dict[str, dict[str, float]], title: str) -> Table:
     """A row for each kind of features, a column for each relation; the best of a column is bold."""
     shown = Table(title=title)
-    shown.add_column("features")
+    shown.add_column("features", no_wrap=True)
     relations = [name for name in RELATIONS if any(name in of_kind for of_kind in areas.values())]
     for relation in relations:
         shown.add_column(RELATIONS[relation], justify="right")

@@ -24,9 +24,9 @@ from clipself_d2.evaluation.detections import Results, from_main
 from clipself_d2.regions import letterbox, letterbox_masks
 
 RELATIONS = {
-    "object": "one object, in one image",
-    "class": "one class, in one image",
-    "class_across": "one class, in two images",
+    "object": "same object",
+    "class": "same class, one image",
+    "class_across": "same class, two images",
 }
 """What a pair of patches may have in common."""
 

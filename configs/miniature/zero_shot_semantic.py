@@ -6,7 +6,7 @@
 |---------------------------|---------------------------------------------------------------------|
 | CLIPSelf's tower          | clip.pretrained=output/miniature_clipself_patches/tower.safetensors |
 | finer maps                | model.finer=2                                                       |
-| MaskCLIP's denoising      | model.denoise=0.5 model.temperature=100                             |
+| MaskCLIP's denoising      | model.denoise=0.3                                                   |
 | PACL's score of the image | model.scoring=patch_weighted                                        |
 
 CLIP's temperature is its own logit scale, 20.
