@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
     # Runs the configs of every application and so names none.
     "reproduce": SHARED | {"visualization", "reproduce"},
-    "benchmark": SHARED | {"distillation", "benchmark"},
+    "benchmark": SHARED | {"distillation", "panoptic", "benchmark"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SOURCES = FILES + sorted((ROOT / "tools").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))

@@ -13,14 +13,22 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clipself_d2.benchmark import detect, distill, memory, scale, teacher
+from clipself_d2.benchmark import detect, distill, evaluate, memory, panoptic, scale, teacher
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 from clipself_d2.training.allocator import keep_freed_memory
 from clipself_d2.training.inference import resolve_device
 
-BENCHMARKS = {"distill": distill, "teacher": teacher, "detect": detect, "memory": memory, "scale": scale}
+BENCHMARKS = {
+    "distill": distill,
+    "teacher": teacher,
+    "evaluate": evaluate,
+    "detect": detect,
+    "panoptic": panoptic,
+    "memory": memory,
+    "scale": scale,
+}
 """Modules by the name of their sub-command: `add_arguments(parser)`, `run(args) -> numbers`, and a `table`
 where that of this module does not fit."""
 
@@ -28,6 +36,8 @@ EXAMPLES = """
 examples:
   python tools/benchmark.py distill --size 640
   python tools/benchmark.py teacher --batch 2 --crops 13
+  python tools/benchmark.py evaluate --size 640 --batch 1
+  python tools/benchmark.py panoptic --size 640 --masks 100
   python tools/benchmark.py memory --sizes 640 1024
   python tools/benchmark.py scale --size 320 --ranks 2
   python tools/benchmark.py detect
@@ -103,7 +113,7 @@ def table(title: str, numbers: dict[str, Any]) -> Table:
         return "" if value is None else f"{value / unit:.0f}"
 
     flops, memory = numbers.get("flops", {}), numbers.get("peak_memory_bytes", {})
-    for name in ("reference", "cached", "ours"):
+    for name in ("reference", "tower", "cached", "ours"):
         if name in numbers:
             row(name, numbers[name], known(flops, name, 1e9), known(memory, name, 2**20))
     for part, seconds in numbers.get("parts", {}).items():
