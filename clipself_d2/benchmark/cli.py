@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from clipself_d2.benchmark import detect, distill, evaluate, memory, panoptic, scale, teacher
+from clipself_d2.benchmark import data, detect, distill, evaluate, memory, panoptic, scale, teacher
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "evaluate": evaluate,
     "detect": detect,
     "panoptic": panoptic,
+    "data": data,
     "memory": memory,
     "scale": scale,
 }
@@ -38,6 +39,7 @@ examples:
   python tools/benchmark.py teacher --batch 2 --crops 13
   python tools/benchmark.py evaluate --size 640 --batch 1
   python tools/benchmark.py panoptic --size 640 --masks 100
+  python tools/benchmark.py data --images datasets/coco/train2017 --workers 0 2 4 8 --step-seconds 0.3
   python tools/benchmark.py memory --sizes 640 1024
   python tools/benchmark.py scale --size 320 --ranks 2
   python tools/benchmark.py detect
