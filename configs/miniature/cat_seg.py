@@ -20,7 +20,7 @@ and on the tower of a distillation:
 | windows               | 2 x 2 of 384 in 640, and all  | none                                            |
 | crop, mirror, colours | yes                           | no: colours and sides are what the classes tell |
 | classes of an image   | all, in training too          | in training its own and others, 24 together     |
-| batch, steps, lr      | 4, 80,000, 2e-4 cosine        | 4, 600, 5e-3 cosine, 20 of them warm-up         |
+| batch, steps, lr      | 4, 80,000, 2e-4 cosine        | 4, 600, 2e-3 cosine, 20 of them warm-up         |
 | gradient clipped to   | 0.01                          | 1                                               |
 
 Without the aggregation, by text alone, the same tower is evaluated by configs/miniature/zero_shot_semantic.py.
@@ -40,7 +40,7 @@ dataloader.train.update(dataset="ov_shapes_train_semantic", total_batch_size=4, 
 dataloader.train.mapper.update(size=128, flip=0.0, colours=False)
 dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=5)
 dataloader.evaluator.novel_classes = None  # the data set's own
-optimizer.lr = 5e-3
+optimizer.lr = 2e-3
 lr_multiplier.warmup_iters = 20
 train.update(
     output_dir="output/miniature_cat_seg",
