@@ -17,7 +17,6 @@ from clipself_d2.benchmark import data, detect, distill, evaluate, memory, panop
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
-from clipself_d2.training.allocator import keep_freed_memory
 from clipself_d2.training.inference import resolve_device
 
 BENCHMARKS = {
@@ -58,8 +57,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.device = resolve_device(args.device)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
-    if args.device == "cpu":
-        keep_freed_memory()  # as runs do; for ours and the reference alike
     benchmark = BENCHMARKS[args.name]
     numbers = {**benchmark.run(args), "machine": machine(args.device)}
     path = Path(args.output) / f"{args.name}-{args.device}.json"
