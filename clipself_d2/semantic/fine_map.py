@@ -66,12 +66,12 @@ def interleave(maps: Tensor) -> Tensor:
     return maps.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
-def fine_map(function: Callable[[Tensor], Tensor], images: Tensor, stride: int, factor: int) -> Tensor:
+def fine_map(function: Callable[[Tensor, list[int]], Tensor], images: Tensor, stride: int, factor: int) -> Tensor:
     """Computes a dense map on a finer grid than the tower's.
 
     Args:
-        function: from images, N x 3 x H x W, to maps, N x C x H / stride x W / stride; called with so many at a time
-            that their pixels are at most 4 Mi (or with one).
+        function: from windows, N x 3 x H x W, and the number of the image that each is of, to maps, N x C x H / stride
+            x W / stride; called with so many windows that their pixels are at most 4 Mi (or with one).
         images: B x 3 x H x W.
         stride: of the tower, pixels.
         factor: how many times finer along each axis, see `check_factor`; the function sees ``factor ** 2`` windows of
@@ -84,5 +84,5 @@ def fine_map(function: Callable[[Tensor], Tensor], images: Tensor, stride: int, 
     run = max(1, _MAX_PIXELS // (images.shape[-2] * images.shape[-1]))
     # Windows are views of one image: only those of a run are copied.
     numbers = torch.cartesian_prod(*map(torch.arange, windows.shape[:3]))
-    maps = torch.cat([function(windows[part.unbind(dim=1)]) for part in numbers.split(run)])
+    maps = torch.cat([function(windows[part.unbind(dim=1)], part[:, 0].tolist()) for part in numbers.split(run)])
     return interleave(maps.unflatten(0, windows.shape[:3]))

@@ -13,7 +13,8 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary, letterbox
+from clipself_d2.regions import Vocabulary, dense_map, letterbox
+from clipself_d2.regions.dense import check_fit
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
 
 SCORINGS = ("cell", "patch_weighted")
@@ -103,10 +104,11 @@ class ZeroShotSegmenter(HoldsAside):
         background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
         background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
             that are background by the threshold or the vocabulary's background row.
+        fit: whether the padding of the square input is left out, see `regions.dense_map`.
 
     Raises:
         InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the
-            stride, an unknown mode or scoring, a temperature or threshold out of range, shifts that are no whole
+            stride, an unknown mode, scoring or fit, a temperature or threshold out of range, shifts that are no whole
             pixels.
     """
 
@@ -124,10 +126,12 @@ class ZeroShotSegmenter(HoldsAside):
         denoise: float = 0.0,
         background_threshold: float = 0.0,
         background_class: str | None = None,
+        fit: str = "tight",
     ) -> None:
         super().__init__()
         tower.check_size(size, "model.size")
         tower.check_mode(mode)
+        check_fit(fit)
         check_factor(tower.stride, finer, "model.finer")
         if temperature <= 0:
             raise InputError(f"model.temperature={temperature}: must be above 0")
@@ -139,6 +143,7 @@ class ZeroShotSegmenter(HoldsAside):
         self.hold_aside(tower)
         self.size = size
         self.mode = mode
+        self.fit = fit
         self.temperature = temperature
         self.finer = finer
         self.scoring = scoring
@@ -180,25 +185,35 @@ class ZeroShotSegmenter(HoldsAside):
         if vocabulary is not None:
             self._check(vocabulary)
         vocabulary = (self.vocabulary if vocabulary is None else vocabulary).to(self.device)
-        images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
-        pixels, scales = letterbox(images, self.size)
-
-        def similarities(windows: Tensor) -> Tensor:
-            dense = self.tower.dense_embeddings(self.tower.normalize(windows), mode=self.mode)
-            cosines = vocabulary.cosines(dense.flatten(2).mT.flatten(0, 1))
-            return cosines.unflatten(0, (len(dense), *dense.shape[2:])).permute(0, 3, 1, 2)
-
-        maps = fine_map(similarities, pixels, self.tower.stride, self.finer)
+        maps, sizes = self._cosines([x["image"].to(self.device, non_blocking=True) for x in inputs], vocabulary)
         cell = self.tower.stride / self.finer  # in pixels of the tower's input
         origin = map_origin(self.tower.stride, self.finer) / cell
         results = []
-        for x, image, cosines, scale in zip(inputs, images, maps, scales, strict=True):
-            extent = tuple(max(1, round(side * scale)) / cell for side in image.shape[-2:])
+        for x, cosines, size in zip(inputs, maps, sizes, strict=True):
+            extent = (size[0] / cell, size[1] / cell)
             # Cells whose centre is beyond the photograph have no say.
             rows, columns = (max(1, int(span - origin + 0.5)) for span in extent)
             probabilities = self._probabilities(cosines[:, :rows, :columns], len(vocabulary))
             results.append(self._result(resize_cells(probabilities, result_size(x), extent, origin), vocabulary))
         return results
+
+    def _cosines(self, images: list[Tensor], vocabulary: Vocabulary) -> tuple[Tensor, list[tuple[int, int]]]:
+        """B x K (or K + 1) x h x w of the letterboxed images, and how many of its rows and columns each image takes."""
+        stride = self.tower.stride
+        pixels, scales = letterbox(images, self.size)
+        sizes = [
+            (max(1, round(x.shape[1] * scale)), max(1, round(x.shape[2] * scale)))
+            for x, scale in zip(images, scales, strict=True)
+        ]
+        margin = (stride - stride // self.finer) // 2  # so much may lie before the image in a window
+
+        def similarities(windows: Tensor, numbers: list[int]) -> Tensor:
+            extents = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
+            dense = dense_map(self.tower, self.tower.normalize(windows), extents, self.mode, self.fit)
+            cosines = vocabulary.cosines(dense.flatten(2).mT.flatten(0, 1))
+            return cosines.unflatten(0, (len(dense), *dense.shape[2:])).permute(0, 3, 1, 2)
+
+        return fine_map(similarities, pixels, stride, self.finer), sizes
 
     def _probabilities(self, cosines: Tensor, num_classes: int) -> Tensor:
         """K x h x w of an image, or K + 1 with the background's row."""

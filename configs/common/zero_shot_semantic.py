@@ -35,6 +35,7 @@ model = L(ZeroShotSegmenter)(
     denoise=0.0,
     background_threshold=0.0,
     background_class=None,
+    fit="tight",
 )
 
 dataloader = dict(

@@ -9,8 +9,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipself_d2.clip import build_image_tower
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary
+from clipself_d2.miniature import MODEL
+from clipself_d2.regions import Vocabulary, letterbox
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter, confident_classes, patch_weighted_scores, resize_cells
 from tests.panoptic.colour_tower import ColourTower
 
@@ -190,11 +192,38 @@ def test_a_finer_map_finds_the_border():
 
 
 def test_a_finer_map_is_batched():
-    segmenter = model(finer=2)
+    segmenter = model(finer=2, fit="square")
     together = segmenter([picture(), noise()])
     assert segmenter.tower.calls == [("value", 8, 3, 64, 64)]
     for sample, result in zip([picture(), noise()], together, strict=True):
         torch.testing.assert_close(model(finer=2)([sample])[0]["sem_seg"], result["sem_seg"])
+
+
+@pytest.mark.parametrize("finer", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(32, 64), (64, 41), (11, 64), (64, 1)])
+def test_the_padding_is_left_out_and_nothing_else(finer, size):
+    """A tower whose cells do not see each other gives the same with and without it."""
+    sample = noise(*size)
+    tight, square = model(finer=finer), model(finer=finer, fit="square")
+    torch.testing.assert_close(tight([sample])[0]["sem_seg"], square([sample])[0]["sem_seg"])
+    assert sum(b * h * w for _, b, _, h, w in tight.tower.calls) < sum(
+        b * h * w for _, b, _, h, w in square.tower.calls
+    )
+
+
+def test_a_real_tower_without_the_padding():
+    """All windows have the patches that hold something of the photograph, which keep their places on the square."""
+    tower = build_image_tower(MODEL, "random")
+    words = vocabulary(embeddings=torch.randn(3, tower.embed_dim))
+    image = noise(20, 32)["image"]
+    found = ZeroShotSegmenter(tower, words, 64, temperature=10.0)([{"image": image, "height": 5, "width": 8}])[0][
+        "sem_seg"
+    ]
+    pixels, _ = letterbox([image], 64)
+    with torch.no_grad():
+        dense = tower.dense_embeddings(tower.normalize(pixels[:, :, :40]), canvas=64)[0]
+    expected = torch.einsum("chw,kc->khw", dense, words.rows).mul(10).softmax(dim=0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_frame_and_the_mode():
@@ -276,6 +305,7 @@ def test_it_is_a_meta_architecture_without_weights():
         ({"size": 60}, "model.size=60.*stride 8"),
         ({"temperature": 0}, "model.temperature=0"),
         ({"scoring": "best"}, "scoring='best'.*cell or patch_weighted"),
+        ({"fit": "loose"}, "fit='loose'"),
         ({"denoise": 1.5}, "model.denoise=1.5"),
         ({"background_threshold": -0.1}, "model.background_threshold=-0.1"),
         ({"background_class": "void"}, "background_class='void'.*3 classes"),

@@ -12,7 +12,7 @@ from clipself_d2.semantic.fine_map import check_factor, fine_map, interleave, ma
 
 
 def pool(stride):
-    return lambda images: F.avg_pool2d(images, stride)
+    return lambda windows, numbers: F.avg_pool2d(windows, stride)
 
 
 @pytest.mark.parametrize(("stride", "factor"), [(8, 1), (8, 2), (8, 4), (8, 8), (6, 3), (14, 2), (14, 7)])
@@ -40,7 +40,7 @@ def test_a_tower_sees_the_shifted_crops(monkeypatch):
     factor, stride = 4, tower.stride
     images = torch.randn(2, 3, 48, 64)
     with torch.no_grad():
-        fine = fine_map(tower.dense_embeddings, images, stride, factor)
+        fine = fine_map(lambda windows, numbers: tower.dense_embeddings(windows), images, stride, factor)
         for number, image in enumerate(images.numpy()):
             # Shifts of -3, -1, 1 and 3 pixels: the border is repeated where a crop begins or ends outside.
             padded = np.pad(image, ((0, 0), (3, 3), (3, 3)), mode="edge")
@@ -59,6 +59,19 @@ def test_one_shift_is_the_image_itself():
     images = torch.randn(2, 3, 16, 24)
     assert torch.equal(shifted_windows(images, 8, 1)[:, 0, 0], images)
     assert torch.equal(fine_map(pool(8), images, 8, 1), F.avg_pool2d(images, 8))
+
+
+def test_the_function_knows_whose_windows_it_sees():
+    images = torch.tensor([3.0, 5.0]).view(2, 1, 1, 1).expand(2, 3, 16, 16)
+    seen = []
+
+    def function(windows, numbers):
+        assert windows[:, 0, 0, 0].tolist() == [(3.0, 5.0)[n] for n in numbers]
+        seen.extend(numbers)
+        return F.avg_pool2d(windows, 8)
+
+    fine_map(function, images, 8, 2)
+    assert seen == [0] * 4 + [1] * 4
 
 
 def test_windows_take_no_memory_of_their_own():
