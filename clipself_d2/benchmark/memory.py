@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import gc
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.table import Table
+from tqdm import tqdm
 
 from clipself_d2.benchmark.distill import CONFIGS, Step, load_distillation_config, write_photographs
 from clipself_d2.benchmark.measure import medians, peak_memory
@@ -47,13 +49,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if unknown := [name for name in args.models if name not in CONFIGS]:
         raise InputError(f"--models {unknown[0]}: use some of {', '.join(CONFIGS)}")
     rows = []
-    for name in args.models:
-        for size in args.sizes:
-            for checkpointing in (False, True):
-                rows.append(_measure(args, name, size, checkpointing))
-                gc.collect()
-                if args.device == "cuda":
-                    torch.cuda.empty_cache()
+    for case in tqdm(list(product(args.models, args.sizes, (False, True))), "steps"):
+        rows.append(_measure(args, *case))
+        tqdm.write(_line(rows[-1]))  # a long run that is stopped has told what it had
+        gc.collect()
+        if args.device == "cuda":
+            torch.cuda.empty_cache()
     said = ("batch", "precision", "rounds", "opts")
     return {"rows": rows, "settings": {name: getattr(args, name) for name in said}}
 
@@ -69,6 +70,12 @@ def table(title: str, numbers: dict[str, Any]) -> Table:
         checkpointing = "yes" if row["checkpointing"] else "no"
         shown.add_row(row["model"], str(row["size"]), checkpointing, f"{row['seconds']:.2f}", memory)
     return shown
+
+
+def _line(row: dict[str, Any]) -> str:
+    memory = "" if row["peak_memory_bytes"] is None else f", {row['peak_memory_bytes'] / 2**30:.2f} GiB"
+    checkpointing = ", checkpointing" if row["checkpointing"] else ""
+    return f"{row['model']}, {row['size']} pixels{checkpointing}: {row['seconds']:.2f} s{memory}"
 
 
 def _measure(args: argparse.Namespace, name: str, size: int, checkpointing: bool) -> dict[str, Any]:
