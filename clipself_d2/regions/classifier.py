@@ -135,7 +135,7 @@ class RegionClassifier(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, embeddings: Tensor) -> Tensor:
-        """R x C unit embeddings -> R x K probabilities, float32; besides the result at most 256 MiB are held at once."""
+        """R x C unit embeddings -> R x K probabilities, float32; at most 256 MiB are held beside the result."""
         result = self.text.new_empty(len(embeddings), len(self.text))
         run = max(1, _MAX_ELEMENTS // max(1, len(self.text)))
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -11,7 +11,7 @@ from torch import nn
 from clipself_d2.data import PanopticRegionMapper, build_test_loader, register_panoptic_regions
 from clipself_d2.data.builtin import register_builtin
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation import RegionClassificationEvaluator, mean_class_accuracy
+from clipself_d2.evaluation import RegionClassificationEvaluator, mean_class_accuracy, region_accuracy
 
 NAMES = ["cat", "dog", "cup", "tree", "sand", "sky", "sea"]
 ISTHING = [True, True, True, True, False, False, False]
@@ -51,7 +51,9 @@ def accuracy_by_loop(inputs, outputs, text, field, thing, k):
     return 100 * np.mean([np.mean(hits) for hits in by_class.values()])
 
 
-def test_equals_a_loop():
+@pytest.mark.parametrize("limit", [1, 7 * 5, 2**26])
+def test_equals_a_loop(monkeypatch, limit):
+    monkeypatch.setattr(region_accuracy, "_MAX_ELEMENTS", limit)
     (inputs, outputs), text = images(), unit(7, 8)
     evaluator = RegionClassificationEvaluator("regions", text)
     evaluator.process(inputs[:2], outputs[:2])

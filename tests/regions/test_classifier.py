@@ -5,7 +5,7 @@ import torch
 
 from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.errors import InputError
-from clipself_d2.regions import RegionClassifier
+from clipself_d2.regions import RegionClassifier, classifier
 from tests.regions.fake_tower import ColourTower
 from tests.regions.test_embedder import BLUE, RED, halves
 
@@ -30,6 +30,17 @@ def test_images_keep_their_regions():
         images, [torch.tensor([[0.0, 0, 9, 9]]).repeat(n, 1) for n in counts]
     )
     assert [tuple(o.shape) for o in outputs] == [(3, 3), (0, 3)]
+
+
+def test_many_classes_are_scored_in_runs(monkeypatch):
+    net = RegionClassifier(ColourTower(), torch.randn(50, 3), temperature=7.0, size=32)
+    embeddings = torch.nn.functional.normalize(torch.randn(9, 3), dim=-1)
+    expected = (7 * embeddings @ net.text.T).softmax(dim=-1)
+    for limit in (1, 50 * 4, 2**26):
+        monkeypatch.setattr(classifier, "_MAX_ELEMENTS", limit)
+        torch.testing.assert_close(net.probabilities(embeddings), expected)
+    assert net.probabilities(embeddings[:0]).shape == (0, 50)
+    assert net.classify_boxes([], []) == []
 
 
 def test_text_of_another_clip_is_refused():
