@@ -186,6 +186,7 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
             captions_json=str(folder / f"annotations/captions_{split}.json"),
             caption_nouns="phrases",
             caption_templates=TEMPLATES,
+            made_at_first_use=True,
         )
         _register(f"ov_shapes_{split}_captions", load_captions)
         _register(f"ov_shapes_{split}_panoptic_regions", load_regions)

@@ -123,6 +123,8 @@ def test_builtin_names_without_data(tmp_path, fresh_catalog):
     assert meta.region_isthing == [True] * 80 + [False] * 53
     assert set(DatasetCatalog) == {
         "coco_2017_train_images",
+        "coco_2017_train_captions",
+        "coco_2017_val_captions",
         "coco_2017_unlabeled_images",
         "lvis_v1_train_images",
         "coco_2017_train_panoptic_regions",

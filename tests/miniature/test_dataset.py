@@ -16,7 +16,7 @@ from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, frequency, is_novel
 
 SCENES = 8
-KINDS = ("", "_images", "_panoptic_regions")
+KINDS = ("", "_images", "_captions", "_panoptic_regions")
 FOLDER = f"ov_shapes_{dataset.VERSION}"
 
 
