@@ -18,6 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from clipself_d2.benchmark import plain
+from clipself_d2.benchmark.arguments import check_at_least
 from clipself_d2.benchmark.distill import write_photographs
 from clipself_d2.data import DistillationMapper, build_train_loader, load_image_list
 from clipself_d2.errors import InputError, RunError
@@ -62,9 +63,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: for a number out of its range, or a folder without images.
         RunError: the two paths do not agree.
     """
-    for name in ("batch", "batches", "rounds", "student_size", "teacher_size"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
+    check_at_least(args, batch=1, batches=1, rounds=1, student_size=1, teacher_size=1)
     if min(args.workers) < 0 or args.step_seconds <= 0:
         raise InputError("--workers and --step-seconds: no number of workers below 0, no time of 0 or less")
     workers = sorted({0, *args.workers})

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
+from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least, random_config
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
-from clipself_d2.errors import InputError
 from clipself_d2.regions import Vocabulary
-from clipself_d2.training.config import build, load_config, train_settings
-from clipself_d2.training.inference import autocast
+from clipself_d2.training.config import build
 from clipself_d2.training.trainer import PRECISIONS
 
 CONFIGS = {
-    "EVA02-B-16": "fvit_eva02_b16_ovcoco.py",
-    "EVA02-L-14-336": "fvit_eva02_l14_336_ovcoco.py",
-    "ViT-B-16-quickgelu": "fvit_openai_b16_ovcoco.py",
-    "ViT-L-14-336-quickgelu": "fvit_openai_l14_336_ovcoco.py",
+    "EVA02-B-16": "detection/fvit_eva02_b16_ovcoco.py",
+    "EVA02-L-14-336": "detection/fvit_eva02_l14_336_ovcoco.py",
+    "ViT-B-16-quickgelu": "detection/fvit_openai_b16_ovcoco.py",
+    "ViT-L-14-336-quickgelu": "detection/fvit_openai_l14_336_ovcoco.py",
 }
-_FOLDER = Path(__file__).resolve().parents[2] / "configs/detection"
-
-
-_IMAGE = (480, 640)  # height and width of most of COCO's photographs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
+    add_common(parser, f"one of {', '.join(CONFIGS)}", rounds=7, precision="of both")
     add = parser.add_argument
-    add("--model", default="EVA02-B-16", help=f"one of {', '.join(CONFIGS)} (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the input (the config's)")
-    add("--batch", type=int, default=1, metavar="N", help="images at once (%(default)s)")
     add("--classes", type=int, default=65, metavar="K", help="of the vocabulary (%(default)s)")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="%(default)s")
-    add("--rounds", type=int, default=7, metavar="N", help="medians are over so many (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides: model.rpn.post_nms_topk=[1000,300]")
 
 
@@ -58,9 +49,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cfg = load_detector_config(args)
     torch.manual_seed(0)
     model: Any = build(cfg, "model").to(args.device).eval()
-    inputs = [{"image": torch.randint(0, 256, (3, *_IMAGE), dtype=torch.uint8)} for _ in range(args.batch)]
+    inputs = [{"image": torch.randint(0, 256, (3, *IMAGE), dtype=torch.uint8)} for _ in range(args.batch)]
     pixels = torch.randn(args.batch, 3, model.size, model.size, device=args.device)
-    precision = autocast(train_settings(cfg))
+    precision = autocast(args)
 
     def ours() -> Any:
         with torch.inference_mode(), precision:
@@ -82,20 +73,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "peak_memory_bytes": {name: peak_memory(call, args.device) for name, call in calls.items()},
         "flops": flops,
         "parts": Parts(_parts(model), args.device)(ours, max(1, args.rounds // 2)),
-        "settings": {"size": model.size, "image": list(_IMAGE), **{name: getattr(args, name) for name in said}},
+        "settings": {"size": model.size, "image": list(IMAGE), **{name: getattr(args, name) for name in said}},
     }
 
 
 def load_detector_config(args: argparse.Namespace) -> DictConfig:
     """The config of an F-ViT with random weights and a vocabulary of random embeddings."""
-    if args.model not in CONFIGS:
-        raise InputError(f"--model {args.model}: use one of {', '.join(CONFIGS)}")
-    for name in ("batch", "classes", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
-    size = [f"model.size={args.size}"] if args.size is not None else []
-    fixed = ["clip.pretrained=random", f"train.device={args.device}", f"train.precision={args.precision}"]
-    cfg = load_config(_FOLDER / CONFIGS[args.model], [*fixed, *size, *args.opts])
+    check_at_least(args, batch=1, classes=1, rounds=1)
+    cfg = random_config(args, CONFIGS, "model.size")
     cfg.model.vocabulary = {"_target_": random_vocabulary, "classes": args.classes, "embed_dim": cfg.shape.embed_dim}
     return cfg
 

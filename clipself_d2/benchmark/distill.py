@@ -5,33 +5,33 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
 from clipself_d2.benchmark import plain
+from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least, random_config
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.data import DistillationMapper
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.distillation.teacher_cache import TeacherCache
-from clipself_d2.errors import InputError, RunError
-from clipself_d2.regions import pool_boxes
-from clipself_d2.training.config import build, load_config, train_settings
-from clipself_d2.training.inference import autocast
+from clipself_d2.errors import RunError
+from clipself_d2.regions import dense_map, pool_boxes
+from clipself_d2.training.config import build
 from clipself_d2.training.trainer import PRECISIONS
 
 CONFIGS = {
-    "EVA02-B-16": "clipself_eva02_b16_coco_patches.py",
-    "EVA02-L-14-336": "clipself_eva02_l14_336_coco_patches.py",
-    "ViT-B-16-quickgelu": "clipself_openai_b16_coco_patches.py",
-    "ViT-L-14-336-quickgelu": "clipself_openai_l14_336_coco_patches.py",
+    "EVA02-B-16": "distillation/clipself_eva02_b16_coco_patches.py",
+    "EVA02-L-14-336": "distillation/clipself_eva02_l14_336_coco_patches.py",
+    "ViT-B-16-quickgelu": "distillation/clipself_openai_b16_coco_patches.py",
+    "ViT-L-14-336-quickgelu": "distillation/clipself_openai_l14_336_coco_patches.py",
 }
-_FOLDER = Path(__file__).resolve().parents[2] / "configs/distillation"
-_IMAGE = (480, 640)  # height and width of most of COCO's photographs
 
 LOSS_TOLERANCE = 0.01
 """Most that the two paths' losses may differ by, with the same letterbox; the loss is 1 - cosine."""
@@ -41,12 +41,9 @@ GRADIENT_TOLERANCE = 0.02
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
+    add_common(parser, f"one of {', '.join(CONFIGS)}")
     add = parser.add_argument
-    add("--model", default="EVA02-B-16", help=f"one of {', '.join(CONFIGS)} (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the student's square (the config's)")
-    add("--batch", type=int, default=1, metavar="N", help="images at once (%(default)s)")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours; the reference is fp32 (%(default)s)")
-    add("--rounds", type=int, default=5, metavar="N", help="medians are over so many (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides: model.activation_checkpointing=true")
 
 
@@ -76,7 +73,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         photographs = write_photographs(Path(folder), args.batch)
         mapper = DistillationMapper(build(cfg.dataloader.train.mapper, "regions"))
-        precision = autocast(train_settings(cfg))
+        precision = autocast(args)
         ours = Step(model, optimizer, photographs, mapper, precision)
         cache = TeacherCache(f"{folder}/cache")
         cache.attach(model.teacher, model.teacher_size)
@@ -100,7 +97,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "flops": {"student": flops},
         "parts": parts,
         "agreement": agreement,
-        "settings": {"size": model.student_size, "image": list(_IMAGE), **{name: getattr(args, name) for name in said}},
+        "settings": {"size": model.student_size, "image": list(IMAGE), **{name: getattr(args, name) for name in said}},
     }
 
 
@@ -165,17 +162,19 @@ class ReferenceStep(Step):
     """The released recipe's arithmetic, plainly."""
 
     def __init__(self, model: CLIPSelf, optimizer: torch.optim.Optimizer, photographs: list[Path], mapper: Any) -> None:
-        super().__init__(model, optimizer, photographs, mapper, torch.autocast("cpu", enabled=False))
+        super().__init__(model, optimizer, photographs, mapper, nullcontext())
 
     def __call__(self) -> None:
-        """All parts, without anything fused."""
-        settings = [(group["fused"], group["foreach"]) for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
+        """All parts, without anything fused; afterwards optimiser and tower are as they were."""
+        tower, groups = self.model.tower, self.optimizer.param_groups
+        checkpointing, settings = tower.activation_checkpointing, [(g["fused"], g["foreach"]) for g in groups]
+        tower.set_activation_checkpointing(False)
+        for group in groups:
             group.update(fused=False, foreach=False)
-        self.model.tower.set_activation_checkpointing(False)
         with plain.naive_attention():
             super().__call__()
-        for group, (fused, foreach) in zip(self.optimizer.param_groups, settings, strict=True):
+        tower.set_activation_checkpointing(checkpointing)
+        for group, (fused, foreach) in zip(groups, settings, strict=True):
             group.update(fused=fused, foreach=foreach)
 
     def teacher(self, samples: list[dict[str, Any]]) -> Tensor:
@@ -227,14 +226,11 @@ def student_flops(model: CLIPSelf, batch: int) -> int:
     """Operations of a student's forward and backward on the patches that we read, attention not computed twice."""
     tower = copy.deepcopy(model.tower).to("meta")
     tower.set_activation_checkpointing(False)
-    scale = model.student_size / max(_IMAGE)
-    height, width = (
-        model.student_size if model.fit == "square" else -int(-side * scale // tower.stride) * tower.stride
-        for side in _IMAGE
-    )
-    pixels = torch.empty(batch, 3, height, width, device="meta")
+    pixels = torch.empty(batch, 3, model.student_size, model.student_size, device="meta")
+    scale = model.student_size / max(IMAGE)
+    sizes = [(IMAGE[0] * scale, IMAGE[1] * scale)] * batch
     with plain.naive_attention():
-        return count_flops(lambda: tower.dense_embeddings(pixels, canvas=model.student_size).sum().backward())
+        return count_flops(lambda: dense_map(tower, pixels, sizes, model.mode, model.fit).sum().backward())
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:
@@ -242,18 +238,12 @@ def write_photographs(folder: Path, count: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = [folder / f"{number}.jpg" for number in range(count)]
     for path in paths:
-        coarse = Image.fromarray(rng.integers(0, 256, (_IMAGE[0] // 8, _IMAGE[1] // 8, 3), dtype=np.uint8))
-        coarse.resize(_IMAGE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+        coarse = Image.fromarray(rng.integers(0, 256, (IMAGE[0] // 8, IMAGE[1] // 8, 3), dtype=np.uint8))
+        coarse.resize(IMAGE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
     return paths
 
 
-def load_distillation_config(args: argparse.Namespace) -> Any:
+def load_distillation_config(args: argparse.Namespace) -> DictConfig:
     """The config of a distillation with random weights."""
-    if args.model not in CONFIGS:
-        raise InputError(f"--model {args.model}: use one of {', '.join(CONFIGS)}")
-    for name in ("batch", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
-    size = [f"model.student_size={args.size}"] if args.size is not None else []
-    fixed = ["clip.pretrained=random", f"train.device={args.device}", f"train.precision={args.precision}"]
-    return load_config(_FOLDER / CONFIGS[args.model], [*fixed, *size, *args.opts])
+    check_at_least(args, batch=1, rounds=1)
+    return random_config(args, CONFIGS, "model.student_size")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.ops import masks_to_boxes, roi_align
 
 from clipself_d2.benchmark import plain
+from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import ImageTower, build_image_tower
 from clipself_d2.errors import InputError, RunError
@@ -29,7 +30,6 @@ COSINE_TOLERANCE = 0.02
 ACCURACY_TOLERANCE = 0.01
 """Most that their accuracies may differ by on the same embeddings, in percent."""
 
-_IMAGE = (480, 640)  # height and width of most of COCO's photographs
 _SEGMENTS = (10, 30)  # of an image of COCO panoptic: the mean less one, and the most
 _SLOTS = 100  # regions that every image is padded to in the released code
 _DATASET = "benchmark_regions"
@@ -37,13 +37,10 @@ _DATASET = "benchmark_regions"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
+    add_common(parser)
     add = parser.add_argument
-    add("--model", default="EVA02-B-16", help="a CLIP of open_clip, or the path of its config (%(default)s)")
     add("--size", type=int, default=640, metavar="PIXELS", help="side of the square input (%(default)s)")
-    add("--batch", type=int, default=1, metavar="N", help="images at once in ours (%(default)s)")
     add("--classes", type=int, default=133, metavar="K", help="things and stuff (%(default)s)")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours; the reference is fp32 (%(default)s)")
-    add("--rounds", type=int, default=5, metavar="N", help="medians are over so many (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -62,9 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: for an unknown model, or a number out of its range.
         RunError: the two paths do not agree.
     """
-    for name in ("batch", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
+    check_at_least(args, batch=1, rounds=1)
     if args.classes < 6:
         raise InputError(f"--classes {args.classes}: must be at least 6, for there is a top 5")
     torch.manual_seed(0)
@@ -89,25 +84,25 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "flops": flops,
         "parts": Parts(ours.parts(), args.device)(calls["ours"], args.rounds),
         "agreement": agreement,
-        "settings": {"image": list(_IMAGE), "regions": regions, **{name: getattr(args, name) for name in said}},
+        "settings": {"image": list(IMAGE), "regions": regions, **{name: getattr(args, name) for name in said}},
     }
 
 
 def draw_samples(count: int, classes: int, seed: int = 0) -> list[dict[str, Any]]:
     """Evaluation samples: photographs of noise, each divided into the segments of random points; half are things."""
     rng = np.random.default_rng(seed)
-    rows, columns = (torch.arange(side) for side in _IMAGE)
+    rows, columns = (torch.arange(side) for side in IMAGE)
     samples = []
     for _ in range(count):
         number = min(_SEGMENTS[1], 1 + int(rng.poisson(_SEGMENTS[0])))
-        y, x = (torch.from_numpy(rng.uniform(0, side, number)).float()[:, None, None] for side in _IMAGE)
+        y, x = (torch.from_numpy(rng.uniform(0, side, number)).float()[:, None, None] for side in IMAGE)
         owner = ((rows[:, None] - y) ** 2 + (columns - x) ** 2).argmin(dim=0)
         masks = owner == torch.arange(number)[:, None, None]
         masks = masks[masks.flatten(1).any(dim=1)]
         labels = torch.from_numpy(rng.integers(0, classes, len(masks)))
         samples.append(
             {
-                "image": torch.from_numpy(rng.integers(0, 256, (3, *_IMAGE), dtype=np.uint8)),
+                "image": torch.from_numpy(rng.integers(0, 256, (3, *IMAGE), dtype=np.uint8)),
                 "boxes": Boxes(masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])),
                 "masks": masks,
                 "classes": labels,
@@ -134,8 +129,7 @@ class Ours:
             region_classes=names, region_isthing=[i < len(text) // 2 for i in range(len(text))]
         )
         self.evaluator = RegionClassificationEvaluator(_DATASET, text)
-        dtype = PRECISIONS[args.precision]
-        self.precision = torch.autocast(args.device, dtype=dtype, enabled=dtype != torch.float32)
+        self.precision = autocast(args)
 
     def __call__(self, inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
         """The embeddings, whose hits are counted too."""

@@ -13,12 +13,12 @@ import torch
 from rich.table import Table
 from tqdm import tqdm
 
+from clipself_d2.benchmark.arguments import autocast
 from clipself_d2.benchmark.distill import CONFIGS, Step, load_distillation_config, write_photographs
 from clipself_d2.benchmark.measure import medians, peak_memory
 from clipself_d2.data import DistillationMapper
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import build, train_settings
-from clipself_d2.training.inference import autocast
+from clipself_d2.training.config import build
 from clipself_d2.training.trainer import PRECISIONS
 
 
@@ -89,7 +89,7 @@ def _measure(args: argparse.Namespace, name: str, size: int, checkpointing: bool
     with tempfile.TemporaryDirectory() as folder:
         photographs = write_photographs(Path(folder), args.batch)
         mapper = DistillationMapper(build(cfg.dataloader.train.mapper, "regions"))
-        step = Step(model, optimizer, photographs, mapper, autocast(train_settings(cfg)))
+        step = Step(model, optimizer, photographs, mapper, autocast(args))
         seconds = medians({"step": step}, args.device, args.rounds)["step"]
         memory = peak_memory(step, args.device)
     return {

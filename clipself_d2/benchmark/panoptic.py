@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from clipself_d2.benchmark import plain
+from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import build_image_tower
-from clipself_d2.errors import InputError, RunError
+from clipself_d2.errors import RunError
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic, mask_embedder, open_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments
 from clipself_d2.regions import Vocabulary, dense_map, fuse_scores
@@ -25,20 +26,17 @@ COSINE_TOLERANCE = 0.02
 PIXEL_TOLERANCE = 0.001
 """Largest part of the pixels whose segments may differ, of the same scores."""
 
-_IMAGE = (480, 640)  # height and width of most of COCO's photographs
 _MASKS = (120, 160)  # as mask transformers predict them: a quarter of the photograph
 _THRESHOLDS = (0.0, 0.8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
+    add_common(parser, batch=None)
     add = parser.add_argument
-    add("--model", default="EVA02-B-16", help="a CLIP of open_clip, or the path of its config (%(default)s)")
     add("--size", type=int, default=640, metavar="PIXELS", help="side of the square input (%(default)s)")
     add("--masks", type=int, default=100, metavar="Q", help="of the photograph (%(default)s)")
     add("--classes", type=int, default=133, metavar="K", help="of the vocabulary (%(default)s)")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours; the reference is fp32 (%(default)s)")
-    add("--rounds", type=int, default=5, metavar="N", help="medians are over so many (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -57,9 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: for an unknown model, or a number out of its range.
         RunError: the two paths do not agree.
     """
-    for name in ("masks", "classes", "rounds"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least 1")
+    check_at_least(args, masks=1, classes=1, rounds=1)
     torch.manual_seed(0)
     tower = build_image_tower(args.model, "random").to(args.device).eval()
     vocabulary = Vocabulary([f"class {i}" for i in range(args.classes)], torch.randn(args.classes, tower.embed_dim))
@@ -75,27 +71,26 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         overlap_threshold=_THRESHOLDS[1],
         tasks=("panoptic_seg",),
     ).to(args.device)
-    inputs = [{"image": torch.randint(0, 256, (3, *_IMAGE), dtype=torch.uint8)}]
-    dtype = PRECISIONS[args.precision]
-    precision = torch.autocast(args.device, dtype=dtype, enabled=dtype != torch.float32)
+    inputs = [{"image": torch.randint(0, 256, (3, *IMAGE), dtype=torch.uint8)}]
+    precision = autocast(args)
     reference = Reference(model, predictions)
 
     def ours() -> Any:
         with torch.inference_mode(), precision:
             return model(inputs)
 
-    scale = args.size / max(_IMAGE)
+    scale = args.size / max(IMAGE)
     pixels = torch.randn(1, 3, args.size, args.size, device=args.device)
 
     def bare() -> Any:
         with torch.inference_mode(), precision:
-            return dense_map(tower, pixels, [(_IMAGE[0] * scale, _IMAGE[1] * scale)], model.embedder.mode)
+            return dense_map(tower, pixels, [(IMAGE[0] * scale, IMAGE[1] * scale)], model.embedder.mode)
 
     agreement = agree(model, reference, inputs[0]["image"], precision)
     calls = {"ours": ours, "reference": lambda: reference(inputs[0]["image"]), "tower": bare}
     seconds = medians(calls, args.device, args.rounds)
     flops = {name: count_flops(call) for name, call in calls.items()}
-    attainable = peak_flops(args.device, dtype)
+    attainable = peak_flops(args.device, PRECISIONS[args.precision])
     said = ("model", "size", "masks", "classes", "precision", "rounds")
     return {
         **seconds,
@@ -106,7 +101,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "flops": flops,
         "parts": Parts(_parts(model), args.device)(ours, args.rounds),
         "agreement": agreement,
-        "settings": {"image": list(_IMAGE), **{name: getattr(args, name) for name in said}},
+        "settings": {"image": list(IMAGE), **{name: getattr(args, name) for name in said}},
     }
 
 

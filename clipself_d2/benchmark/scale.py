@@ -14,25 +14,20 @@ from detectron2.utils import comm
 from rich.table import Table
 from torch.nn.parallel import DistributedDataParallel
 
+from clipself_d2.benchmark.arguments import add_common, autocast, check_at_least
 from clipself_d2.benchmark.distill import CONFIGS, load_distillation_config, write_photographs
 from clipself_d2.benchmark.measure import medians
 from clipself_d2.data import DistillationMapper
-from clipself_d2.errors import InputError
-from clipself_d2.training.config import build, train_settings
-from clipself_d2.training.inference import autocast
+from clipself_d2.training.config import build
 from clipself_d2.training.launch import launch
-from clipself_d2.training.trainer import PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
+    add_common(parser, f"one of {', '.join(CONFIGS)}", rounds=3, precision="of all")
     add = parser.add_argument
-    add("--model", default="EVA02-B-16", help=f"one of {', '.join(CONFIGS)} (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the student's square (the config's)")
-    add("--batch", type=int, default=1, metavar="N", help="images of a rank at once (%(default)s)")
-    add("--ranks", type=int, default=2, metavar="N", help="GPUs, or CPU processes (%(default)s)")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="%(default)s")
-    add("--rounds", type=int, default=3, metavar="N", help="medians are over so many (%(default)s)")
+    add("--ranks", type=int, default=2, metavar="N", help="GPUs or CPU processes, of --batch images each (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides")
 
 
@@ -49,8 +44,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         InputError: for an unknown model or override, a number out of its range, or fewer devices than ranks.
     """
-    if args.ranks < 2:
-        raise InputError(f"--ranks {args.ranks}: must be at least 2")
+    check_at_least(args, ranks=2)
     load_distillation_config(args)  # says what is wrong before anything starts
     threads = max(1, torch.get_num_threads() // args.ranks)
     seconds = {}
@@ -97,7 +91,7 @@ def _time_step(options: dict[str, Any], threads: int, answer: str) -> None:
         def step() -> None:
             rng = np.random.default_rng(0)
             samples = [mapper({"file_name": str(p), "image_id": i}, rng) for i, p in enumerate(photographs)]
-            with autocast(train_settings(cfg)):
+            with autocast(args):
                 loss = wrapped(samples)["loss_clipself"]
             loss.backward()
             optimizer.step()

@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipself_d2.benchmark import plain
+from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data.mappers import image_key
-from clipself_d2.distillation import CLIPSelf, TeacherCache, clipself
-from clipself_d2.errors import InputError, RunError
-from clipself_d2.regions import GridRegions
+from clipself_d2.distillation import CLIPSelf, TeacherCache
+from clipself_d2.errors import RunError
+from clipself_d2.regions import GridRegions, crop_embeddings
 from clipself_d2.training.trainer import PRECISIONS
 
 COSINE_TOLERANCE = 0.01
@@ -25,17 +26,12 @@ COSINE_TOLERANCE = 0.01
 CENTRED_TOLERANCE = 0.1
 """The same after the mean over all crops is taken off, which is most of what a tower with random weights gives."""
 
-_IMAGE = (480, 640)  # height and width of most of COCO's photographs
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line may say."""
-    add = parser.add_argument
-    add("--model", default="EVA02-B-16", help="a CLIP of open_clip, or the path of its config (%(default)s)")
-    add("--batch", type=int, default=2, metavar="N", help="images at once (%(default)s)")
-    add("--crops", type=int, default=13, metavar="R", help="of each image; the recipe's mean is %(default)s")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours; the reference is fp32 (%(default)s)")
-    add("--rounds", type=int, default=5, metavar="N", help="medians are over so many (%(default)s)")
+    add_common(parser, batch=2)
+    help_of_crops = "of each image; the recipe's mean is %(default)s"
+    parser.add_argument("--crops", type=int, default=13, metavar="R", help=help_of_crops)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -54,22 +50,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         InputError: for an unknown model, or a number out of its range.
         RunError: the paths do not agree.
     """
-    for name, least in (("batch", 1), ("crops", 2), ("rounds", 1)):
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} {getattr(args, name)}: must be at least {least}")
+    check_at_least(args, batch=1, crops=2, rounds=1)
     torch.manual_seed(0)
     tower = build_image_tower(args.model, "random")
     model = CLIPSelf(tower, tower.native_size).to(args.device)
     images, boxes = draw(args.batch, args.crops)
-    keys = [image_key(image.numpy().data, *_IMAGE) for image in images]
-    dtype = PRECISIONS[args.precision]
+    keys = [image_key(image.numpy().data, *IMAGE) for image in images]
     with tempfile.TemporaryDirectory() as folder:
         cache = TeacherCache(folder)
         cache.attach(model.teacher, model.teacher_size)
 
         def ours(cache: TeacherCache | None = None) -> Tensor:
             model.teacher_cache = cache
-            with torch.autocast(args.device, dtype=dtype, enabled=dtype != torch.float32):
+            with autocast(args):
                 return model.embed_crops(images, boxes, keys)
 
         ours(cache)
@@ -83,8 +76,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         seconds = medians(calls, args.device, args.rounds)
         flops = {name: count_flops(call) for name, call in calls.items()}
         memory = {name: peak_memory(call, args.device) for name, call in calls.items()}
-    methods = {"crops": (clipself, "crop_and_resize"), "tower": (model.teacher, "image_embeddings")}
-    attainable = peak_flops(args.device, dtype)
+    methods = {"crops": (crop_embeddings, "crop_and_resize"), "tower": (model.teacher, "image_embeddings")}
+    attainable = peak_flops(args.device, PRECISIONS[args.precision])
     said = ("model", "batch", "crops", "precision", "rounds")
     return {
         **seconds,
@@ -96,17 +89,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "flops": flops,
         "parts": Parts(methods, args.device)(ours, args.rounds),
         "agreement": agreement,
-        "settings": {"size": model.teacher_size, "image": list(_IMAGE), **{name: getattr(args, name) for name in said}},
+        "settings": {"size": model.teacher_size, "image": list(IMAGE), **{name: getattr(args, name) for name in said}},
     }
 
 
 def draw(count: int, crops: int) -> tuple[list[Tensor], list[Tensor]]:
     """Photographs of smooth noise, uint8 on the CPU, and so many crops of each as training draws them."""
     rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.uniform(0, 256, (count, 3, _IMAGE[0] // 8, _IMAGE[1] // 8)))
-    images = F.interpolate(coarse, _IMAGE, mode="bilinear").to(torch.uint8)
+    coarse = torch.from_numpy(rng.uniform(0, 256, (count, 3, IMAGE[0] // 8, IMAGE[1] // 8)))
+    images = F.interpolate(coarse, IMAGE, mode="bilinear").to(torch.uint8)
     regions = GridRegions()
-    boxes = [torch.cat([regions(i, *_IMAGE, rng)[1] for _ in range(crops)])[:crops] for i in range(count)]
+    boxes = [torch.cat([regions(i, *IMAGE, rng)[1] for _ in range(crops)])[:crops] for i in range(count)]
     return list(images), boxes
 
 

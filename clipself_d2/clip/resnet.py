@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from clipself_d2.clip.attention import attend
 from clipself_d2.clip.positions import TableCache, upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
@@ -110,5 +111,5 @@ class ResNetTower(ImageTower):
         pool = self.visual.attnpool
         pairs = ((pool.q_proj, queries), (pool.k_proj, tokens), (pool.v_proj, tokens))
         query, key, value = (layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for layer, x in pairs)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if seen is None else seen[:, None])
+        attended = attend(query, key, value, None if seen is None else seen[:, None])
         return pool.c_proj(attended.transpose(1, 2).flatten(2))

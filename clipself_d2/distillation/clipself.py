@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +14,7 @@ from torch import Tensor
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.distillation.student import Student
 from clipself_d2.distillation.teacher_cache import TeacherCache
-from clipself_d2.regions.crops import crop_and_resize
-
-# Crops that go through the teacher at once; bounds its memory on a large batch.
-_CROP_BATCH = 128
+from clipself_d2.regions.crop_embeddings import embed_crops
 
 
 @META_ARCH_REGISTRY.register()
@@ -124,11 +121,7 @@ class CLIPSelf(Student):
         return F.normalize(rows.to(self.device).float(), dim=-1)
 
     def _run_teacher(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        pairs = zip(images, boxes, strict=True)
-        runs = ((image.to(self.device), run) for image, each in pairs for run in each.split(_CROP_BATCH))
-        crops = (crop_and_resize(image, run, self.teacher_size) for image, run in runs)
-        embeddings = [self.teacher.image_embeddings(self.teacher.normalize(x)).float() for x in _batches(crops)]
-        return F.normalize(torch.cat(embeddings), dim=-1)
+        return embed_crops(self.teacher, images, boxes, self.teacher_size)
 
     def num_terms(self, inputs: Sequence[dict[str, Any]]) -> int:
         """Number of regions, over which the loss is a mean; what the trainer weights chunks of a batch by."""
@@ -138,14 +131,3 @@ class CLIPSelf(Student):
         """Compile the two towers' forwards; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
         super().compile(*args, **kwargs)
         self.teacher.image_embeddings = torch.compile(self.teacher.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]
-
-
-def _batches(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Join neighbours as long as they are no more than `_CROP_BATCH` together."""
-    batch: list[Tensor] = []
-    for piece in pieces:
-        if batch and sum(map(len, batch)) + len(piece) > _CROP_BATCH:
-            yield torch.cat(batch)
-            batch = []
-        batch.append(piece)
-    yield torch.cat(batch)

@@ -16,7 +16,7 @@ from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.clip.checkpoint import interpolate
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
-from clipself_d2.regions.crops import letterbox
+from clipself_d2.regions.crops import content_sizes, letterbox
 from clipself_d2.regions.dense import dense_map
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.pooling import pool_boxes
@@ -131,8 +131,7 @@ class Student(HoldsAside):
             sum(R_i) x C unit embeddings, fp32.
         """
         pixels, scales = self.student_view(images)
-        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
-        dense = dense_map(self.tower, pixels, sizes, self.mode, self.fit)
+        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.mode, self.fit)
         scaled = [box.to(self.device) * scale for box, scale in zip(boxes, scales, strict=True)]
         return pool_boxes(dense, scaled, self.tower.stride)
 

@@ -175,26 +175,26 @@ def register_ov_shapes(root: str | Path | None = None) -> None:
                 folder / f"annotations/panoptic_{split}.json", folder / f"panoptic_{split}", folder / split
             )[0]
 
-        _register(f"ov_shapes_{split}", load_things)
+        register(f"ov_shapes_{split}", load_things)
         _describe(f"ov_shapes_{split}")
         folder = base / f"ov_shapes_{VERSION}"
         MetadataCatalog.get(f"ov_shapes_{split}").set(
             json_file=str(folder / f"annotations/instances_{split}.json"), image_root=str(folder / split)
         )
-        _register(f"ov_shapes_{split}_images", load_images)
+        register(f"ov_shapes_{split}_images", load_images)
         MetadataCatalog.get(f"ov_shapes_{split}_images").set(
             captions_json=str(folder / f"annotations/captions_{split}.json"),
             caption_nouns="phrases",
             caption_templates=TEMPLATES,
             made_at_first_use=True,
         )
-        _register(f"ov_shapes_{split}_captions", load_captions)
-        _register(f"ov_shapes_{split}_panoptic_regions", load_regions)
+        register(f"ov_shapes_{split}_captions", load_captions)
+        register(f"ov_shapes_{split}_panoptic_regions", load_regions)
         MetadataCatalog.get(f"ov_shapes_{split}_panoptic_regions").set(
             region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
         )
 
-    _register("ov_shapes_train_base", lambda: load_things("train", training=True))
+    register("ov_shapes_train_base", lambda: load_things("train", training=True))
     _describe("ov_shapes_train_base")
 
 
@@ -209,7 +209,8 @@ def _describe(name: str) -> None:
     )
 
 
-def _register(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
+def register(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
+    """Registers a data set of the miniature, in place of one of this name."""
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
     if name in MetadataCatalog:

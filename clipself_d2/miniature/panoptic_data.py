@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from clipself_d2.data.annotations import load_panoptic
 from clipself_d2.data.builtin_panoptic import panoptic_metadata
-from clipself_d2.miniature.dataset import SPLITS, VERSION, categories, ensure_ov_shapes
-from clipself_d2.miniature.world import CLASSES, THINGS, is_novel
+from clipself_d2.miniature.dataset import NOVEL, SPLITS, VERSION, categories, ensure_ov_shapes, register
+from clipself_d2.miniature.world import CLASSES
 
 
 def register_ov_shapes_panoptic(root: str | Path | None = None) -> None:
@@ -24,7 +24,6 @@ def register_ov_shapes_panoptic(root: str | Path | None = None) -> None:
     """
     base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
     folder = base / f"ov_shapes_{VERSION}"
-    novel = [name for i, name in enumerate(THINGS) if is_novel(i)]
     for split in SPLITS:
         name = f"ov_shapes_{split}_panoptic"
         files = {
@@ -37,12 +36,9 @@ def register_ov_shapes_panoptic(root: str | Path | None = None) -> None:
             ensure_ov_shapes(base)
             return load_panoptic(files["panoptic_json"], files["panoptic_root"], files["image_root"])[0]
 
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        DatasetCatalog.register(name, load)
+        register(name, load)
         MetadataCatalog.get(name).set(
-            **panoptic_metadata(categories(), [[name] for name in CLASSES], novel),
+            **panoptic_metadata(categories(), [[name] for name in CLASSES], NOVEL),
             **{key: str(path) for key, path in files.items()},
             json_file=str(folder / f"annotations/instances_{split}.json"),
             made_at_first_use=True,

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from clipself_d2.data.annotations import load_panoptic
 from clipself_d2.data.builtin_panoptic import panoptic_metadata
-from clipself_d2.miniature.dataset import NOVEL, SPLITS, VERSION, categories, ensure_ov_shapes
+from clipself_d2.miniature.dataset import NOVEL, SPLITS, VERSION, categories, ensure_ov_shapes, register
 from clipself_d2.miniature.world import CLASSES
 
 _IGNORE_LABEL = 255
@@ -37,10 +37,7 @@ def register_ov_shapes_semantic(root: str | Path | None = None) -> None:
             )[0]
             return hide_novel(records) if split == "train" else records
 
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-        DatasetCatalog.register(name, load)
+        register(name, load)
         MetadataCatalog.get(name).set(
             **{
                 **panoptic_metadata(categories(), [[name] for name in CLASSES], NOVEL),

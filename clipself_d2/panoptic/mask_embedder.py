@@ -12,6 +12,7 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.errors import InputError
 from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
+from clipself_d2.regions.crops import content_sizes
 from clipself_d2.regions.dense import check_fit, dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES
 
@@ -80,7 +81,7 @@ class MaskEmbedder(HoldsAside):
         if not images:
             return []
         pixels, scales = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
-        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
+        sizes = content_sizes(images, scales)
         dense = dense_map(self.tower, self.tower.normalize(pixels), sizes, self.mode, self.fit)
         grid = self.size // self.tower.stride
         results = []

@@ -58,6 +58,11 @@ def letterbox(images: Sequence[Tensor], size: int) -> tuple[Tensor, list[float]]
     return torch.cat(batch), [size / max(image.shape[-2:]) for image in images]
 
 
+def content_sizes(images: Sequence[Tensor], scales: Sequence[float]) -> list[tuple[float, float]]:
+    """Height and width that images, ... x H_i x W_i, take in the squares of `letterbox`, not rounded."""
+    return [(x.shape[-2] * scale, x.shape[-1] * scale) for x, scale in zip(images, scales, strict=True)]
+
+
 def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """The pixels that `crop_and_resize` cuts: boxes rounded half to even (as Pillow does), inside the image and of at
     least one pixel; R x 4 long on the CPU."""

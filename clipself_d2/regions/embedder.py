@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions.crops import crop_and_resize, letterbox
+from clipself_d2.regions.crop_embeddings import embed_crops
+from clipself_d2.regions.crops import content_sizes, letterbox
 from clipself_d2.regions.dense import check_fit, dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES, letterbox_masks, pool_boxes, pool_masks
 
 if TYPE_CHECKING:
     from clipself_d2.clip import ImageTower
-
-# Crops that go through the tower at once.
-_CROP_BATCH = 64
 
 
 class RegionEmbedder(nn.Module):
@@ -110,8 +108,7 @@ class RegionEmbedder(nn.Module):
                 [e[:n] for e, n in zip(embeddings, counts, strict=True)],
                 [e[n:] for e, n in zip(embeddings, counts, strict=True)],
             )
-        sizes = [(x.shape[1] * scale, x.shape[2] * scale) for x, scale in zip(images, scales, strict=True)]
-        dense = dense_map(self.tower, pixels, sizes, self.mode, self.fit)
+        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.mode, self.fit)
         return (
             list(pool_boxes(dense, boxes, self.tower.stride).split(counts)),
             [pool_masks(d, m) for d, m in zip(dense, masks, strict=True)],
@@ -119,9 +116,8 @@ class RegionEmbedder(nn.Module):
 
     def embed_crops(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
         """Embeds image crops (R_i x 4 in pixels of the images) as the teacher does."""
-        crops = torch.cat([crop_and_resize(image, b, self.crop_size) for image, b in zip(images, boxes, strict=True)])
-        embeddings = [self.tower.image_embeddings(self.tower.normalize(part)) for part in crops.split(_CROP_BATCH)]
-        return list(F.normalize(torch.cat(embeddings).float(), dim=-1).split([len(b) for b in boxes]))
+        embeddings = embed_crops(self.tower, images, boxes, self.crop_size)
+        return list(embeddings.split([len(b) for b in boxes]))
 
 
 def _box_cells(boxes: Tensor, grid: int) -> Tensor:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import RunError
-from clipself_d2.reproduce.engine import Runner, check, is_finished, recorded, run_tool
+from clipself_d2.reproduce.engine import Runner, check, is_finished, known_pace, run_tool
 from clipself_d2.reproduce.entries import ENTRIES, SCALES, find, names
 from clipself_d2.reproduce.outcome import Outcome, table_folder
-from clipself_d2.reproduce.pace import Pace, duration
+from clipself_d2.reproduce.pace import duration
 from clipself_d2.reproduce.plan import Planner, distinct
 from clipself_d2.reproduce.render import markdown, rich_table
 from clipself_d2.reproduce.suite import reproduce, reproduce_all
@@ -114,9 +114,7 @@ def dry_run(tables: Sequence[Table], planner: Planner, redo: bool) -> None:
     print("\nneeds")
     for need in dict.fromkeys(need for job in pending for need in job.needs):
         print(f"  {'MISSING' if need.missing else 'ok     '}  {need.what}")
-    pace = Pace()
-    for job in filter(is_finished, jobs):
-        pace.record(job, recorded(job)["seconds"])
+    pace = known_pace(jobs)
     done, left = pace.total(job for job in jobs if job not in pending), pace.total(pending)
     print(f"\n{len(jobs)} runs; {len(jobs) - len(pending)} done before, in {duration(done or 0)}", end="")
     print("" if left is None or not pending else f"; the others take about {duration(left)}")

@@ -44,13 +44,11 @@ class Session:
         """
         self.console = console
         self._run, self._redo = run, redo
-        self._pace = Pace()
+        self._pace = known_pace(jobs)
         self._left = {job.digest: job for job in jobs if redo or not is_finished(job)}
         self._failed: dict[str, InputError | RunError] = {}
         self._number, self._total = 0, len(self._left)
         self._bar = _Bar(console)
-        for job in filter(is_finished, jobs):
-            self._pace.record(job, recorded(job)["seconds"])
         if done := len(jobs) - len(self._left):
             console.print(f"{done} of {len(jobs)} runs were done before; --redo runs them again")
 
@@ -139,6 +137,14 @@ def recorded(job: Job) -> dict[str, Any]:
     """Of a finished job: its `digest`, `command`, `seconds` (interrupted attempts included) and `results`."""
     content: dict[str, Any] = json.loads((job.folder / FINISHED).read_text())
     return content
+
+
+def known_pace(jobs: Iterable[Job]) -> Pace:
+    """How long runs take, judged by those of the jobs that are finished."""
+    pace = Pace()
+    for job in filter(is_finished, jobs):
+        pace.record(job, recorded(job)["seconds"])
+    return pace
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.pace import duration
-from clipself_d2.reproduce.render import remarks
+from clipself_d2.reproduce.render import labels, remarks, shown_columns
 from clipself_d2.reproduce.table import Table
 from clipself_d2.visualization.report import (
     Block,
@@ -89,14 +89,10 @@ def _overview(
 
 def _outcome(table: Table, outcome: Outcome, folder: Path) -> list[Block]:
     rows = outcome["rows"]
-    columns, cells = [table.varies], [[row["label"] for row in rows]]
-    if any(row["paper_label"] for row in rows):
-        columns.append("paper's row")
-        cells.append([row["paper_label"] for row in rows])
+    columns, texts = labels(table.varies, rows)
+    cells: list[list[Cell]] = [list(column) for column in texts]
     groups = [("", len(columns))]
-    for column in table.columns:
-        known = any(row["paper"][column] is not None for row in rows)
-        sources = ("ours", "paper") if known else ("ours",)
+    for column, sources in shown_columns(table.columns, rows):
         groups.append((column, len(sources)))
         for source in sources:
             columns.append(source)

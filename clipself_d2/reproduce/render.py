@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -28,19 +30,31 @@ def markdown(outcome: Outcome) -> str:
     return "\n".join([f"**{outcome['title']}**", "", *lines, "", remarks(outcome)]).rstrip() + "\n"
 
 
+def shown_columns(columns: Sequence[str], rows: Sequence[Outcome]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each column with its sources: "ours", and "paper" where the paper has a number in it."""
+    return [
+        (column, ("ours", "paper") if any(row["paper"][column] is not None for row in rows) else ("ours",))
+        for column in columns
+    ]
+
+
+def labels(varies: str, rows: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+    """What stands before the numbers: headings and columns, the paper's labels only where a row has one."""
+    headings, columns = [varies], [[row["label"] for row in rows]]
+    if any(row["paper_label"] for row in rows):
+        headings.append("paper's row")
+        columns.append([row["paper_label"] for row in rows])
+    return headings, columns
+
+
 def cells(outcome: Outcome) -> list[list[str]]:
     """Heading and rows; columns of the paper that would be empty are left out."""
-    rows = outcome["rows"]
-    header, columns = [outcome["varies"]], [[row["label"] for row in rows]]
-    if any(row["paper_label"] for row in rows):
-        header.append("paper's row")
-        columns.append([row["paper_label"] for row in rows])
-    for column in outcome["columns"]:
-        for source, title in (("ours", column), ("paper", f"{column}, paper")):
-            values = [row[source][column] for row in rows]
-            if source == "ours" or any(value is not None for value in values):
-                header.append(title)
-                columns.append(["" if value is None else f"{value:.1f}" for value in values])
+    header, columns = labels(outcome["varies"], outcome["rows"])
+    for column, sources in shown_columns(outcome["columns"], outcome["rows"]):
+        for source in sources:
+            header.append(column if source == "ours" else f"{column}, paper")
+            values = [row[source][column] for row in outcome["rows"]]
+            columns.append(["" if value is None else f"{value:.1f}" for value in values])
     return [header, *map(list, zip(*columns, strict=True))]
 
 

@@ -9,18 +9,23 @@ from torch import Tensor
 from clipself_d2.regions import Vocabulary
 
 
-def cost_volume(dense: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Cosines of a dense map with the classes.
+def cell_cosines(dense: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Cosines of a dense map with all that the vocabulary holds.
 
     Args:
         dense: B x C x h x w unit vectors.
-        vocabulary: K classes; a background is left out, and of several synonyms the best counts.
+        vocabulary: K classes; of several synonyms the best counts.
 
     Returns:
-        B x K x h x w fp32.
+        B x K x h x w fp32, or K + 1 with the background, which comes last.
     """
-    cosines = vocabulary.cosines(dense.permute(0, 2, 3, 1).flatten(0, 2))[:, : len(vocabulary)]
+    cosines = vocabulary.cosines(dense.permute(0, 2, 3, 1).flatten(0, 2))
     return cosines.unflatten(0, (len(dense), *dense.shape[2:])).permute(0, 3, 1, 2)
+
+
+def cost_volume(dense: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """`cell_cosines` with the classes alone, a background left out: B x K x h x w fp32."""
+    return cell_cosines(dense, vocabulary)[:, : len(vocabulary)]
 
 
 def class_embeddings(vocabulary: Vocabulary) -> Tensor:

@@ -14,7 +14,9 @@ from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
 from clipself_d2.regions import Vocabulary, dense_map, letterbox
+from clipself_d2.regions.crops import content_sizes
 from clipself_d2.regions.dense import check_fit
+from clipself_d2.semantic.cost import cell_cosines
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
 
 SCORINGS = ("cell", "patch_weighted")
@@ -201,17 +203,13 @@ class ZeroShotSegmenter(HoldsAside):
         """B x K (or K + 1) x h x w of the letterboxed images, and how many of its rows and columns each image takes."""
         stride = self.tower.stride
         pixels, scales = letterbox(images, self.size)
-        sizes = [
-            (max(1, round(x.shape[1] * scale)), max(1, round(x.shape[2] * scale)))
-            for x, scale in zip(images, scales, strict=True)
-        ]
+        sizes = [(max(1, round(height)), max(1, round(width))) for height, width in content_sizes(images, scales)]
         margin = (stride - stride // self.finer) // 2  # so much may lie before the image in a window
 
         def similarities(windows: Tensor, numbers: list[int]) -> Tensor:
             extents = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
             dense = dense_map(self.tower, self.tower.normalize(windows), extents, self.mode, self.fit)
-            cosines = vocabulary.cosines(dense.flatten(2).mT.flatten(0, 1))
-            return cosines.unflatten(0, (len(dense), *dense.shape[2:])).permute(0, 3, 1, 2)
+            return cell_cosines(dense, vocabulary)
 
         return fine_map(similarities, pixels, stride, self.finer), sizes
 

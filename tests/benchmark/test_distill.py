@@ -60,3 +60,14 @@ def test_disagreement_is_an_error(tiny, monkeypatch):
 def test_wrong_arguments_are_named(arguments, text):
     with pytest.raises(InputError, match=text):
         distill.run(parsed(arguments))
+
+
+def test_the_reference_leaves_everything_as_it_was(tiny, tmp_path):
+    cfg = distill.load_distillation_config(parsed([*tiny, "train.activation_checkpointing=true"]))
+    model = distill.build(cfg, "model").train()
+    cfg.optimizer.params.model = model
+    optimizer = distill.build(cfg, "optimizer")
+    mapper = distill.DistillationMapper(distill.build(cfg.dataloader.train.mapper, "regions"))
+    distill.ReferenceStep(model, optimizer, distill.write_photographs(tmp_path, 1), mapper)()
+    assert model.tower.activation_checkpointing
+    assert all(group["fused"] and not group["foreach"] for group in optimizer.param_groups)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from clipself_d2.data import DistillationMapper, load_image_list
-from clipself_d2.distillation import TeacherCache, clipself, open_teacher_cache
+from clipself_d2.distillation import TeacherCache, open_teacher_cache
 from clipself_d2.errors import InputError
-from clipself_d2.regions import GridRegions, ProposalRegions, crop_and_resize
+from clipself_d2.regions import GridRegions, ProposalRegions, crop_and_resize, crop_embeddings
 from tests.distillation.tiny import build, perturb, sample, write_model, write_photographs
 
 
@@ -158,7 +158,7 @@ def test_what_is_not_finite_is_not_kept(cached, batch, monkeypatch):
 
 
 def test_large_batches_are_cut_across_images(cached, monkeypatch):
-    monkeypatch.setattr(clipself, "_CROP_BATCH", 4)
+    monkeypatch.setattr(crop_embeddings, "_CROP_BATCH", 4)
     model = cached()
     batch = [sample(0, 3), sample(1, 2), sample(2, 2), sample(3, 9), sample(4, 1)]
     embed(model, batch)

@@ -1,0 +1,48 @@
+"""Regions as image crops: what CLIPSelf's teacher sees, and what crops are evaluated by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clipself_d2.regions.crops import crop_and_resize
+
+if TYPE_CHECKING:
+    from clipself_d2.clip import ImageTower
+
+# Crops that go through the tower at once; bounds the memory on a large batch.
+_CROP_BATCH = 64
+
+
+def embed_crops(tower: ImageTower, images: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
+    """The ordinary image embedding of each crop, aspect kept, centred on black; crops of all images go together.
+
+    Args:
+        tower: a CLIP image tower.
+        images: 3 x H_i x W_i uint8, at least one, on any device.
+        boxes: for each image R_i x 4, in its pixels.
+        size: side of the square crops in pixels.
+
+    Returns:
+        sum(R_i) x C unit embeddings, fp32, on the tower's device.
+    """
+    pairs = zip(images, boxes, strict=True)
+    runs = ((image.to(tower.pixel_mean.device), run) for image, each in pairs for run in each.split(_CROP_BATCH))
+    crops = (crop_and_resize(image, run, size) for image, run in runs)
+    embeddings = [tower.image_embeddings(tower.normalize(batch)).float() for batch in _batches(crops)]
+    return F.normalize(torch.cat(embeddings), dim=-1)
+
+
+def _batches(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Join neighbours as long as they are no more than `_CROP_BATCH` together."""
+    batch: list[Tensor] = []
+    for piece in pieces:
+        if batch and sum(map(len, batch)) + len(piece) > _CROP_BATCH:
+            yield torch.cat(batch)
+            batch = []
+        batch.append(piece)
+    yield torch.cat(batch)
