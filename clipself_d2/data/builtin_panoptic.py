@@ -97,7 +97,7 @@ def register_semantic(
     ignore_label: int = 255,
 ) -> None:
     """Registers a data set for semantic evaluation; see `load_semantic` for the files and `register_panoptic`."""
-    DatasetCatalog.register(name, lambda: load_semantic(image_root, label_root))
+    DatasetCatalog.register(name, lambda: load_semantic(image_root, label_root, ignore_label))
     MetadataCatalog.get(name).set(
         stuff_classes=class_names(synonyms),
         class_synonyms=[list(s) for s in synonyms],

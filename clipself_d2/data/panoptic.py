@@ -19,15 +19,17 @@ from clipself_d2.errors import InputError
 _LABEL_SUFFIXES = {".png", ".tif"}
 
 
-def load_semantic(image_root: str | Path, label_root: str | Path) -> list[dict[str, Any]]:
+def load_semantic(image_root: str | Path, label_root: str | Path, ignore_label: int = 255) -> list[dict[str, Any]]:
     """Lists photographs with semantic labels, paired by name: ``a.png`` or ``a.tif`` labels ``a.jpg``.
 
     Args:
         image_root: the folder of the photographs.
         label_root: the folder of the label images; only photographs that it labels are listed.
+        ignore_label: what stands for "not judged" in them.
 
     Returns:
-        A dict a label image: ``file_name``, ``sem_seg_file_name`` and ``image_id``, its number in the order of names.
+        A dict a label image: ``file_name``, ``sem_seg_file_name``, ``image_id``, its number in the order of names, and
+        ``ignore_label``.
 
     Raises:
         InputError: if a folder is missing, holds no labels, or lacks a photograph.
@@ -40,7 +42,12 @@ def load_semantic(image_root: str | Path, label_root: str | Path) -> list[dict[s
     if lacks := [file.stem for file in files if file.stem not in names]:
         raise InputError(f"{images}: has no photograph {lacks[0]}, which {labels} labels: complete the folder")
     return [
-        {"file_name": str(images / names[file.stem]), "sem_seg_file_name": str(file), "image_id": number}
+        {
+            "file_name": str(images / names[file.stem]),
+            "sem_seg_file_name": str(file),
+            "image_id": number,
+            "ignore_label": ignore_label,
+        }
         for number, file in enumerate(files)
     ]
 
@@ -48,21 +55,18 @@ def load_semantic(image_root: str | Path, label_root: str | Path) -> list[dict[s
 class PanopticMapper:
     """Reads a photograph and its labels; the masks of the ground truth can then serve as a mask generator."""
 
-    def __init__(self, ignore_label: int = 255):
-        """Sets the label that means "not judged" in semantic labels, in files as in samples."""
-        self.ignore_label = ignore_label
-
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Maps a record to an evaluation sample.
 
         Args:
             record: ``file_name`` and ``pan_seg_file_name`` with ``segments_info`` (`load_panoptic`),
-                ``sem_seg_file_name`` (`load_semantic`), or all of them.
+                ``sem_seg_file_name`` (`load_semantic`), or all of them. ``ignore_label`` is the one that means "not
+                judged" in semantic labels, 255 where the record says nothing.
 
         Returns:
             The record with ``image`` (3 x H x W uint8), ``height``, ``width``, ``masks`` (R x H x W bool), ``classes``
             (R long), ``isthing`` and ``iscrowd`` (R bool), a row a segment in the order of ``segments_info``, and
-            ``sem_seg`` (H x W long: classes, or `ignore_label`). Semantic labels come from their own file where there
+            ``sem_seg`` (H x W long: classes, or ``ignore_label``). Semantic labels come from their own file where there
             is one, else from the segments. Without panoptic labels every class of the image is one segment of stuff.
 
         Raises:
@@ -70,6 +74,7 @@ class PanopticMapper:
             InputError: if the labels are of another size than the photograph, or segments and panoptic PNG differ.
         """
         image = read_image(record["file_name"])
+        ignored = record.get("ignore_label", 255)
         sample = {**record, "image": image, "height": image.shape[1], "width": image.shape[2]}
         if "sem_seg_file_name" in record:
             sample["sem_seg"] = self._labels_of(image, record["sem_seg_file_name"], read_semantic_labels)
@@ -82,10 +87,10 @@ class PanopticMapper:
             sample["iscrowd"] = torch.tensor([bool(s.get("iscrowd", 0)) for s in segments], dtype=torch.bool)
             sample["masks"] = rows == torch.arange(len(segments))[:, None, None]
             # The last entry is for unlabelled pixels, whose row is -1.
-            sample.setdefault("sem_seg", torch.cat([classes, torch.tensor([self.ignore_label])])[rows])
+            sample.setdefault("sem_seg", torch.cat([classes, torch.tensor([ignored])])[rows])
         else:
             labels = sample["sem_seg"].unique()
-            classes = labels[labels != self.ignore_label]
+            classes = labels[labels != ignored]
             sample["isthing"] = sample["iscrowd"] = torch.zeros(len(classes), dtype=torch.bool)
             sample["masks"] = sample["sem_seg"] == classes[:, None, None]
         return {**sample, "classes": classes}

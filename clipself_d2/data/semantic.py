@@ -22,14 +22,13 @@ class SemanticMapper:
     probability ``flip``, and its colours are changed (`jitter_colours`) if ``colours`` is set.
     """
 
-    def __init__(self, size: int, flip: float = 0.5, colours: bool = True, ignore_label: int = 255):
+    def __init__(self, size: int, flip: float = 0.5, colours: bool = True):
         """Sets the recipe.
 
         Args:
             size: side of the crop in pixels.
             flip: probability of mirroring, 0..1.
             colours: whether to change brightness, contrast, saturation and hue.
-            ignore_label: of unlabelled pixels, in files as in samples.
 
         Raises:
             InputError: if a value is out of its range.
@@ -39,7 +38,7 @@ class SemanticMapper:
         self.size = size
         self.flip = flip
         self.colours = colours
-        self.read = PanopticMapper(ignore_label)
+        self.read = PanopticMapper()
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Raises InputError if the data set has no labels."""
@@ -55,7 +54,7 @@ class SemanticMapper:
 
         Returns:
             ``image`` (3 x size x size uint8), ``sem_seg`` (size x size long), ``file_name``, ``sem_seg_file_name``
-            where there is one, ``image_id``, and ``height`` and ``width`` of the photograph.
+            and ``ignore_label`` where the record has them, ``image_id``, ``height`` and ``width`` of the photograph.
 
         Raises:
             ImageError: if a file cannot be read.
@@ -66,7 +65,7 @@ class SemanticMapper:
         long_side = self.size * max(source) / min(source)
         view = View.whole(source, long_side, rng.random() < self.flip).crop(self.size, rng)
         image = view.image(sample["image"])
-        kept = ("file_name", "sem_seg_file_name", "image_id", "height", "width")
+        kept = ("file_name", "sem_seg_file_name", "ignore_label", "image_id", "height", "width")
         return {
             **{key: sample[key] for key in kept if key in sample},
             "image": jitter_colours(image, rng) if self.colours else image,

@@ -58,7 +58,6 @@ class CATSeg(HoldsTower):
         window: side of the sliding windows in pixels of the canvas, resized to `size`; 0 for the whole image alone.
         canvas: side of the square that an image is resized to for its windows.
         overlap: of the windows, see `window_corners`.
-        ignore_label: of the pixels that are not trained on.
 
     Raises:
         InputError: for a ResNet; a size that is no multiple of the stride; blocks that the tower has not, or another
@@ -83,7 +82,6 @@ class CATSeg(HoldsTower):
         window: int = 0,
         canvas: int = 640,
         overlap: float = 1 / 3,
-        ignore_label: int = 255,
     ) -> None:
         super().__init__()
         if not isinstance(tower, TransformerTower):
@@ -108,7 +106,6 @@ class CATSeg(HoldsTower):
         self.max_classes = max_classes
         self.window = window
         self.canvas = canvas
-        self.ignore_label = ignore_label
         self.vocabulary = vocabulary
         self.seen = vocabulary.only_seen()
         self.test_vocabulary = vocabulary if test_vocabulary is None else test_vocabulary
@@ -130,8 +127,8 @@ class CATSeg(HoldsTower):
 
         Args:
             inputs: samples with ``image`` (3 x H x W uint8 RGB) and, in training, ``sem_seg`` (H x W long: classes of
-                the vocabulary, or `ignore_label`), all of one size. In evaluation ``height`` and ``width`` say the
-                frame of the results; default is the image's.
+                the vocabulary, or ``ignore_label``, 255 where that is not given), all of one size. In evaluation
+                ``height`` and ``width`` say the frame of the results; default is the image's.
             vocabulary: the classes to look for; None for the model's own.
 
         Returns:
@@ -151,15 +148,15 @@ class CATSeg(HoldsTower):
 
     def num_terms(self, inputs: Sequence[Sample]) -> int:
         """How many pixels have a loss: what the loss is a mean over."""
-        targets = [class_targets(x, self.vocabulary, self.ignore_label) for x in inputs]
+        targets = [class_targets(x, self.vocabulary) for x in inputs]
         return sum(int((target >= 0).sum()) for target in targets)
 
     def _loss(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> Tensor:
         seen = self.seen if vocabulary is self.vocabulary else vocabulary.only_seen()
         if not inputs:  # on several ranks a batch may be empty, yet every rank has gradients
             blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            inputs = [{"image": blank, "sem_seg": torch.full(blank.shape[1:], self.ignore_label)}]
-        labels = [class_targets(x, vocabulary, self.ignore_label) for x in inputs]
+            inputs = [{"image": blank, "sem_seg": torch.full(blank.shape[1:], 255)}]
+        labels = [class_targets(x, vocabulary) for x in inputs]
         if len({label.shape for label in labels}) > 1:
             raise InputError("training images have different sizes: give the mapper a crop that fits all (size)")
         images = torch.stack([x["image"].to(self.device, non_blocking=True) for x in inputs])

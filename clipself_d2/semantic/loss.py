@@ -13,14 +13,13 @@ from clipself_d2.errors import InputError
 from clipself_d2.regions import Vocabulary
 
 
-def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary, ignore_label: int = 255) -> Tensor:
+def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
     """The labels of a training sample, counted among the seen classes.
 
     Args:
-        sample: with ``image`` (3 x H x W) and ``sem_seg`` (H x W long, on the CPU: classes of the vocabulary, or the
-            ignored label).
+        sample: with ``image`` (3 x H x W) and ``sem_seg`` (H x W long, on the CPU: classes of the vocabulary, or
+            ``ignore_label``, which is 255 where the sample says nothing).
         vocabulary: K classes.
-        ignore_label: of pixels without a class.
 
     Returns:
         H x W long: numbers among the seen classes, and -1 for pixels that are ignored or of a class that is not seen.
@@ -37,11 +36,12 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary, ignore_labe
             f"{name}: its labels are {tuple(labels.shape)} (height x width), its image "
             f"{tuple(sample['image'].shape[1:])}: use the labels of this photograph"
         )
-    judged = labels != ignore_label
+    ignored = sample.get("ignore_label", 255)
+    judged = labels != ignored
     wrong = labels[judged & ((labels < 0) | (labels >= len(vocabulary)))]
     if len(wrong):
         raise InputError(
-            f"{name}: is labelled {int(wrong[0])}, the vocabulary has {len(vocabulary)} classes and {ignore_label} is "
+            f"{name}: is labelled {int(wrong[0])}, the vocabulary has {len(vocabulary)} classes and {ignored} is "
             "ignored: use the vocabulary of this data set"
         )
     seen = vocabulary.seen.to(labels.device)

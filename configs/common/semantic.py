@@ -61,9 +61,7 @@ dataloader = dict(
         seed="${train.seed}",
         num_workers=4,
     ),
-    test=L(build_test_loader)(
-        dataset="ade20k_150_val_sem_seg", mapper=L(PanopticMapper)(ignore_label=255), num_workers=4
-    ),
+    test=L(build_test_loader)(dataset="ade20k_150_val_sem_seg", mapper=L(PanopticMapper)(), num_workers=4),
     evaluator=L(OpenVocabularyPanopticEvaluator)(
         dataset_name="${dataloader.test.dataset}",
         output_dir="${train.output_dir}",

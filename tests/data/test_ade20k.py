@@ -131,10 +131,10 @@ def scene_parsing(root, count=3, instances=True):
             write(root / f"annotations_instance/{name}.png", padded)
 
 
-def judged(name, num_classes, ignore_label=255):
+def judged(name, num_classes):
     evaluator = OpenVocabularyPanopticEvaluator(name)
     for record in get_dataset(name):
-        sample = PanopticMapper(ignore_label)(record)
+        sample = PanopticMapper()(record)
         output = outputs_of(sample, num_classes)
         if "pan_seg_file_name" not in record:
             output = {"sem_seg": output["sem_seg"]}
@@ -213,10 +213,10 @@ def test_full_images_are_resized_as_labels_are(tmp_path, catalog):
         write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}.jpg", colours)
     assert prepare_full(tmp_path / "ADE20K_2021_17_01", "val") == 2
     register_builtin_panoptic(tmp_path)
-    large, small = (PanopticMapper(65535)(r) for r in get_dataset("ade20k_847_val_sem_seg"))
+    large, small = (PanopticMapper()(r) for r in get_dataset("ade20k_847_val_sem_seg"))
     assert large["image"].shape == (3, 640, 512) and small["image"].shape == (3, 40, 30)
     assert large["sem_seg"].unique().tolist() == [0, 65535]
-    all_100(judged("ade20k_847_val_sem_seg", 847, 65535), ["sem_seg"])
+    all_100(judged("ade20k_847_val_sem_seg", 847), ["sem_seg"])
 
 
 def test_wrong_downloads_are_refused(tmp_path):
@@ -269,7 +269,7 @@ def test_real_full_annotations(assets, tmp_path, catalog):
         (folder / source.name).symlink_to(source)
     assert prepare_full(tmp_path / "ADE20K_2021_17_01", "train") == 1
     register_builtin_panoptic(tmp_path)
-    sample = PanopticMapper(65535)(get_dataset("ade20k_847_train_sem_seg")[0])
+    sample = PanopticMapper()(get_dataset("ade20k_847_train_sem_seg")[0])
     assert sample["image"].shape == (3, 512, 683)
     listed = {
         thing["name"]
@@ -279,7 +279,7 @@ def test_real_full_annotations(assets, tmp_path, catalog):
     classes = label_set("ade20k_847")
     assert {", ".join(classes[k]) for k in sample["classes"]} <= listed
     assert (sample["sem_seg"] != 65535).float().mean() > 0.8
-    all_100(judged("ade20k_847_train_sem_seg", 847, 65535), ["sem_seg"])
+    all_100(judged("ade20k_847_train_sem_seg", 847), ["sem_seg"])
 
 
 def test_pascal_context(tmp_path, catalog):
@@ -304,7 +304,7 @@ def test_pascal_context(tmp_path, catalog):
     assert prepare_pascal_context(root, "val") == 1
     register_builtin_panoptic(tmp_path)
     all_100(judged("pascal_context_59_val_sem_seg", 59), ["sem_seg"])
-    all_100(judged("pascal_context_459_val_sem_seg", 459, 65535), ["sem_seg"])
+    all_100(judged("pascal_context_459_val_sem_seg", 459), ["sem_seg"])
     savemat(root / "trainval/2008_000002.mat", {"Other": label_map})
     with pytest.raises(InputError, match="no LabelMap"):
         prepare_pascal_context(root, "val")

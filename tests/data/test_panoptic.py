@@ -68,14 +68,14 @@ def test_no_segment_at_all(tmp_path):
     assert (sample["sem_seg"] == 255).all()
 
 
-def semantic_files(folder, labels, name="a.png"):
+def semantic_files(folder, labels, name="a.png", ignore_label=255):
     (folder / "photos").mkdir()
     (folder / "labels").mkdir()
     height, width = labels.shape[:2]
     Image.new("RGB", (width, height)).save(folder / "photos/a.jpg")
     Image.new("RGB", (width, height)).save(folder / "photos/unlabelled.jpg")
     Image.fromarray(labels).save(folder / "labels" / name)
-    return load_semantic(folder / "photos", folder / "labels")
+    return load_semantic(folder / "photos", folder / "labels", ignore_label)
 
 
 def test_semantic_labels_alone(tmp_path):
@@ -90,8 +90,8 @@ def test_semantic_labels_alone(tmp_path):
 
 def test_semantic_labels_of_16_bits(tmp_path):
     labels = np.array([[0, 846, 65535], [300, 846, 255]], dtype=np.uint16)
-    [record] = semantic_files(tmp_path, labels, "a.tif")
-    sample = PanopticMapper(ignore_label=65535)(record)
+    [record] = semantic_files(tmp_path, labels, "a.tif", 65535)
+    sample = PanopticMapper()(record)
     assert (sample["sem_seg"].numpy() == labels).all()
     assert sample["classes"].tolist() == [0, 255, 300, 846]
 

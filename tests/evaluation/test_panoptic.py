@@ -96,8 +96,8 @@ def data_set(tmp_path):
     return "pictures"
 
 
-def samples(name, mapper=None):
-    return [(mapper or PanopticMapper())(record) for record in get_dataset(name)]
+def samples(name):
+    return [PanopticMapper()(record) for record in get_dataset(name)]
 
 
 def outputs_of(sample, num_classes, classes=None, masks=None, scores=None):
@@ -411,7 +411,7 @@ def test_a_semantic_data_set(tmp_path):
         synonyms=[[f"class {k}"] for k in range(300)],
         ignore_label=65535,
     )
-    inputs = samples("many", PanopticMapper(ignore_label=65535))
+    inputs = samples("many")
     scores = torch.nn.functional.one_hot(inputs[0]["sem_seg"].clamp(max=299), 300).permute(2, 0, 1)
     all_100(evaluate("many", inputs, [{"sem_seg": scores}]), ["sem_seg"])
     with pytest.raises(InputError, match="no panoptic labels"):

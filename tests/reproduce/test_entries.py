@@ -191,9 +191,8 @@ def test_table_5_trains_once_for_three_data_sets(planner):
     jobs = [planner.job(row.run) for row in find("5", "paper").rows]
     trained = {job.digest if job.run.trains else job.sources["model"].digest for job in jobs}
     assert (len(jobs), len(trained)) == (12, 4)
-    tests = [(job.config.dataloader.test.dataset, job.config.dataloader.test.mapper.ignore_label) for job in jobs]
-    ade150, ade847 = ("ade20k_150_val_sem_seg", 255), ("ade20k_847_val_sem_seg", 65535)
-    assert tests == [ade150, ade150, ade847, ade847, *[("pascal_context_59_val_sem_seg", 255)] * 2] * 2
+    names = [name for name in ("ade20k_150", "ade20k_847", "pascal_context_59") for _ in range(2)]
+    assert [job.config.dataloader.test.dataset for job in jobs] == [f"{name}_val_sem_seg" for name in names] * 2
     clipself = jobs[3]
     assert clipself.sources["tower"].run.config == "distillation/clipself_openai_b16_coco_patches.py"
     assert clipself.config.train.init_checkpoint == str(clipself.sources["model"].product)

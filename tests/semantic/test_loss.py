@@ -39,6 +39,16 @@ def test_labels_are_counted_among_the_seen_classes():
         assert target == (seen.index(name) if name in seen else -1)
 
 
+def test_the_ignored_label_is_the_samples_own():
+    vocabulary = words([str(k) for k in range(300)])
+    labels = torch.tensor([[0, 255], [299, 65535]])
+    x = {"image": torch.zeros(3, 2, 2), "sem_seg": labels, "ignore_label": 65535}
+    assert class_targets(x, vocabulary).tolist() == [[0, 255], [299, -1]]
+    del x["ignore_label"]
+    with pytest.raises(InputError, match=r"is labelled 65535, .* and 255 is ignored"):
+        class_targets(x, vocabulary)
+
+
 @pytest.mark.parametrize("label", [6, 254, -2, 300])
 def test_a_label_that_is_no_class_is_refused(label):
     x = sample(0)

@@ -23,7 +23,7 @@ _BEFORE = {
 # What the configs evaluate after training, and the overrides for the others.
 _DATA = {
     "ADE-150": (),
-    "ADE-847": ("dataloader.test.dataset=ade20k_847_val_sem_seg", "dataloader.test.mapper.ignore_label=65535"),
+    "ADE-847": ("dataloader.test.dataset=ade20k_847_val_sem_seg",),
     "PC-59": ("dataloader.test.dataset=pascal_context_59_val_sem_seg",),
 }
 _MODELS = {"openai_b16": ("OpenAI B/16", OPENAI_B), "openai_l14_336": ("OpenAI L/14-336", OPENAI_L)}
