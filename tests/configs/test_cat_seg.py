@@ -15,9 +15,11 @@ from clipself_d2.semantic import CATSeg
 from clipself_d2.training.config import load_config, target, train_settings
 
 FOLDER = ROOT / "configs/semantic"
-MODELS = {  # -> open_clip's name, input size, blocks, channels of blocks, length of embeddings
-    "openai_b16": ("ViT-B-16-quickgelu", 384, [3, 7], 768, 512),
-    "openai_l14_336": ("ViT-L-14-336-quickgelu", 336, [7, 15], 1024, 768),
+MODELS = {  # -> open_clip's name and tag, input size, blocks, channels of blocks, length of embeddings
+    "openai_b16": ("ViT-B-16-quickgelu", "openai", 384, [3, 7], 768, 512),
+    "openai_l14_336": ("ViT-L-14-336-quickgelu", "openai", 336, [7, 15], 1024, 768),
+    "eva02_b16": ("EVA02-B-16", "merged2b_s8b_b131k", 384, [3, 7], 768, 512),
+    "eva02_l14_336": ("EVA02-L-14-336", "merged2b_s6b_b61k", 336, [7, 15], 1024, 768),
 }
 ROWS = [(model, end) for model in MODELS for end in ("", "_clipself_patches")]
 PAPER = {"openai_b16": {"27.2", "8.4", "57.5"}, "openai_l14_336": {"31.5", "10.8", "62.0"}}  # Table 5, mIoU
@@ -33,13 +35,13 @@ def test_there_are_these_and_no_others():
 
 @pytest.mark.parametrize("row", ROWS, ids="".join)
 def test_values_are_those_of_its_name(row):
-    name, size, blocks, block_dim, embed_dim = MODELS[row[0]]
+    name, tag, size, blocks, block_dim, embed_dim = MODELS[row[0]]
     cfg = load_config(path(*row))
     model = cfg.model
     assert target(model) is CATSeg
     distilled = f"output/clipself_{row[0]}_coco_patches/tower.safetensors"
-    assert (cfg.clip.name, cfg.clip.pretrained) == (name, distilled if row[1] else "openai")
-    assert "openai" in open_clip.list_pretrained_tags_by_model(name)
+    assert (cfg.clip.name, cfg.clip.pretrained) == (name, distilled if row[1] else tag)
+    assert tag in open_clip.list_pretrained_tags_by_model(name)
     assert (model.size, list(model.blocks), model.window, model.canvas) == (size, blocks, 384, 640)
     assert (model.decoder.block_dim, model.aggregator.embed_dim) == (block_dim, embed_dim)
     assert model.decoder.channels == model.aggregator.channels == 128
@@ -62,7 +64,7 @@ def test_its_text_says_how_to_run_it(row):
     text = ast.get_docstring(ast.parse(path(*row).read_text()))
     assert f"--config-file configs/semantic/{path(*row).name}" in text
     assert (f"configs/distillation/clipself_{row[0]}_coco_patches.py" in text) == bool(row[1])
-    if not row[1]:
+    if not row[1] and row[0] in PAPER:
         assert PAPER[row[0]] <= set(re.findall(r"\d+\.\d", text))
 
 

@@ -16,7 +16,12 @@ from clipself_d2.training.config import load_config, target
 from clipself_d2.training.run import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TOWERS = {"openai_b16": ("ViT-B-16-quickgelu", 1024), "openai_l14_336": ("ViT-L-14-336-quickgelu", 672)}
+TOWERS = {
+    "openai_b16": ("ViT-B-16-quickgelu", "openai", 1024),
+    "openai_l14_336": ("ViT-L-14-336-quickgelu", "openai", 672),
+    "eva02_b16": ("EVA02-B-16", "merged2b_s8b_b131k", 1024),
+    "eva02_l14_336": ("EVA02-L-14-336", "merged2b_s6b_b61k", 896),
+}
 ROWS = [(tower, end) for tower in TOWERS for end in ("", "_clipself_patches")]
 
 
@@ -31,12 +36,12 @@ def test_these_and_no_others():
 @pytest.mark.parametrize("row", ROWS, ids="".join)
 def test_values_are_those_of_its_name(row):
     tower, end = row
-    name, size = TOWERS[tower]
+    name, tag, size = TOWERS[tower]
     cfg = load_config(path(*row))
     distillation = load_config(CONFIGS / f"distillation/clipself_{tower}_coco_patches.py")
     exported = f"{distillation.train.output_dir}/tower.safetensors"
-    assert cfg.clip == {"name": name, "pretrained": exported if end else "openai"}
-    assert name == distillation.clip.name and "openai" in open_clip.list_pretrained_tags_by_model(name)
+    assert cfg.clip == {"name": name, "pretrained": exported if end else tag}
+    assert name == distillation.clip.name and tag in open_clip.list_pretrained_tags_by_model(name)
     assert target(cfg.model) is ZeroShotSegmenter
     assert cfg.model.size == size == distillation.model.student_size
     assert cfg.model.tower.name == cfg.model.vocabulary.text.tower.module.name == name
