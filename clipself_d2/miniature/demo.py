@@ -26,7 +26,9 @@ from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, letterbox
 from clipself_d2.training.config import load_config
-from clipself_d2.training.run import evaluate, resolve_device, train
+from clipself_d2.training.evaluate import evaluate
+from clipself_d2.training.inference import resolve_device
+from clipself_d2.training.run import train
 from clipself_d2.visualization import (
     Code,
     Curve,

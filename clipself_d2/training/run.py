@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from detectron2.config import LazyConfig
 from detectron2.engine.hooks import IterationTimer, LRScheduler, PeriodicWriter
-from detectron2.evaluation import DatasetEvaluator, inference_context, inference_on_dataset
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
@@ -24,12 +21,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2 import __version__
-from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError, RunError
 from clipself_d2.training.allocator import keep_freed_memory
 from clipself_d2.training.checkpoint import Checkpointer, load_model
 from clipself_d2.training.config import build, load_config, train_settings
+from clipself_d2.training.evaluate import Results, build_evaluation, evaluate
 from clipself_d2.training.hooks import (
     AfterTraining,
     Evaluate,
@@ -45,9 +42,6 @@ from clipself_d2.training.settings import TrainSettings
 from clipself_d2.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-Results = dict[str, dict[str, float]]
-Evaluation = tuple[Iterable[list[dict[str, Any]]], DatasetEvaluator]
 
 EXAMPLES = """
 examples:
@@ -242,48 +236,6 @@ def fill_teacher_cache(cfg: DictConfig, model: nn.Module) -> None:
     dataset, mapper = build(cfg, "dataloader.train.dataset"), build(cfg, "dataloader.train.mapper")
     with autocast(train_settings(cfg)):
         cache.fill(model.embed_crops, dataset, mapper, cfg.dataloader.train.num_workers)
-
-
-def build_evaluation(cfg: DictConfig) -> Evaluation:
-    """The config's test set and evaluator.
-
-    Raises:
-        InputError: when the config has no `dataloader.test` or no `dataloader.evaluator`, or their files are missing.
-    """
-    if not (cfg.dataloader.get("test") and cfg.dataloader.get("evaluator")):
-        raise InputError("config: nothing to evaluate with; define dataloader.test and dataloader.evaluator")
-    return build(cfg, "dataloader.test"), build(cfg, "dataloader.evaluator")
-
-
-def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = None) -> Results:
-    """Evaluate the weights that the model would export, in `train.precision`, and write `results.json`.
-
-    Args:
-        cfg: from `load_config`.
-        model: `list[dict] -> list[dict]` in evaluation, on its device.
-        evaluation: from `build_evaluation`, which is called when it is None.
-
-    Returns:
-        `{task: {metric: value}}` on rank 0 (on every rank where the evaluator gives it there).
-    """
-    settings = train_settings(cfg)
-    loader, evaluator = evaluation or build_evaluation(cfg)
-
-    def predict(inputs: list[dict[str, Any]]) -> Any:
-        # The model alone: an evaluator's own arithmetic stays in fp32.
-        with torch.inference_mode(), autocast(settings):
-            return model(inputs)
-
-    with getattr(model, "exported", nullcontext)(), inference_context(model):
-        results: Results = inference_on_dataset(predict, loader, evaluator)
-    if skipped := sum(comm.all_gather(getattr(loader, "skipped", 0))):
-        logger.warning("%d images could not be read; the results are without them", skipped)
-    if comm.is_main_process():
-        text = json.dumps(results, indent=2) + "\n"
-        write_atomically(Path(settings.output_dir) / "results.json", lambda file: file.write_text(text))
-        for task, metrics in results.items():
-            logger.info("%s: %s", task, "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
-    return results
 
 
 def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> None:
