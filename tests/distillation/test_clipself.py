@@ -128,13 +128,13 @@ def test_an_image_without_regions_changes_nothing(model_file, batch):
 def test_multiscale_draws_from_its_sizes(model_file, batch, monkeypatch):
     model = build(model_file, student_size=96, multiscale=(32, 64), fit="square")
     seen = []
-    dense = model.tower.dense_embeddings
+    features = model.tower.features
 
-    def spy(pixels, **kwargs):
+    def spy(pixels, *args, **kwargs):
         seen.append(tuple(pixels.shape[-2:]))
-        return dense(pixels, **kwargs)
+        return features(pixels, *args, **kwargs)
 
-    monkeypatch.setattr(model.tower, "dense_embeddings", spy)
+    monkeypatch.setattr(model.tower, "features", spy)
     for seed in range(12):
         torch.manual_seed(seed)
         assert torch.isfinite(model(batch)["loss_clipself"])

@@ -4,16 +4,18 @@ import pytest
 import torch
 
 from clipself_d2.training.launch import launch
-from tests.distillation.tiny import STEPS, train_shares, write_model
+from tests.distillation import named, tiny
+from tests.distillation.tiny import STEPS, write_model
 
 
-@pytest.fixture(scope="module")
-def states(tmp_path_factory):
+@pytest.fixture(scope="module", params=[tiny, named], ids=["CLIPSelf", "RegionText"])
+def states(request, tmp_path_factory):
     """Student after every step: of one process, of one that accumulates, and of each of two ranks."""
     folder = tmp_path_factory.mktemp("ranks")
     model = write_model(folder)
+    named.write_rows(folder)
     for ranks in (1, 2):
-        launch(train_shares, (model, ranks, str(folder)), device="cpu", ranks_per_machine=ranks)
+        launch(request.param.train_shares, (model, ranks, str(folder)), device="cpu", ranks_per_machine=ranks)
     return {path.stem: torch.load(path, weights_only=True) for path in folder.glob("*.pth")}
 
 

@@ -18,10 +18,8 @@ from clipself_d2.distillation import RegionText
 from clipself_d2.distillation.region_text import sample_classes
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
-from tests.distillation import tiny
+from tests.distillation.named import NOUNS, build, sample, write_rows
 from tests.distillation.tiny import perturb, write_model
-
-NOUNS = [f"noun {k}" for k in range(12)]
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +29,7 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """A file of unit vectors for the nouns."""
-    path = tmp_path_factory.mktemp("text") / "nouns.npy"
-    vectors = torch.randn(len(NOUNS), 16, generator=torch.Generator().manual_seed(0))
-    save_text_embeddings(F.normalize(vectors, dim=1), NOUNS, path)
-    return path
-
-
-def build(model_file, rows, **kwargs) -> RegionText:
-    torch.manual_seed(0)
-    options = {"student_size": 64, "temperature": 20.0, "num_sampled": 100, **kwargs}
-    return RegionText(build_image_tower(model_file, "random"), NOUNS, rows, **options)
-
-
-def sample(draw, regions):
-    classes = torch.randint(len(NOUNS), (regions,), generator=torch.Generator().manual_seed(draw))
-    return {**tiny.sample(draw, regions), "classes": classes}
+    return write_rows(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A CLIP of a few thousand parameters, drawn photographs, and what runs on several ranks."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +81,28 @@ class Record(HookBase):
         self.states.append({name: value.clone() for name, value in self.trainer.model.state_dict().items()})
 
 
-def train_shares(model_file: str, ranks: int, output: str) -> None:
-    """`train_share` with and without accumulation."""
+def train_shares(
+    model_file: str,
+    ranks: int,
+    output: str,
+    build: Callable[[str], torch.nn.Module] = build,
+    sample: Callable[[int, int], dict[str, Any]] = sample,
+) -> None:
+    """Train with and without accumulation, and save the student's state after every step."""
     torch.set_num_threads(1)
     for accumulate in (1, 2):
-        train_share(model_file, ranks, output, accumulate)
+        model = build(model_file)
+        if ranks > 1:
+            model = DistributedDataParallel(model)  # find_unused_parameters is False
+        states = train_share(model, sample, ranks, accumulate)
+        torch.save(states, f"{output}/rank{comm.get_rank()}of{ranks}x{accumulate}.pth")
 
 
-def train_share(model_file: str, ranks: int, output: str, accumulate: int) -> None:
-    """Train on this rank's share of every batch of `STEPS` and save the student's state after every step."""
-    model: torch.nn.Module = build(model_file)
-    rank = comm.get_rank()
-    if ranks > 1:
-        model = DistributedDataParallel(model)  # find_unused_parameters is False
-    share = len(STEPS[0]) // ranks
+def train_share(
+    model: torch.nn.Module, sample: Callable[[int, int], dict[str, Any]], ranks: int, accumulate: int
+) -> list[dict[str, torch.Tensor]]:
+    """Train on this rank's share of every batch of `STEPS`; returns the student's state after every step."""
+    rank, share = comm.get_rank(), len(STEPS[0]) // ranks
     batches = [
         [sample(10 * step + i, counts[i]) for i in range(rank * share, (rank + 1) * share)]
         for step, counts in enumerate(STEPS)
@@ -103,5 +112,4 @@ def train_share(model_file: str, ranks: int, output: str, accumulate: int) -> No
     states: list[dict[str, torch.Tensor]] = []
     trainer.register_hooks([Record(states)])
     trainer.train(0, len(STEPS))
-    states = [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
-    torch.save(states, f"{output}/rank{rank}of{ranks}x{accumulate}.pth")
+    return [{name.removeprefix("module."): value for name, value in state.items()} for state in states]
