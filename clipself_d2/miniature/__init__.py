@@ -9,7 +9,7 @@ from pathlib import Path
 
 import open_clip
 
-from clipself_d2.miniature.captions import TEMPLATES, CaptionMapper, caption_roles
+from clipself_d2.miniature.captions import TEMPLATES, SceneCaptionMapper, caption_roles
 from clipself_d2.miniature.contrastive import CLIPExport, ImageTextCLIP
 from clipself_d2.miniature.dataset import register_ov_shapes
 from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
@@ -33,7 +33,7 @@ __all__ = [
     "THINGS",
     "WEIGHTS",
     "CLIPExport",
-    "CaptionMapper",
     "ImageTextCLIP",
+    "SceneCaptionMapper",
     "caption_roles",
 ]

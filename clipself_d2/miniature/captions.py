@@ -38,7 +38,7 @@ def caption_roles() -> list[dict[str, Any]]:
     return [*things, *stuff, *({"role": "scene"} for _ in range(SCENES_PER_BATCH))]
 
 
-class CaptionMapper:
+class SceneCaptionMapper:
     """The mapper of a caption loader: a role and a generator to a sample."""
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

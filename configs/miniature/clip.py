@@ -14,7 +14,7 @@
 from detectron2.config import LazyCall as L
 
 from clipself_d2.data import build_train_loader
-from clipself_d2.miniature import MODEL, CaptionMapper, CLIPExport, ImageTextCLIP, caption_roles
+from clipself_d2.miniature import MODEL, CLIPExport, ImageTextCLIP, SceneCaptionMapper, caption_roles
 
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
@@ -25,7 +25,7 @@ export = L(CLIPExport)(name=MODEL)
 dataloader = dict(
     train=L(build_train_loader)(
         dataset=L(caption_roles)(),
-        mapper=L(CaptionMapper)(),
+        mapper=L(SceneCaptionMapper)(),
         total_batch_size=160,
         seed="${train.seed}",
         num_workers=2,
