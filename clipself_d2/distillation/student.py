@@ -43,7 +43,7 @@ class Student(HoldsAside):
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
         fit: "tight" leaves the letterbox's padding out of the student's forward, "square" reads it as the released code
-            does; see `regions.dense_map`. In training and in evaluation.
+            does; see `regions.letterboxed_features`. In training and in evaluation.
 
     Raises:
         InputError: for a size that is no multiple of the stride, an alpha outside 0..1, a wrong number of blocks, or an

@@ -21,7 +21,8 @@ from torch import Tensor
 from clipself_d2.clip import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.detections import Results, from_main
-from clipself_d2.regions import letterbox, letterbox_masks
+from clipself_d2.regions import letterbox, letterbox_masks, letterboxed_features
+from clipself_d2.regions.crops import content_sizes
 
 RELATIONS = {
     "object": "same object",
@@ -125,12 +126,12 @@ def dense_features(
     Args:
         towers: by name, all on one device.
         inputs: samples with ``image``, 3 x H x W uint8 RGB.
-        size: side of the towers' square input, into which images are letterboxed.
+        size: side of the towers' square input, into which images are letterboxed; patches of padding are left out.
         modes: dense modes.
         blocks: numbers of blocks whose features are wanted too; the last one's are those of the first mode.
 
     Returns:
-        For every image its maps, C x h x w, by ``"TOWER, MODE"`` and ``"TOWER, block NUMBER"``.
+        For every image its maps of the square, C x g x g, by ``"TOWER, MODE"`` and ``"TOWER, block NUMBER"``.
 
     Raises:
         InputError: a size that does not fit a tower, or a mode or block that a tower has not.
@@ -138,10 +139,11 @@ def dense_features(
     maps: list[dict[str, Tensor]] = [{} for _ in inputs]
     for name, tower in towers.items():
         tower.check_size(size, "size")
-        pixels, _ = letterbox([x["image"].to(tower.pixel_mean.device) for x in inputs], size)
-        pixels = tower.normalize(pixels)
+        images = [x["image"].to(tower.pixel_mean.device) for x in inputs]
+        pixels, scales = letterbox(images, size)
+        pixels, sizes = tower.normalize(pixels), content_sizes(images, scales)
         for number, mode in enumerate(modes):
-            dense, of_blocks = tower.features(pixels, () if number else blocks, mode)
+            dense, of_blocks = letterboxed_features(tower, pixels, sizes, () if number else blocks, mode)
             kinds = {f"{name}, {mode}": dense}
             kinds.update((f"{name}, block {b}", map_) for b, map_ in zip(blocks, of_blocks, strict=not number))
             for kind, batch in kinds.items():

@@ -30,7 +30,7 @@ class MaskEmbedder(HoldsAside):
         mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
             antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
             ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
-        fit: whether the letterbox's padding is read too, see `regions.dense_map`.
+        fit: whether the letterbox's padding is read too, see `regions.letterboxed_features`.
 
     Raises:
         InputError: a size that is no multiple of the stride, an unknown mode, fit or way to resize.

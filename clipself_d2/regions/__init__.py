@@ -2,7 +2,7 @@
 
 from clipself_d2.regions.classifier import RegionClassifier
 from clipself_d2.regions.crops import crop_and_resize, letterbox
-from clipself_d2.regions.dense import dense_map
+from clipself_d2.regions.dense import dense_map, letterboxed_features
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
@@ -25,6 +25,7 @@ __all__ = [
     "grid_shapes",
     "letterbox",
     "letterbox_masks",
+    "letterboxed_features",
     "load_proposals",
     "pool_boxes",
     "pool_masks",

@@ -1,24 +1,21 @@
-"""The dense map of letterboxed images, with or without their padding."""
+"""What a tower makes of letterboxed images, with or without their padding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipself_d2.clip.tower import ImageTower, TowerFeatures
 from clipself_d2.errors import InputError
-
-if TYPE_CHECKING:
-    from clipself_d2.clip import ImageTower
 
 FITS = ("tight", "square")
 
 
 def check_fit(fit: str) -> None:
-    """Raise an InputError for an unknown fit; see `dense_map`."""
+    """Raise an InputError for an unknown fit; see `letterboxed_features`."""
     if fit not in FITS:
         raise InputError(f"fit={fit!r}: use one of {', '.join(FITS)}")
 
@@ -26,12 +23,25 @@ def check_fit(fit: str) -> None:
 def dense_map(
     tower: ImageTower, pixels: Tensor, sizes: Sequence[tuple[float, float]], mode: str = "value", fit: str = "tight"
 ) -> Tensor:
-    """The tower's dense map of images in the upper left of a square.
+    """The dense map of `letterboxed_features` alone: B x C x g x g, fp32, unit embeddings or zeros."""
+    return letterboxed_features(tower, pixels, sizes, (), mode, fit).dense
+
+
+def letterboxed_features(
+    tower: ImageTower,
+    pixels: Tensor,
+    sizes: Sequence[tuple[float, float]],
+    blocks: Sequence[int] = (),
+    mode: str = "value",
+    fit: str = "tight",
+) -> TowerFeatures:
+    """The tower's features of images in the upper left of a square.
 
     Args:
         tower: a CLIP image tower.
         pixels: B x 3 x S x S, normalised, padded to the right and below.
         sizes: height and width of each image in these pixels.
+        blocks: 0-based numbers of the blocks whose maps are wanted too.
         mode: dense mode of the tower.
         fit: `"square"` reads the padding too, as the released code does: a quarter of all patches of a 4:3 photograph,
             which the others attend to. `"tight"` leaves out the patches that hold nothing of the photograph; the others
@@ -39,28 +49,37 @@ def dense_map(
             have the same extent share a forward.
 
     Returns:
-        B x C x g x g unit embeddings, fp32; zero where `"tight"` has left the patches out.
+        The dense map, B x C x g x g unit embeddings in fp32, and the map of each block, all of the whole square: zero
+        where `"tight"` has left the patches out.
 
     Raises:
         InputError: an unknown fit.
     """
     check_fit(fit)
     if fit == "square":
-        return tower.dense_embeddings(pixels, mode=mode)
+        return tower.features(pixels, blocks, mode)
     side, stride = pixels.shape[-1], tower.stride
     groups: dict[tuple[int, int], list[int]] = {}
     for number, size in enumerate(sizes):
         rows, columns = (min(side // stride, max(1, _ceil(length / stride))) for length in size)
         groups.setdefault((rows, columns), []).append(number)
-    maps: list[Tensor] = []
+    parts: list[list[Tensor]] = []
     for (rows, columns), members in groups.items():
         part = pixels[members, :, : rows * stride, : columns * stride]
-        dense = tower.dense_embeddings(part, mode=mode, canvas=side)
-        maps.append(F.pad(dense, (0, side // stride - columns, 0, side // stride - rows)))
-    if len(maps) == 1:
-        return maps[0]
-    order = torch.tensor([number for members in groups.values() for number in members]).argsort()
-    return torch.cat(maps)[order.to(pixels.device)]
+        dense, maps = tower.features(part, blocks, mode, canvas=side)
+        parts.append([_on_square(map_, rows, side // stride) for map_ in (dense, *maps)])
+    if len(parts) == 1:
+        [[dense, *maps]] = parts
+        return TowerFeatures(dense, maps)
+    order = torch.tensor([number for members in groups.values() for number in members]).argsort().to(pixels.device)
+    dense, *maps = (torch.cat(kind)[order] for kind in zip(*parts, strict=True))
+    return TowerFeatures(dense, maps)
+
+
+def _on_square(map_: Tensor, rows: int, grid: int) -> Tensor:
+    """A map of `rows` rows of patches on a square of `grid` x `grid`; stages of a ResNet have several cells a patch."""
+    side = grid * map_.shape[-2] // rows
+    return F.pad(map_, (0, side - map_.shape[-1], 0, side - map_.shape[-2]))
 
 
 def _ceil(patches: float) -> int:

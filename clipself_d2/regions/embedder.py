@@ -40,7 +40,8 @@ class RegionEmbedder(nn.Module):
             mode: a dense mode of the tower (``"value"``, ``"full"``), or ``"masked"``: each region is embedded by a
                 class token that attends to the region alone (paper table A1, row 3).
             mask_resize: how masks come to the grid of the dense map, see `resize_masks`.
-            fit: whether the letterbox's padding is read too, see `dense_map`; mode ``"masked"`` always reads it.
+            fit: whether the letterbox's padding is read too, see `letterboxed_features`; mode ``"masked"`` always
+                reads it.
 
         Raises:
             InputError: if size is no multiple of the stride, or the mask resize or the fit is unknown.

@@ -106,7 +106,7 @@ class ZeroShotSegmenter(HoldsAside):
         background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
         background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
             that are background by the threshold or the vocabulary's background row.
-        fit: whether the padding of the square input is left out, see `regions.dense_map`.
+        fit: whether the padding of the square input is left out, see `regions.letterboxed_features`.
 
     Raises:
         InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the

@@ -228,13 +228,18 @@ def test_features_of_towers():
     found = dense_features(towers, images, 64, ("value", "full"), (1, 4))
     kinds = [f"{t}, {kind}" for t in "ab" for kind in ("value", "block 1", "block 4", "full")]
     assert [list(maps) for maps in found] == [kinds, kinds]
-    pixels, _ = letterbox([x["image"] for x in images], 64)
+    pixels = letterbox([x["image"] for x in images], 64)[0][:, :, :40]  # the rest is padding
     with torch.no_grad():
         for name, tower in towers.items():
             for mode in ("value", "full"):
-                expected = tower.dense_embeddings(tower.normalize(pixels), mode)
-                torch.testing.assert_close(torch.stack([maps[f"{name}, {mode}"] for maps in found]), expected)
-            for block, expected in zip((1, 4), tower.block_features(tower.normalize(pixels), [1, 4]), strict=True):
-                torch.testing.assert_close(torch.stack([maps[f"{name}, block {block}"] for maps in found]), expected)
+                expected = tower.features(tower.normalize(pixels), (1, 4), mode, canvas=64)
+                ours = torch.stack([maps[f"{name}, {mode}"] for maps in found])
+                assert ours.shape[2:] == (8, 8) and not ours[:, :, 5:].any()
+                torch.testing.assert_close(ours[:, :, :5], expected.dense)
+                if mode == "full":
+                    continue
+                for block, expected_map in zip((1, 4), expected.blocks, strict=True):
+                    ours = torch.stack([maps[f"{name}, block {block}"] for maps in found])
+                    torch.testing.assert_close(ours[:, :, :5], expected_map)
     with pytest.raises(InputError, match="size=60"):
         dense_features(towers, images, 60)

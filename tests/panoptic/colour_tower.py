@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipself_d2.clip import ImageTower
+from clipself_d2.clip.tower import TowerFeatures
 
 
 class ColourTower(nn.Module):
@@ -24,5 +25,8 @@ class ColourTower(nn.Module):
         return images.float() / 255
 
     def dense_embeddings(self, images, mode="value", canvas=None):
+        return self.features(images, (), mode, canvas).dense
+
+    def features(self, images, blocks=(), mode="value", canvas=None):
         self.calls.append((mode, *images.shape))
-        return F.normalize(F.avg_pool2d(images, self.stride) * self.weight + 1e-6, dim=1)
+        return TowerFeatures(F.normalize(F.avg_pool2d(images, self.stride) * self.weight + 1e-6, dim=1), [])

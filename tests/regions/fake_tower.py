@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clipself_d2.clip.tower import TowerFeatures
+
 
 class ColourTower(nn.Module):
     """Dense map: the mean colour of each 8 x 8 cell. Image embedding: the mean colour. Masked: of the region's
@@ -24,8 +26,11 @@ class ColourTower(nn.Module):
         return images.mean(dim=(2, 3))
 
     def dense_embeddings(self, images, mode="value", canvas=None):
+        return self.features(images, (), mode, canvas).dense
+
+    def features(self, images, blocks=(), mode="value", canvas=None):
         self.calls.append((mode, len(images)))
-        return F.normalize(F.avg_pool2d(images, self.stride), dim=1)
+        return TowerFeatures(F.normalize(F.avg_pool2d(images, self.stride), dim=1), [])
 
     def masked_embeddings(self, images, masks):
         self.calls.append(("masked", len(images)))

@@ -1,12 +1,15 @@
 """The dense map without the letterbox's padding."""
 
+import json
+
 import pytest
 import torch
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.clip.positions import resize_position_embedding
 from clipself_d2.errors import InputError
-from clipself_d2.regions import dense_map
+from clipself_d2.regions import dense_map, letterboxed_features
+from tests.clip.conftest import CONFIGS
 
 SIZES = [(48, 64), (64, 40.2), (48, 64), (64, 64), (63.9, 33)]
 
@@ -34,6 +37,29 @@ def test_tight_leaves_out_the_patches_without_photograph(tower):
         alone = tower.dense_embeddings(image[None, :, : rows * 8, : columns * 8], canvas=64)[0]
         torch.testing.assert_close(dense[:, :rows, :columns], alone, atol=1e-5, rtol=0)
         assert not dense[:, rows:].any() and not dense[:, :, columns:].any()
+
+
+def test_maps_of_blocks_lose_the_same_patches(tower):
+    pixels = torch.randn(len(SIZES), 3, 64, 64)
+    dense, maps = letterboxed_features(tower, pixels, SIZES, (2, 0), "full")
+    torch.testing.assert_close(dense, dense_map(tower, pixels, SIZES, "full"))
+    for map_, block in zip(maps, (2, 0), strict=True):
+        assert map_.shape == (len(SIZES), tower.block_dim, 8, 8)
+        for ours, image, (height, width) in zip(map_, pixels, SIZES, strict=True):
+            rows, columns = next(n for n in range(9) if n * 8 >= height), next(n for n in range(9) if n * 8 >= width)
+            features = tower.features(image[None, :, : rows * 8, : columns * 8], (block,), "full", canvas=64)
+            torch.testing.assert_close(ours[:, :rows, :columns], features.blocks[0][0], atol=1e-4, rtol=1e-4)
+            assert not ours[:, rows:].any() and not ours[:, :, columns:].any()
+
+
+def test_stages_of_a_resnet_have_several_cells_a_patch(tmp_path):
+    torch.manual_seed(0)
+    (tmp_path / "tiny.json").write_text(json.dumps(CONFIGS["tiny-resnet"]))
+    tower = build_image_tower(str(tmp_path / "tiny.json"), "random").eval()
+    pixels = torch.randn(2, 3, 128, 128)
+    dense, maps = letterboxed_features(tower, pixels, [(64, 128), (128, 90)], (0, 3))
+    assert dense.shape[2:] == maps[1].shape[2:] == (4, 4) and maps[0].shape[2:] == (32, 32)
+    assert maps[0][0, :, :16].any() and not maps[0][0, :, 16:].any() and not maps[0][1, :, :, 24:].any()
 
 
 def test_an_image_that_fills_the_square_is_the_same_in_both(tower):
