@@ -1,4 +1,4 @@
-"""Show the method on the miniature, or a trained detector or panoptic segmenter on your own pictures.
+"""Show the method on the miniature, or a trained detector or segmenter on your own pictures.
 
 Without --input: distil the shipped miniature CLIP with CLIPSelf and show its dense features before and after, in a few
 minutes on two CPU cores. Writes results.json, kmeans.png and report.html (open it in a browser).
@@ -7,7 +7,8 @@ With --input: detect the words of --vocabulary. For each input, OUTPUT gets the 
 was trained on the word; red: it never saw it) and a json of all detections, as COCO's results with `name` and `seen`;
 boxes are x, y, width, height in pixels, image_id is the number in the file's name, the input's number, or the frame's.
 With --task panoptic: name every pixel by the words, with a config of configs/panoptic; the picture has a colour a word
-and a legend, the json all segments, masks as COCO's RLE.
+and a legend, the json all segments, masks as COCO's RLE. With --task semantic the same without segments, by a config of
+configs/semantic: CAT-Seg, or (zero_shot_*) the text alone. Name what surrounds your words too: a pixel gets the best.
 Pictures and animations (GIF, WebP, APNG) need nothing else; films (mp4, avi, mov, mkv, webm) need OpenCV:
 pip install opencv-python-headless. What cannot be read is left out, said and counted.
 
@@ -17,6 +18,8 @@ Examples:
       --config-file configs/miniature/fvit.py --weights output/miniature_fvit/checkpoint_0000600.pth
   python tools/demo.py --task panoptic --input photos/ --vocabulary "dog, lawn/grass, sky" \\
       --config-file configs/panoptic/mask2former_openai_l14_336_coco.py model.generator.download=true
+  python tools/demo.py --task semantic --input photos/ --vocabulary "dog, lawn/grass, sky" \\
+      --config-file configs/semantic/zero_shot_openai_b16_ade20k_clipself_patches.py model.finer=2
 """
 
 import argparse
@@ -40,9 +43,11 @@ from clipself_d2.detection import demo as detection
 from clipself_d2.errors import InputError
 from clipself_d2.miniature.demo import Demo
 from clipself_d2.panoptic import demo as panoptic
+from clipself_d2.semantic import demo as semantic
 from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
+from clipself_d2.visualization.drawing import colours
 
 Words = tuple[list[tuple[str, ...]], list[str] | None]
 """The user's classes, and the names of those that are novel, if they are said."""
@@ -63,9 +68,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--novel", metavar="WORDS", help="those that the detector never saw (all but the base classes of its data set)")
     add("--stuff", metavar="WORDS", help="panoptic: those of which all is one segment (stuff of the config's data set)")
     add("--task", choices=tuple(TASKS), default="detection", help="what is looked for (%(default)s)")
-    add("--config-file", metavar="FILE", help="the config that the detector was trained by, or of configs/panoptic")
-    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: a detector's newest in its folder)")
-    add("--threshold", type=float, metavar="P", help="least score that is drawn (0.3; panoptic: 0)")
+    add("--config-file", metavar="FILE", help="the config that the model was trained by, or of a task")
+    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest, if the config trains)")
+    add("--threshold", type=float, metavar="P", help="least score that is drawn (detection: 0.3; others: 0)")
     args = parser.parse_intermixed_args(argv)
     for word in [word for word in args.input or () if "=" in word and not Path(word).exists()]:
         args.input.remove(word)  # an override that stands behind the inputs
@@ -180,9 +185,43 @@ class Panoptic(Task):
         return draw_segments(image, panoptic.shown_ids(found[0], results), results, self.vocabulary.names)
 
 
+class Semantic(Task):
+    """A word for every pixel, by CAT-Seg or by the text alone."""
+
+    noun = "regions"
+
+    def __init__(self, cfg: DictConfig, args: argparse.Namespace, words: Words) -> None:
+        if args.stuff or args.novel:
+            raise InputError("--stuff and --novel are for other tasks: a semantic segmenter treats all words alike")
+        self.threshold = args.threshold or 0.0
+        self.vocabulary = semantic.user_vocabulary(cfg, words[0])
+        for name in ("vocabulary", "test_vocabulary"):  # in place of the config's own, whose classes take long to embed
+            if name in cfg.model:
+                cfg.model[name] = self.vocabulary
+        self.precision = autocast(train_settings(cfg))
+        trains = args.weights or cfg.dataloader.get("train")
+        self.model = load_trained(cfg, args.weights) if trains else build(cfg, "model").to(cfg.train.device).eval()
+
+    def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
+        """See `Task`."""
+        return semantic.segment(self.model, frames, self.vocabulary, self.precision, self.threshold)
+
+    def describe(self, found: Any, image_id: int) -> list[dict[str, Any]]:
+        """See `Task`."""
+        return semantic.to_results(found, self.vocabulary, image_id)
+
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+        """See `Task`."""
+        segments = [{"id": 1 + r["category_id"], "category_id": r["category_id"]} for r in results]
+        names = self.vocabulary.names
+        palette = dict(enumerate(colours(len(names))))  # the same in all pictures and frames
+        return draw_segments(image, found[0] + 1, segments, names, palette=palette)
+
+
 TASKS: dict[str, Callable[[DictConfig, argparse.Namespace, Words], Task]] = {
     "detection": Detection,
     "panoptic": Panoptic,
+    "semantic": Semantic,
 }
 
 

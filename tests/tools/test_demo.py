@@ -1,6 +1,5 @@
 """The demonstration on own pictures: what is written, what is left out, and one line for what is wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from clipself_d2.visualization.detections import SEEN, UNSEEN
+from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -63,12 +63,7 @@ def colour_text():
     return embed
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("demo_tool", ROOT / "tools/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("demo")
 
 
 def picture(colour, box=(10, 20, 60, 40)):

@@ -1,6 +1,5 @@
 """The demonstration's panoptic task: every pixel of own pictures gets one of the user's words."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import MaskPredictions
+from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -57,12 +57,7 @@ def colour_text():
     return embed
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("demo_tool", ROOT / "tools/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("demo")
 
 
 def picture(left, right):

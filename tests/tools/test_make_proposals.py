@@ -1,6 +1,5 @@
 """The tool at the command line: the file that it writes, its recalls, and one line for what is wrong."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,18 +13,14 @@ from PIL import Image
 
 from clipself_d2.regions.proposals import load_proposals
 from clipself_d2.training.config import load_config
+from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/detection/rpn_r50_fpn_ovcoco.py")
 SMALL = ["model.backbone.bottom_up.weights=random", "model.short_edge=64", "train.device=cpu"]
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("make_proposals", ROOT / "tools/make_proposals.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("make_proposals")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The tool at the command line, on the miniature's scenes, and training on what it writes."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -12,16 +11,12 @@ from clipself_d2.data import get_dataset
 from clipself_d2.data.labeled_regions import LabeledRegions
 from clipself_d2.miniature import MODEL, dataset
 from clipself_d2.training.run import main as train_net
+from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("make_region_text", ROOT / "tools/make_region_text.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("make_region_text")
 
 
 @pytest.fixture

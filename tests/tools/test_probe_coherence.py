@@ -1,8 +1,6 @@
 """The tool at the command line: its table, its files, and one line for what is wrong."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +8,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from clipself_d2.data.builtin_panoptic import register_semantic
+from tests.tools.loading import main_of
 
 FLAT = ["--size", "32", "--num-workers", "0", "--device", "cpu"]
 
 
-@pytest.fixture(scope="module")
-def main():
-    path = Path(__file__).parents[2] / "tools/probe_coherence.py"
-    spec = importlib.util.spec_from_file_location("probe_coherence", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("probe_coherence")
 
 
 @pytest.fixture
