@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
@@ -18,7 +20,9 @@ from clipself_d2.regions import letterbox
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
-from clipself_d2.visualization import compare_kmeans
+from clipself_d2.training.config import build
+from clipself_d2.training.inference import load_trained, resolve_device
+from clipself_d2.visualization import compare_kmeans, compare_segmentations
 
 PICTURES = 6
 
@@ -61,9 +65,8 @@ def draw_kmeans(table: Table, outcome: Outcome, planner: Planner, folder: Path) 
         The `.png`: photograph, before, after.
     """
     before, after = planner.job(table.rows[0].run), planner.job(table.rows[-1].run)
-    records = get_dataset(before.config.dataloader.test.dataset)
-    step = max(1, len(records) // PICTURES)
-    images = [read_image(record["file_name"]) for record in records[::step][:PICTURES]]
+    records = some_records(before.config.dataloader.test.dataset)
+    images = [read_image(record["file_name"]) for record in records]
     first, second = (dense_maps(build_tower(job), images, job.config.model.student_size) for job in (before, after))
     path = folder / "kmeans.png"
     compare_kmeans(images, first, second).save(path)
@@ -82,6 +85,48 @@ def take_coherence(table: Table, outcome: Outcome, planner: Planner, folder: Pat
         assert probe.product
         shutil.copyfile(probe.product, path)
     return paths
+
+
+def draw_segmentations(table: Table, outcome: Outcome, planner: Planner, folder: Path) -> list[Path]:
+    """What the models of a table's rows make of some held-out photographs of the first row's data set (table 5).
+
+    Returns:
+        The `.png`: photograph, labels, and a column a model.
+    """
+    jobs = {row.label: planner.job(row.run) for row in table.rows}
+    test = next(iter(jobs.values())).config.dataloader.test
+    mapper = instantiate(test.mapper)
+    samples = [mapper(record) for record in some_records(test.dataset)]
+    truths = [s["sem_seg"].masked_fill(s["sem_seg"] == s.get("ignore_label", 255), -1) for s in samples]
+    found = {}
+    for label, job in jobs.items():
+        if job.config.dataloader.test.dataset == test.dataset:
+            found[label] = segment(build_model(job), samples)
+    images = [sample["image"] for sample in samples]
+    path = folder / "segmentations.png"
+    compare_segmentations(images, truths, found, MetadataCatalog.get(test.dataset).stuff_classes).save(path)
+    return [path]
+
+
+@torch.inference_mode()
+def segment(model: nn.Module, samples: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """The best class of every pixel, H x W long on the CPU, by a semantic segmenter."""
+    return [model([sample])[0]["sem_seg"].argmax(dim=0).cpu() for sample in samples]
+
+
+def some_records(dataset: str) -> list[dict[str, Any]]:
+    """A few photographs of a data set, the same every time, from all over it."""
+    records = get_dataset(dataset)
+    return records[:: max(1, len(records) // PICTURES)][:PICTURES]
+
+
+def build_model(job: Job) -> nn.Module:
+    """The model that a finished job's numbers are of, in evaluation mode on the config's device."""
+    config: DictConfig = job.config.copy()
+    weights = str(job.product) if job.run.trains else config.train.init_checkpoint
+    if weights:
+        return load_trained(config, weights)
+    return build(config, "model").to(resolve_device(config.train.device)).eval()
 
 
 def build_tower(job: Job) -> ImageTower:
@@ -115,4 +160,5 @@ FIGURES: dict[str, Callable[[Table, Outcome, Planner, Path], list[Path]]] = {
     "curves": draw_curves,
     "kmeans": draw_kmeans,
     "coherence": take_coherence,
+    "segmentations": draw_segmentations,
 }

@@ -1,8 +1,9 @@
 """Pictures: K-Means maps of dense features, overlays, heatmaps and detections, films, and a one-file HTML report."""
 
 from clipself_d2.visualization.coherence import draw_coherence
-from clipself_d2.visualization.detections import add_legend, draw_detections
+from clipself_d2.visualization.detections import draw_detections
 from clipself_d2.visualization.drawing import (
+    add_legend,
     draw_boxes,
     draw_heatmap,
     draw_labels,
@@ -28,6 +29,7 @@ from clipself_d2.visualization.report import (
     write_report,
 )
 from clipself_d2.visualization.segments import draw_segments
+from clipself_d2.visualization.semantic_maps import compare_segmentations
 
 __all__ = [
     "Code",
@@ -43,6 +45,7 @@ __all__ = [
     "Tiles",
     "add_legend",
     "compare_kmeans",
+    "compare_segmentations",
     "draw_boxes",
     "draw_coherence",
     "draw_detections",

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from clipself_d2.visualization.drawing import Colour, draw_boxes, upscale
+from clipself_d2.visualization.drawing import Colour, add_legend, draw_boxes, upscale
 
 SEEN: Colour = (31, 119, 180)
 UNSEEN: Colour = (214, 39, 40)
@@ -45,26 +45,3 @@ def draw_detections(image: Image.Image, detections: Sequence[Mapping[str, Any]],
         line_width=2 * unit,
     )
     return add_legend(canvas, LEGEND, 13 * unit)
-
-
-def add_legend(image: Image.Image, entries: Mapping[str, Colour], font_size: int = 13) -> Image.Image:
-    """Put a white strip with coloured squares and their meanings below a picture.
-
-    Args:
-        image: the picture.
-        entries: meaning -> colour.
-        font_size: pixels; the strip is twice as high.
-    """
-    font = ImageFont.load_default(font_size)
-    widths = [font_size * 3 + round(font.getlength(text)) for text in entries]
-    width = max(image.width, sum(widths) + font_size)
-    canvas = Image.new("RGB", (width, image.height + 2 * font_size), (255, 255, 255))
-    canvas.paste(image, (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    left, middle = font_size / 2, image.height + font_size
-    for (text, colour), step in zip(entries.items(), widths, strict=True):
-        square = (left, middle - font_size / 2, left + font_size, middle + font_size / 2)
-        draw.rectangle(square, fill=colour)
-        draw.text((left + 1.5 * font_size, middle), text, font=font, fill=(30, 30, 30), anchor="lm")
-        left += step
-    return canvas

@@ -1,6 +1,7 @@
 """Overlays on images: boxes, masks, label maps, heatmaps of a word. Enlarge small images first: pixels stay crisp."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -167,6 +168,35 @@ def grid(rows: Sequence[Sequence[Image.Image]], titles: Sequence[str] = (), gap:
         for left, picture in zip(lefts, row, strict=False):
             canvas.paste(picture, (left, top))
         top += height + gap
+    return canvas
+
+
+def add_legend(image: Image.Image, entries: Mapping[str, Colour], font_size: int = 13) -> Image.Image:
+    """Put coloured squares and their meanings on white below a picture.
+
+    Args:
+        image: the picture; it becomes wider only where a meaning alone is wider.
+        entries: meaning -> colour, in as many rows as they need.
+        font_size: pixels; a row is twice as high.
+    """
+    font = ImageFont.load_default(font_size)
+    places: list[tuple[float, int]] = []
+    left, row, width = font_size / 2, 0, image.width
+    for text in entries:
+        step = 3 * font_size + font.getlength(text)
+        if places and left + step > image.width:
+            left, row = font_size / 2, row + 1
+        places.append((left, row))
+        left += step
+        width = max(width, math.ceil(left))
+    canvas = Image.new("RGB", (width, image.height + 2 * font_size * (row + 1 if entries else 0)), (255, 255, 255))
+    canvas.paste(image, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for (text, colour), (left, row) in zip(entries.items(), places, strict=True):
+        middle = image.height + font_size * (2 * row + 1)
+        square = (left, middle - font_size / 2, left + font_size, middle + font_size / 2)
+        draw.rectangle(square, fill=colour, outline=(160, 160, 160))
+        draw.text((left + 1.5 * font_size, middle), text, font=font, fill=(30, 30, 30), anchor="lm")
     return canvas
 
 

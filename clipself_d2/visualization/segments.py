@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from clipself_d2.visualization.drawing import Colour, colours, upscale
+from clipself_d2.visualization.drawing import Colour, add_legend, colours, upscale
 
 SMALL = 640  # pixels; a picture whose long side is shorter is enlarged by a whole factor, so that names can be read
 
@@ -61,30 +61,7 @@ def draw_segments(
     canvas.paste(overlay.convert("RGB"), (0, 0), overlay)
 
     counts = {k: sum(s["category_id"] == k for s in segments) for k in order}
-    entries = [(names[k] + (f" x {counts[k]}" if counts[k] > 1 else ""), palette[k]) for k in order]
+    entries = {names[k] + (f" x {counts[k]}" if counts[k] > 1 else ""): palette[k] for k in order}
     if areas[0]:
-        entries.append(("unnamed", (235, 235, 235)))
-    return _add_legend(canvas, entries, 13 * max(1, round(math.sqrt(canvas.width * canvas.height) / SMALL)))
-
-
-def _add_legend(image: Image.Image, entries: Sequence[tuple[str, Colour]], font_size: int) -> Image.Image:
-    """Coloured squares and their meanings in as many rows as they need, on white below a picture."""
-    font = ImageFont.load_default(font_size)
-    places: list[tuple[float, int]] = []
-    left, row, width = font_size / 2, 0, image.width
-    for text, _ in entries:
-        step = 3 * font_size + font.getlength(text)
-        if places and left + step > image.width:
-            left, row = font_size / 2, row + 1
-        places.append((left, row))
-        left += step
-        width = max(width, math.ceil(left))
-    canvas = Image.new("RGB", (width, image.height + 2 * font_size * (row + 1 if entries else 0)), (255, 255, 255))
-    canvas.paste(image, (0, 0))
-    draw = ImageDraw.Draw(canvas)
-    for (text, colour), (left, row) in zip(entries, places, strict=True):
-        middle = image.height + font_size * (2 * row + 1)
-        square = (left, middle - font_size / 2, left + font_size, middle + font_size / 2)
-        draw.rectangle(square, fill=colour, outline=(160, 160, 160))
-        draw.text((left + 1.5 * font_size, middle), text, font=font, fill=(30, 30, 30), anchor="lm")
-    return canvas
+        entries["unnamed"] = (235, 235, 235)
+    return add_legend(canvas, entries, 13 * max(1, round(math.sqrt(canvas.width * canvas.height) / SMALL)))

@@ -4,8 +4,11 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from detectron2.data import MetadataCatalog
 from PIL import Image
 from rich.console import Console
+from torch import nn
 
 from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.regions import letterbox
@@ -13,7 +16,8 @@ from clipself_d2.reproduce import figures
 from clipself_d2.reproduce.figures import FIGURES, build_tower, dense_maps
 from clipself_d2.reproduce.plan import Planner
 from clipself_d2.reproduce.suite import reproduce
-from clipself_d2.reproduce.table import Row, Table
+from clipself_d2.reproduce.table import Row, Run, Table
+from clipself_d2.visualization import compare_segmentations
 from tests.distillation.tiny import write_model
 from tests.reproduce.fake import FakeRunner, make_table, write_config
 
@@ -89,3 +93,65 @@ def test_coherence_is_taken_from_the_probe(table, tmp_path):
     assert [path.name for path in paths] == ["coherence.png"]
     with Image.open(paths[0]) as image:
         assert image.size == (5, 4)
+
+
+class Painter(nn.Module):
+    """Finds in every pixel the class that its red channel says, plus a shift, of four."""
+
+    def __init__(self, shift: int = 0):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(float(shift)))
+
+    def forward(self, inputs):
+        labels = (x["image"][0].long() // 60 + int(self.shift) for x in inputs)
+        return [{"sem_seg": F.one_hot(each % 4, 4).permute(2, 0, 1).float()} for each in labels]
+
+
+SEGMENTATION = """
+from detectron2.config import LazyCall as L
+from clipself_d2.data import PanopticMapper
+from tests.reproduce.test_figures import Painter
+
+model = L(Painter)(shift=0)
+dataloader = dict(train=dict(dataset="toy"), test=dict(dataset="toy_maps", mapper=L(PanopticMapper)()), evaluator=None)
+optimizer = dict()
+lr_multiplier = dict()
+train = dict(device="cpu", output_dir="run", max_iter=7)
+"""
+
+
+def test_segmentations(tmp_path, monkeypatch):
+    """A column for an evaluated model and one for a trained checkpoint, none for what has seen other photographs."""
+    (tmp_path / "config.py").write_text(SEGMENTATION)
+    labels = np.arange(40 * 60, dtype=np.uint8).reshape(40, 60) % 4
+    labels[:10] = 9
+    Image.fromarray(np.stack([np.minimum(labels, 3) * 60 + 5] * 3, axis=-1)).save(tmp_path / "a.png")
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    files = {"file_name": str(tmp_path / "a.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    monkeypatch.setattr(figures, "get_dataset", lambda name: [{**files, "image_id": 0, "ignore_label": 9}])
+    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
+    MetadataCatalog.get("toy_maps").set(stuff_classes=["a", "b", "c", "d"])
+    given = {}
+
+    def spy(images, truths, found, names):
+        given.update(truths=truths, found=found, names=names)
+        return compare_segmentations(images, truths, found, names)
+
+    monkeypatch.setattr(figures, "compare_segmentations", spy)
+
+    config = str(tmp_path / "config.py")
+    runs = {"untrained": Run(config, trains=False), "trained": Run(config)}
+    runs["elsewhere"] = Run(config, ("dataloader.test.dataset=others",), trains=False)
+    rows = tuple(Row(label, run, ("sem_seg.mIoU",)) for label, run in runs.items())
+    planner = Planner(tmp_path / "out")
+    trained = planner.job(runs["trained"])
+    trained.folder.mkdir(parents=True)
+    torch.save({"model": Painter(1).state_dict()}, trained.folder / "checkpoint_0000007.pth")
+    [path] = FIGURES["segmentations"](Table("5", "miniature", "", "", ("mIoU",), rows), {}, planner, tmp_path)
+    assert path.is_file() and given["names"] == ["a", "b", "c", "d"]
+    [truth] = given["truths"]
+    assert truth.tolist() == np.where(labels == 9, -1, labels.astype(int)).tolist()
+    assert list(given["found"]) == ["untrained", "trained"]
+    known = truth >= 0
+    assert torch.equal(given["found"]["untrained"][0][known], truth[known])
+    assert torch.equal(given["found"]["trained"][0][known], (truth[known] + 1) % 4)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipself_d2.visualization.detections import LEGEND, SEEN, UNSEEN, add_legend, draw_detections
+from clipself_d2.visualization.detections import SEEN, UNSEEN, draw_detections
 
 
 def detection(box, score=0.9, seen=True, name="cat"):
@@ -47,8 +47,3 @@ def test_the_threshold_and_what_is_on_top():
 def test_pictures_of_any_shape(size, boxes):
     drawn = draw_detections(Image.new("RGB", size), [detection(box) for box in boxes])
     assert drawn.width >= size[0] and drawn.height > size[1]
-
-
-def test_a_narrow_picture_is_widened_for_the_legend():
-    drawn = add_legend(Image.new("RGB", (20, 50)), LEGEND)
-    assert drawn.width > 200 and drawn.getpixel((19, 25)) == (0, 0, 0) and drawn.getpixel((40, 25)) == (255, 255, 255)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from clipself_d2.visualization.drawing import (
+    add_legend,
     colours,
     draw_boxes,
     draw_heatmap,
@@ -126,3 +127,15 @@ def test_grid_places_pictures_of_different_sizes() -> None:
     assert drawn.shape[:2] == (2 + 20 + 2 + 8 + 2, 2 + 12 + 2 + 30 + 2)
     assert (drawn[2:22, 2:12] == RED).all() and (drawn[2:7, 16:46] == RED).all() and (drawn[24:32, 2:14] == RED).all()
     assert (drawn == RED).all(-1).sum() == 200 + 150 + 96
+
+
+def test_a_legend_takes_the_rows_that_it_needs():
+    entries = {"seen in training": (1, 2, 3), "never seen in training": (4, 5, 6)}
+    wide, narrow = (add_legend(Image.new("RGB", (width, 50)), entries) for width in (600, 20))
+    assert (wide.size, narrow.height) == ((600, 50 + 26), 50 + 2 * 26)
+    assert narrow.width > 100  # the longest meaning
+    assert narrow.getpixel((19, 25)) == (0, 0, 0) and narrow.getpixel((40, 25)) == (255, 255, 255)
+    for picture in (wide, narrow):
+        pixels = np.asarray(picture)
+        assert all((pixels == colour).all(-1).sum() > 50 for colour in entries.values())
+    assert add_legend(Image.new("RGB", (20, 50)), {}).size == (20, 50)

@@ -60,7 +60,7 @@ def table_5(scale: str) -> Table:
         columns = _METRICS
         rows = [row for tower in _BEFORE for row in _published(tower)]
     title = "Semantic segmentation before and after CLIPSelf"
-    return Table("5", scale, title, "method, tower", tuple(columns), tuple(rows), notes(scale, note))
+    return Table("5", scale, title, "method, tower", tuple(columns), tuple(rows), notes(scale, note), "segmentations")
 
 
 def table_a2(scale: str) -> Table:
