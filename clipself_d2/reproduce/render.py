@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -14,9 +15,14 @@ from clipself_d2.reproduce.outcome import Outcome
 def rich_table(outcome: Outcome) -> Group:
     """Title, table with our numbers beside the paper's, and note, for a rich console."""
     header, *rows = cells(outcome)
+    text = len(labels(outcome["varies"], outcome["rows"])[0])
     table = RichTable()
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", style="dim" if "paper" in name else "")
+        # Headings of numbers are stacked, a word a line, so that the labels have the room.
+        heading = [name] if number < text else name.split()
+        widest = max(map(len, [*heading, *(row[number] for row in rows)]))
+        justify: Literal["left", "right"] = "right" if number else "left"
+        table.add_column(name, justify=justify, style="dim" if "paper" in name else "", max_width=widest)
     for row in rows:
         table.add_row(*row)
     return Group(Text(outcome["title"], style="bold"), table, Text(remarks(outcome)))
