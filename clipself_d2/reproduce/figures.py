@@ -123,10 +123,11 @@ def some_records(dataset: str) -> list[dict[str, Any]]:
 def build_model(job: Job) -> nn.Module:
     """The model that a finished job's numbers are of, in evaluation mode on the config's device."""
     config: DictConfig = job.config.copy()
+    config.train.device = resolve_device(config.train.device)  # which its text tower goes to as well
     weights = str(job.product) if job.run.trains else config.train.init_checkpoint
     if weights:
         return load_trained(config, weights)
-    return build(config, "model").to(resolve_device(config.train.device)).eval()
+    return build(config, "model").to(config.train.device).eval()
 
 
 def build_tower(job: Job) -> ImageTower:

@@ -110,13 +110,14 @@ class Painter(nn.Module):
 SEGMENTATION = """
 from detectron2.config import LazyCall as L
 from clipself_d2.data import PanopticMapper
+from clipself_d2.training.config import on_device
 from tests.reproduce.test_figures import Painter
 
-model = L(Painter)(shift=0)
+model = L(on_device)(module=L(Painter)(shift=0), device="${train.device}")
 dataloader = dict(train=dict(dataset="toy"), test=dict(dataset="toy_maps", mapper=L(PanopticMapper)()), evaluator=None)
 optimizer = dict()
 lr_multiplier = dict()
-train = dict(device="cpu", output_dir="run", max_iter=7)
+train = dict(device="auto", output_dir="run", max_iter=7)
 """
 
 
