@@ -9,7 +9,7 @@ that was cut off or altered is known by its name, its length, or the CRC of the 
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -40,16 +40,21 @@ class Shard:
     """
 
     def __init__(self, path: Path) -> None:
-        """Maps a file and checks its length and its index.
+        """Maps a file, once for both arrays, as each map costs a file descriptor; checks its length and its index.
 
         Raises:
             DamagedShardError: if it was cut off or altered.
+            OSError: if it cannot be opened.
         """
         self.path = path
         try:
             with path.open("rb") as file:
-                self.index, self.rows = _map(file, "<u8"), _map(file, "<f2")
-                whole = file.tell() == os.fstat(file.fileno()).st_size
+                content = np.asarray(np.memmap(file, np.uint8, "r"))
+                file.seek(0)
+                self.index, self.rows = _part(file, content, "<u8"), _part(file, content, "<f2")
+                whole = file.tell() == len(content)
+        except OSError:
+            raise
         except Exception as error:  # NumPy's reader raises a dozen kinds for a damaged header
             raise DamagedShardError("is cut off or no shard") from error
         if not whole or self.index.shape != (4, len(self.rows)) or _name(self.index) != path.name:
@@ -133,15 +138,16 @@ def _write(folder: Path, index: np.ndarray, rows: Sequence[np.ndarray]) -> Path:
     return path
 
 
-def _map(file: BinaryIO, dtype: str) -> np.ndarray:
-    """The array in NumPy's format at the file's position, mapped; the position moves behind it."""
+def _part(file: BinaryIO, content: np.ndarray, dtype: str) -> np.ndarray:
+    """The array in NumPy's format at the file's position, part of its mapped bytes; the position moves behind it."""
     np.lib.format.read_magic(file)
     shape, _, found = np.lib.format.read_array_header_1_0(file)
     if found != np.dtype(dtype) or len(shape) != 2:
         raise ValueError(f"{found} {shape}")
-    array = np.memmap(file, found, "r", offset=file.tell(), shape=shape)
-    file.seek(array.offset + array.nbytes)
-    return np.asarray(array)
+    start = file.tell()
+    array = content[start : start + math.prod(shape) * found.itemsize].view(found).reshape(shape)
+    file.seek(start + array.nbytes)
+    return array
 
 
 def _name(index: np.ndarray) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import resource
 import time
 import weakref
 from collections.abc import Iterable, Sequence
@@ -70,6 +71,7 @@ class EmbeddingStore:
         Raises:
             InputError: if the folder cannot be written to, or holds embeddings of another length.
         """
+        allow_many_files()
         self.folder = Path(root) / name
         self.dim = dim
         self.refresh_seconds = refresh_seconds
@@ -122,7 +124,8 @@ class EmbeddingStore:
     def flush(self) -> None:
         """Writes what is held in memory."""
         if path := self._writer.flush():
-            self._open(path)
+            with suppress(OSError):  # the next refresh tells
+                self._open(path)
 
     def _read(self, shards: Iterable[Shard], halves: np.ndarray, rows: np.ndarray, found: np.ndarray) -> None:
         for shard in shards:
@@ -140,10 +143,16 @@ class EmbeddingStore:
         return [shard for shard in self._shards.values() if shard is not None]
 
     def _refresh(self) -> list[Shard]:
-        """Opens the shards that are not open yet; returns them."""
+        """Opens the shards that are not open yet; returns them. What cannot be opened is tried again the next time."""
         self._refreshed = time.monotonic()
-        new = [self._open(path) for path in _paths(self.folder) if path.name not in self._shards]
-        return [shard for shard in new if shard is not None]
+        unknown = [path for path in _paths(self.folder) if path.name not in self._shards]
+        opened: list[Shard | None] = []
+        try:
+            opened.extend(self._open(path) for path in unknown)
+        except OSError as error:
+            text = "%s: %d of %d shards are open, the next cannot be (%s); goes on without"
+            logger.warning(text, self.folder, len(self._shards), len(self._shards) + len(unknown) - len(opened), error)
+        return [shard for shard in opened if shard is not None]
 
     def _open(self, path: Path) -> Shard | None:
         try:
@@ -231,6 +240,13 @@ class _Writer:
         if not self.full:
             logger.warning("%s: nothing more is added, %s; what is there is used", self.folder, why)
         self.full = True
+
+
+def allow_many_files() -> None:
+    """Lets the process open as many files as it may: an open shard is one, and 1,024 are the usual limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS says "unlimited" and means less
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """The store against a dictionary; crashes, damage, several writers, and the budget."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -337,3 +339,32 @@ def test_looking_up_among_many_is_fast(tmp_path):
     for i in range(20):
         assert store.get(keys[i * 100 : i * 100 + 100])[1].all()
     assert (time.perf_counter() - start) / 20 < 0.05
+
+
+def test_a_shard_is_one_open_file_and_too_many_are_no_damage(tmp_path, caplog):
+    """Where the limit of open files is reached, sound shards are neither called damaged nor forgotten."""
+    store = open_store(tmp_path, shard_rows=1)
+    for n in range(12):
+        fill(store, [n])
+    assert len(shards(tmp_path)) == 12
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    again = open_store(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) - before == 12 + 1  # and the lock
+    assert len(again) == len(store) == 12
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+
+    real, calls = Shard.__init__, []
+
+    def limited(self, path):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        real(self, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shard, "__init__", limited)
+        third = open_store(tmp_path)
+    [warning] = [r.getMessage() for r in caplog.records]
+    assert "Too many open files" in warning and "remove" not in warning
+    assert len(third) == 3 and found(third, range(12)) == list(range(12))  # the next look opens the others
