@@ -42,7 +42,8 @@ class DistillationMapper:
         Args:
             regions: e.g. ``GridRegions(max_split=6)``; it sees the photograph's own size.
             at_least: student's and teacher's size. Large JPEGs are then decoded at the smallest scale that keeps so
-                many pixels of the photograph's long side and of every crop's, see `read_image`. None: whole.
+                many pixels of the photograph's long side and of every crop's that may be drawn, see `read_image`: a
+                function of the photograph, so that a cache of the teacher finds what it holds. None: whole.
         """
         self.regions = regions
         self.at_least = at_least
@@ -78,7 +79,7 @@ class DistillationMapper:
         return self._sample(record, height, width, crop_boxes=crops)
 
     def _sample(self, record: Mapping[str, Any], height: int, width: int, **boxes: Tensor) -> dict[str, Any]:
-        image = read_image(record["file_name"], self._long_side(boxes["crop_boxes"], max(height, width)))
+        image = read_image(record["file_name"], self._long_side(record["image_id"], height, width))
         scale = torch.tensor([image.shape[2] / width, image.shape[1] / height]).repeat(2)
         return {
             "image": image,
@@ -90,11 +91,12 @@ class DistillationMapper:
             **{name: Boxes(each * scale) for name, each in boxes.items()},
         }
 
-    def _long_side(self, crops: Tensor, whole: int) -> int | None:
-        """What the photograph's long side, whose pixels are `whole`, must keep."""
+    def _long_side(self, image_id: int, height: int, width: int) -> int | None:
+        """What the photograph's long side must keep, in pixels."""
         if self.at_least is None:
             return None
         student, teacher = self.at_least
+        crops, whole = self.regions.all_crops(image_id, height, width), max(height, width)
         smallest = (crops[:, 2:] - crops[:, :2]).amax(dim=1).min().item() if len(crops) else whole
         # Half a percent of a pixel is what the boxes' arithmetic may be off.
         return min(whole, max(student, math.ceil(teacher * whole / max(smallest, 1) - 0.005)))

@@ -131,6 +131,9 @@ class TeacherCache:
         """
         records = get_dataset(dataset)
         mapper.check(records)
+        # Every so many-th image is a rank's, not one piece: of a fill that goes on each then has as much left.
+        ranks = range(comm.get_world_size())
+        records = [record for rank in ranks for record in records[rank :: len(ranks)]]
         loader = build_test_loader(records, mapper.all_crops, num_workers, _IMAGES)
         crops = 0
         with tqdm(loader, "teacher cache", unit_scale=_IMAGES, unit=" images", disable=comm.get_rank() > 0) as batches:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from clipself_d2.data import DistillationMapper, load_image_list
 from clipself_d2.distillation import TeacherCache, open_teacher_cache
@@ -182,6 +183,23 @@ def test_a_filled_cache_has_every_crop_that_training_draws(cached, photographs):
     for seed in range(6):
         assert torch.isfinite(trained([mapper(r, np.random.default_rng(seed)) for r in photographs])["loss_clipself"])
     assert len(model.calls) == calls and trained.calls == []
+
+
+def test_reading_at_reduced_scale_and_a_filled_cache_agree(cached, tmp_path):
+    """The smallest cell of a grid of 6 must keep its 16 pixels in every draw, so that all draws see the same image."""
+    records = []
+    for number, size in enumerate([(576, 432), (400, 600)]):
+        pixels = np.random.default_rng(number).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize(size).save(tmp_path / f"{number}.jpg")
+        records.append({"file_name": str(tmp_path / f"{number}.jpg"), "image_id": number})
+    model, mapper = cached(), DistillationMapper(GridRegions(), at_least=(64, 16))
+    model.teacher_cache.fill(model.embed_crops, records, mapper, 0)
+    calls = list(model.calls)
+    for seed in range(12):
+        samples = [mapper(r, np.random.default_rng(seed)) for r in records]
+        assert [max(x["image"].shape) for x in samples] == [144, 150]
+        model([*samples])
+    assert model.calls == calls
 
 
 def test_ranks_share_the_images(cached, photographs, monkeypatch):
