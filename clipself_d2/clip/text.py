@@ -139,7 +139,9 @@ class TextClassifier:
         self.tower.eval()
         batches = [prompts[start : start + self.batch_size] for start in range(0, len(prompts), self.batch_size)]
         shown = tqdm(batches, "embedding prompts", unit=" batches", delay=5, leave=False)
-        embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in shown])
+        # Whoever comes first fills the cache for all: no caller's autocast may decide on its precision.
+        with torch.autocast(self.tower.logit_scale.device.type, enabled=False):
+            embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in shown])
         self.tower.train(training)
         rows = F.normalize(embeddings.unflatten(0, (len(names), -1)).mean(dim=1), dim=-1)
         if self.synonyms == "max":
@@ -147,7 +149,8 @@ class TextClassifier:
         return F.normalize(torch.stack([group.mean(dim=0) for group in rows.split([len(c) for c in classes])]), dim=-1)
 
     def _key(self, classes: list[tuple[str, ...]]) -> str:
-        content = repr((self.tower.fingerprint, self.templates, self.synonyms, classes))
+        precision = str(self.tower.logit_scale.dtype)
+        content = repr((self.tower.fingerprint, self.templates, self.synonyms, classes, precision))
         return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
 
 

@@ -200,6 +200,13 @@ def test_cache_depends_on_all_that_shapes_the_rows(tower, classifier, tmp_path, 
     assert len(list((tmp_path / "text").iterdir())) == 2
 
 
+def test_autocast_of_the_caller_does_not_reach_the_cache(tower, classifier, tmp_path):
+    expected = TextClassifier(tower, cache_dir=tmp_path / "another")(["a cat", "dog"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = classifier()(["a cat", "dog"])
+    assert rows.dtype == torch.float32 and torch.equal(rows, expected)
+
+
 def test_damaged_cache_is_made_again(classifier, tmp_path):
     first = classifier("photo")(["cat"])
     (file,) = (tmp_path / "text").iterdir()
