@@ -33,7 +33,7 @@ class LabeledRegions:
     """The regions of a training image with their classes, as the released code takes its pseudo pairs.
 
     Of each image the first annotations of the file, not shuffled; no size is left out, though boxes without area or
-    wholly outside the image are.
+    wholly outside the image are, and crowds.
 
     Attributes:
         names: the K classes.
@@ -65,6 +65,8 @@ class LabeledRegions:
                 raise InputError(f"{json_file}: an annotation has the unknown category_id {category!r}: mend it")
             if not isinstance(box, list) or len(box) != 4 or not all(isinstance(x, (int, float)) for x in box):
                 raise InputError(f"{json_file}: an annotation has the 'bbox' {box!r}: give [x, y, width, height]")
+            if annotation.get("iscrowd"):
+                continue
             boxes, classes = found.setdefault(annotation["image_id"], ([], []))
             if len(boxes) < max_regions:
                 boxes.append(box)

@@ -5,7 +5,7 @@ dog), in the singular or the plural. The vocabulary is the caller's, or one of t
 
 - `object_nouns`: the names that the data sets of the package give to things (COCO, LVIS, Objects365, ADE20K, Pascal
   Context and their synonyms) and some hundred that captions use besides (``class_lists/nouns_added.txt``), without
-  names that in captions are mostly another word (``nouns_left_out.txt``: "a man holds" no hold). About 3,500 names;
+  names that in captions are mostly another word (``nouns_left_out.txt``: "a man holds" no hold). About 3,400 names;
   RegionCLIP parsed 4,764 out of COCO's captions, which are not published.
 - `phrases`: whatever stands in the captions between an article and the next verb, preposition or comma, compounds and
   adjectives included. It needs no list and suits captions that are enumerations ("a red star, a lawn").
@@ -14,6 +14,7 @@ dog), in the singular or the plural. The vocabulary is the caller's, or one of t
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +141,11 @@ def _object_nouns() -> tuple[str, ...]:
     sets += [[part for name in spellings for part in name.split("/")] for spellings in OBJECTS365_V1 + OBJECTS365_V2]
     names = [_plain(name) for synonyms in [*sets, *map(list, VOC), _read("nouns_added")] for name in synonyms]
     left_out = {"", *_read("nouns_left_out")}
-    return tuple(dict.fromkeys(name for name in names if name not in left_out))
+    kept = dict.fromkeys(name for name in names if name not in left_out)
+    # One data set has the singular, another the plural: "gloves" are no class beside "glove". Glasses are.
+    heads = ((name, name.rsplit(" ", 1)[-1]) for name in kept)
+    twice = {name.removesuffix(last) + form for name, last in heads for form in plurals(last)} - {"glasses"}
+    return tuple(name for name in kept if name not in twice)
 
 
 def object_nouns() -> list[str]:
@@ -200,8 +205,9 @@ def _clauses(text: str) -> list[list[str]]:
 
 
 def _words(text: str) -> list[str]:
-    """Lower case, hyphens apart, "'s" away."""
-    words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'"))
+    """Lower case, hyphens apart, "'s" and accents away."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", bare.lower().replace("\u2019", "'"))
     return [word.removesuffix("'s") for word in words]
 
 

@@ -34,6 +34,11 @@ def test_the_first_annotations_in_their_order(tmp_path):
     assert (boxes.tolist(), classes.tolist()) == ([[1, 2, 4, 6]], [0])
 
 
+def test_crowds_are_no_regions(tmp_path):
+    annotations = [{**pair(1, [0, 0, 5, 5]), "iscrowd": 1}, {**pair(1, [1, 1, 5, 5]), "iscrowd": 0}]
+    assert LabeledRegions(write(tmp_path / "p.json", annotations))(1, 20, 30)[0].tolist() == [[1, 1, 6, 6]]
+
+
 def test_boxes_are_clipped_and_those_outside_left_out(tmp_path):
     annotations = [
         pair(1, [-5, -5, 10, 10]),

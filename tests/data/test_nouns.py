@@ -123,6 +123,22 @@ def test_the_shipped_nouns_are_plain_distinct_and_hold_the_data_sets():
     NounFinder(nouns)
 
 
+def test_the_shipped_nouns_have_no_plural_beside_its_singular():
+    names = set(object_nouns())
+    for name in names:
+        words, space, last = name.rpartition(" ")
+        assert not {words + space + form for form in plurals(last)} & (names - {name, "glasses"})
+    finder = NounFinder(sorted(names))
+    texts = ("a glove", "two gloves", "glasses", "a glass", "jeans")
+    found = [[finder.names[k] for k in finder(text)] for text in texts]
+    assert found == [["glove"], ["glove"], ["glasses"], ["glass"], ["jeans"]]
+
+
+def test_accents_do_not_matter():
+    finder = NounFinder(["cafe", "piñata"])
+    assert [finder(text) for text in ("Un café", "un cafe\u0301", "a pinata", "two piñatas")] == [[0], [0], [1], [1]]
+
+
 def test_real_captions_have_nouns(assets):
     content = json.loads((assets / "data/coco/annotations/captions_val2017.json").read_text())
     captions: dict[int, list[str]] = {}
