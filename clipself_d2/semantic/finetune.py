@@ -52,10 +52,19 @@ def train_queries_and_values(tower: TransformerTower, mode: str = "value") -> No
 
 
 def fuse_projections(tower: TransformerTower) -> None:
-    """Undoes the parting of `train_queries_and_values`: the state dict has open_clip's names again."""
+    """Undoes the parting of `train_queries_and_values`: the state dict has open_clip's names again.
+
+    A copy of the tower may be fused while the tower itself trains on. The matrix trains where its values did.
+    """
     for attention in _attentions(tower):
         if parametrize.is_parametrized(attention, "in_proj_weight"):
-            parametrize.remove_parametrizations(attention, "in_proj_weight")
+            parts: Any = attention.parametrizations.in_proj_weight
+            fused = torch.cat([parts.original0, parts.original1, parts.original2]).detach()
+            # Not by `remove_parametrizations`: that takes the property off the class, which copies share, and leaves no
+            # parameter where nothing requires a gradient.
+            del attention.parametrizations
+            attention.__class__ = type(attention).__bases__[0]
+            attention.in_proj_weight = nn.Parameter(fused, requires_grad=parts.original2.requires_grad)
 
 
 def _attentions(tower: TransformerTower) -> list[Any]:

@@ -62,3 +62,23 @@ def test_a_tower_that_was_trained_is_an_ordinary_one_again(tower):
     assert tower.state_dict().keys() == plain.state_dict().keys()
     plain.load_state_dict(tower.state_dict())
     assert torch.allclose(plain.dense_embeddings(images), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_copy_is_fused_while_the_tower_trains_on(tower, frozen):
+    train_queries_and_values(tower)
+    if frozen:
+        tower.requires_grad_(False)
+    names = {name for name, _ in tower.named_parameters()}
+    images = torch.randn(1, 3, 2 * tower.stride, 2 * tower.stride)
+    fused = copy.deepcopy(tower)
+    with torch.no_grad():
+        fuse_projections(fused)
+    assert torch.allclose(fused.dense_embeddings(images), tower.dense_embeddings(images), atol=1e-6)
+    assert {name for name, _ in tower.named_parameters()} == names
+    # every entry of the state dict but the buffers is a parameter, which an optimiser would see
+    buffers = {name for name, _ in fused.named_buffers()}
+    assert {name for name, _ in fused.named_parameters()} == set(fused.state_dict()) - buffers
+    assert any(p.requires_grad for p in fused.parameters()) != frozen
+    fuse_projections(tower)
+    assert all(torch.equal(tower.state_dict()[name], value) for name, value in fused.state_dict().items())
