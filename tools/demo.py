@@ -47,7 +47,6 @@ from clipself_d2.semantic import demo as semantic
 from clipself_d2.training.config import build, load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
-from clipself_d2.visualization.drawing import colours
 
 Words = tuple[list[tuple[str, ...]], list[str] | None]
 """The user's classes, and the names of those that are novel, if they are said."""
@@ -101,8 +100,8 @@ class Task:
         """What was found in a frame, for the json."""
         raise NotImplementedError
 
-    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
-        """What was found over its frame."""
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]], film: bool) -> Image.Image:
+        """What was found over its frame; the frames of a film become pictures of one size."""
         raise NotImplementedError
 
     def run(self, source: Path, stem: Path, number: int) -> int:
@@ -121,7 +120,7 @@ class Task:
             for frame, (image, what) in enumerate(bar):
                 results = self.describe(what, frame if medium.rate else image_id)
                 listed.extend(results)
-                yield self.draw(to_pil(image), what, results)
+                yield self.draw(to_pil(image), what, results, film=bool(medium.rate))
 
         save_frames(stem, drawn(), medium, source)
         text = "[" + ",\n".join(map(json.dumps, listed)) + "]\n"
@@ -151,7 +150,7 @@ class Detection(Task):
         """See `Task`."""
         return detection.to_results(found, self.vocabulary, image_id)
 
-    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]], film: bool) -> Image.Image:
         """See `Task`."""
         return draw_detections(image, results, self.threshold)
 
@@ -180,9 +179,10 @@ class Panoptic(Task):
         """See `Task`."""
         return panoptic.to_results(found, self.vocabulary, image_id, self.threshold)
 
-    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]], film: bool) -> Image.Image:
         """See `Task`."""
-        return draw_segments(image, panoptic.shown_ids(found[0], results), results, self.vocabulary.names)
+        ids = panoptic.shown_ids(found[0], results)
+        return draw_segments(image, ids, results, self.vocabulary.names, all_named=film)
 
 
 class Semantic(Task):
@@ -210,12 +210,10 @@ class Semantic(Task):
         """See `Task`."""
         return semantic.to_results(found, self.vocabulary, image_id)
 
-    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]]) -> Image.Image:
+    def draw(self, image: Image.Image, found: Any, results: list[dict[str, Any]], film: bool) -> Image.Image:
         """See `Task`."""
         segments = [{"id": 1 + r["category_id"], "category_id": r["category_id"]} for r in results]
-        names = self.vocabulary.names
-        palette = dict(enumerate(colours(len(names))))  # the same in all pictures and frames
-        return draw_segments(image, found[0] + 1, segments, names, palette=palette)
+        return draw_segments(image, found[0] + 1, segments, self.vocabulary.names, all_named=film)
 
 
 TASKS: dict[str, Callable[[DictConfig, argparse.Namespace, Words], Task]] = {

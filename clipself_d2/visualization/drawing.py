@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import matplotlib.colors
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -14,9 +15,13 @@ Colour = tuple[int, int, int]
 
 
 def colours(count: int) -> list[Colour]:
-    """`count` RGB colours, 0..255: the ten of Tableau, then their ten light shades, then from the start again."""
+    """`count` RGB colours, 0..255: the ten of Tableau, then their ten light shades, then hues a golden angle apart."""
     tableau = matplotlib.colormaps["tab20"](np.r_[0:20:2, 1:20:2], bytes=True)[:, :3]
-    return [(int(r), int(g), int(b)) for r, g, b in tableau[np.arange(count) % len(tableau)]]
+    number = np.arange(max(0, count - len(tableau)))
+    # Three shades in turn, for neighbours on the circle of hues come from far apart.
+    more = np.stack([number * 0.618034 % 1, 0.55 + 0.2 * (number % 3 == 0), 0.65 + 0.15 * (number % 3)], axis=-1)
+    more = np.rint(255 * matplotlib.colors.hsv_to_rgb(more))
+    return [(int(r), int(g), int(b)) for r, g, b in np.concatenate([tableau, more])[:count]]
 
 
 def to_pil(image: Tensor) -> Image.Image:

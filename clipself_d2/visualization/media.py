@@ -93,7 +93,7 @@ def save_frames(stem: Path, frames: Iterable[Image.Image], medium: Medium, sourc
 
     Args:
         stem: the new file without its suffix.
-        frames: pictures, all of one size.
+        frames: pictures; those of a film or animation all of one size.
         medium: where they come from, for the number and rate of frames.
         source: the file where they come from.
 

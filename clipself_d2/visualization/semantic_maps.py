@@ -43,8 +43,10 @@ def compare_segmentations(
         # The last colour is what -1 finds.
         table = np.array([palette.get(k, _WRONG) for k in range(len(names))] + [_UNLABELLED], dtype=np.uint8)
         maps = [truth, *(labels[number] for labels in found.values())]
-        pictures = [to_pil(image), *(Image.fromarray(table[labels.cpu().numpy()]) for labels in maps)]
-        row = grid([[upscale(picture, width) for picture in pictures]], () if number else titles, _GAP)
+        photograph = upscale(to_pil(image), width)
+        drawn = (Image.fromarray(table[labels.cpu().numpy()]) for labels in maps)
+        same_size = (picture.resize(photograph.size, Image.Resampling.NEAREST) for picture in drawn)  # no mixed colours
+        row = grid([[photograph, *same_size]], () if number else titles, _GAP)
         legend = {names[k]: colour for k, colour in palette.items()} | {"not in the labels": _WRONG}
         rows.append([add_legend(row, legend)])
     return grid(rows, gap=_GAP)

@@ -112,7 +112,8 @@ def test_labels_keep_their_colours_in_every_map() -> None:
 
 
 def test_colours_differ() -> None:
-    assert len(set(colours(20))) == 20
+    assert len(set(colours(120))) == 120
+    assert colours(120)[:20] == colours(20) and len(colours(3)) == 3
 
 
 def test_upscaling_repeats_pixels() -> None:
