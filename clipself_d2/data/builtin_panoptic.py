@@ -64,6 +64,7 @@ def register_panoptic(
         panoptic_json=str(panoptic_json),
         panoptic_root=str(png_root),
         json_file=str(instances_json),
+        **({} if semantic_root is None else {"sem_seg_root": str(semantic_root)}),
     )
 
 

@@ -35,7 +35,7 @@ checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a tab
 """
 
 
-@exit_codes(interrupted="the same command goes on from the last checkpoint")
+@exit_codes(interrupted="the same command, without --redo, goes on from the last checkpoint")
 def main(argv: Sequence[str] | None = None, run: Runner = run_tool) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
@@ -53,12 +53,13 @@ def main(argv: Sequence[str] | None = None, run: Runner = run_tool) -> None:
     if not whole:
         [table] = tables
         show(reproduce(table, planner, run, console, args.redo), args.markdown)
-        console.print(f"written to {table_folder(table, planner)}", highlight=False)
+        console.print(f"written to {table_folder(table, planner)}", highlight=False, markup=False)
         return
     suite = reproduce_all(tables, planner, run, console, args.redo)
     for outcome in suite.outcomes.values():
         show(outcome, args.markdown)
-    console.print(f"all runs took {duration(suite.seconds)}; written to {suite.page}", highlight=False, soft_wrap=True)
+    text = f"all runs took {duration(suite.seconds)}; written to {suite.page}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
     if suite.errors:
         raise RunError(f"{len(suite.errors)} of {len(tables)} tables failed: {', '.join(suite.errors)}")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ class Session:
         self._run, self._redo = run, redo
         self._pace = known_pace(jobs)
         self._left = {job.digest: job for job in jobs if redo or not is_finished(job)}
-        self._failed: dict[str, InputError | RunError] = {}
+        self._failed: dict[str, InputError | RunError | OSError] = {}
         self._number, self._total = 0, len(self._left)
         self._bar = _Bar(console)
         if done := len(jobs) - len(self._left):
@@ -60,23 +62,33 @@ class Session:
 
         Raises:
             InputError: when something that is needed is not there; nothing has been run then.
-            InputError, RunError: when a run fails, or has failed before in this session; those before it are kept.
+            InputError, RunError, OSError: when a run fails, or has failed before in this session; those before it are
+                kept.
         """
         for job in jobs:
             if error := self._failed.get(job.digest):
                 raise error
         pending = [job for job in jobs if job.digest in self._left]
         check(pending)
+        self._forget()
         with self._bar:
             for job in pending:
                 self._finish(job)
+
+    def _forget(self) -> None:
+        """Remove what is to be run again, all at once: after an interruption the rest is still known to be undone."""
+        if self._redo:
+            for job in self._left.values():
+                if not missing(job.needs):
+                    shutil.rmtree(job.folder, ignore_errors=True)
+        self._redo = False
 
     def _finish(self, job: Job) -> None:
         self._number += 1
         title = f"run {self._number} of {self._total}"
         start = time.monotonic()
         self._bar.show(title, self._pace.total(self._left.values()))
-        self.console.print(f"{title}: {job.command}", highlight=False, soft_wrap=True)
+        self.console.print(f"{title}: {job.command}", highlight=False, markup=False, soft_wrap=True)
         del self._left[job.digest]
 
         def advance(share: float) -> None:
@@ -86,8 +98,10 @@ class Session:
                 self._bar.show(title, rest + (time.monotonic() - start) * (1 - share) / share)
 
         try:
-            seconds = _run_one(job, self._run, advance, self._redo)
-        except (InputError, RunError) as error:
+            with _alone(job, self.console):
+                done = is_finished(job)  # by another session in the meantime
+                seconds = recorded(job)["seconds"] if done else _run_one(job, self._run, advance)
+        except (InputError, RunError, OSError) as error:
             self._failed[job.digest] = error
             raise
         self._pace.record(job, seconds)
@@ -183,19 +197,34 @@ def run_tool(job: Job, advance: Advance) -> None:
         raise RunError(last_error or f"{job.folder.name} ended with exit code {process.returncode}; see {log}")
 
 
-def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
+@contextmanager
+def _alone(job: Job, console: Console) -> Iterator[None]:
+    """Keep other sessions, of another terminal, from the same run, or wait until they are through with it."""
+    file = job.folder.with_name(f".{job.folder.name}.lock")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as held:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                console.print("another process is at it: waiting for that", highlight=False)
+                fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _run_one(job: Job, run: Runner, advance: Advance) -> float:
     """Run a job and mark it as finished; returns seconds, those of interrupted attempts included."""
-    if redo or not job.run.trains:  # which cannot be resumed
+    if not job.run.trains:  # which cannot be resumed
         shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True, exist_ok=True)
     spent_file, results_file = job.folder / SPENT, job.folder / "results.json"
-    before = float(json.loads(spent_file.read_text())) if spent_file.is_file() else 0.0
+    before = _spent(spent_file)
     start = time.monotonic()
     try:
         run(job, advance)
     finally:
         seconds = before + time.monotonic() - start
-        spent_file.write_text(json.dumps(round(seconds, 1)))
+        write_json(spent_file, {"seconds": round(seconds, 1)})
     for written in filter(None, (job.product, results_file if job.judged else None)):
         if not written.is_file():
             raise RunError(f"{written}: was not written; see {job.folder / CONSOLE}")
@@ -204,3 +233,11 @@ def _run_one(job: Job, run: Runner, advance: Advance, redo: bool) -> float:
     write_json(job.folder / FINISHED, {**finished, "results": results})
     spent_file.unlink()
     return seconds
+
+
+def _spent(file: Path) -> float:
+    """Seconds of interrupted attempts; 0 where the file says nothing, which is no reason to stop."""
+    try:
+        return float(json.loads(file.read_text())["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0

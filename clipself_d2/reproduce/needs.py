@@ -29,11 +29,13 @@ def missing(needs: Iterable[Need]) -> list[str]:
 
 
 def dataset_needs(name: str, captions: bool = False) -> list[Need]:
-    """The files of a registered data set, those with its captions too if they are wanted."""
+    """The files and folders of a registered data set, those with its captions too if they are wanted."""
     if name not in DatasetCatalog:
         return [Need(f"data set {name}", "not registered; see datasets/README.md for the names")]
     metadata = MetadataCatalog.get(name).as_dict()
-    keys = "json_file", "panoptic_json", "image_root", *(("captions_json",) if captions else ())
+    keys = ["json_file", "panoptic_json", "panoptic_root", "sem_seg_root", "image_root"]
+    if captions:
+        keys.append("captions_json")
     places = [metadata[key] for key in keys if metadata.get(key)]
     if not places or metadata.get("made_at_first_use"):
         return [Need(f"data set {name}: made at its first use")]

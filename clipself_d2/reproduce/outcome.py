@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _row(table: Table, row: Row, job: Job) -> Outcome:
 def _number(results: Any, metric: str) -> float | None:
     for key in metric.split("."):
         results = results.get(key) if isinstance(results, dict) else None
-    return None if results is None else float(results)
+    return None if results is None or math.isnan(results) else float(results)
 
 
 def _same_order(rows: Sequence[Outcome], column: str) -> bool | None:

@@ -37,6 +37,9 @@ _KEYS = {
     "regions": "dataloader.train.mapper.regions.json_file",
     "masks": "model.generator.checkpoint",
 }
+# What else of a config is a file, or a folder of files, of the user's.
+_BACKBONE = "model.backbone.bottom_up.weights"
+_MASKS_FOLDER = "model.generator.folder"
 # What `probe_coherence` calls the tower that a run starts from, and the one that it exports.
 COMPARED = ("original", "CLIPSelf")
 # Steps of training that an evaluation takes as long as, for the estimate of the time that is left.
@@ -112,6 +115,8 @@ class Job:
         captions = self.run.tool == "make_region_text"
         made = [Need(f"{_WHAT[name]} of {job.folder}") for name, job in self.sources.items()]
         files = [need for name in ("model", "regions", "masks") for need in self._file_needs(name)]
+        if folder := OmegaConf.select(self.config, _MASKS_FOLDER):
+            files.append(file_need("saved masks", folder))
         weights = [] if "tower" in _overridden(self.run, self.sources) else weights_needs(self.config)
         return [*made, *weights, *(need for name in datasets for need in dataset_needs(name, captions)), *files]
 
@@ -237,6 +242,9 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
     for name, key in _KEYS.items():
         if name in given or (name == "tower" and "clip" in config):
             OmegaConf.update(config, key, "")
+    for key in (*_KEYS.values(), _BACKBONE, _MASKS_FOLDER):  # what is in a file, not where it lies
+        if file := OmegaConf.select(config, key):
+            OmegaConf.update(config, key, _file_digest(file))
     content: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     if not run.trains:
         parts = {name: content["dataloader"][name] for name in ("test", "evaluator")}
@@ -251,10 +259,19 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=_name).encode()).hexdigest()
 
 
-def _file_digest(weights: str | None) -> str:
-    if weights and Path(weights).is_file():
-        return hashlib.sha256(Path(weights).read_bytes()).hexdigest()
-    return str(weights)
+def _file_digest(path: str | None) -> str:
+    """The hash of a file's content, or of a folder's names, sizes and times; what is no file stays as it is."""
+    if path and Path(path).is_file():
+        with Path(path).open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(2**20):
+                digest.update(block)
+        return digest.hexdigest()
+    if path and Path(path).is_dir():
+        stats = ((file.name, file.stat()) for file in sorted(Path(path).iterdir()))
+        listed = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        return hashlib.sha256(repr(listed).encode()).hexdigest()
+    return str(path)
 
 
 def _name(target: Any) -> str:

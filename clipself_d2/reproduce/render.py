@@ -22,9 +22,9 @@ def rich_table(outcome: Outcome) -> Group:
         heading = [name] if number < text else name.split()
         widest = max(map(len, [*heading, *(row[number] for row in rows)]))
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(name, justify=justify, style="dim" if "paper" in name else "", max_width=widest)
+        table.add_column(Text(name), justify=justify, style="dim" if "paper" in name else "", max_width=widest)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # brackets are no markup
     return Group(Text(outcome["title"], style="bold"), table, Text(remarks(outcome)))
 
 

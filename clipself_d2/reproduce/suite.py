@@ -84,9 +84,9 @@ def reproduce_all(
         try:
             if table.name in planned:
                 suite.outcomes[table.name] = _finish(table, planned[table.name], planner, session)
-        except (InputError, RunError) as error:
+        except (InputError, RunError, OSError) as error:
             suite.errors[table.name] = str(error)
-            console.print(f"{table.label} failed: {error}", highlight=False, soft_wrap=True)
+            console.print(f"{table.label} failed: {error}", highlight=False, markup=False, soft_wrap=True)
         suite.seconds = sum(recorded(job)["seconds"] for job in jobs if is_finished(job))
         write_page(suite.page, tables, suite.outcomes, suite.errors, suite.seconds)
     return suite
@@ -97,8 +97,9 @@ def _finish(table: Table, jobs: Sequence[Job], planner: Planner, session: Sessio
     outcome = gather(table, planner)
     folder = table_folder(table, planner)
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", outcome)  # numbers are kept, whatever becomes of the picture
     if table.figure:
         paths = FIGURES[table.figure](table, outcome, planner, folder)
         outcome["figures"] = [path.name for path in paths]
-    write_json(folder / "results.json", outcome)
+        write_json(folder / "results.json", outcome)
     return outcome

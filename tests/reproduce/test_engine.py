@@ -2,6 +2,7 @@ import io
 import json
 import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from clipself_d2.errors import InputError, RunError
 from clipself_d2.reproduce.engine import run_tool
-from clipself_d2.reproduce.plan import Planner
+from clipself_d2.reproduce.plan import Job, Planner
 from clipself_d2.reproduce.suite import reproduce
 from clipself_d2.reproduce.table import Row, Run, Table
 from tests.reproduce.fake import FakeRunner, write_config
@@ -79,6 +80,55 @@ def test_redo_runs_everything_afresh(table, planner):
     run(table, planner, again, redo=True)
     assert len(again.jobs) == 4
     assert not leftover.exists()
+
+
+def test_an_interrupted_redo_leaves_nothing_that_counts_as_redone(table, planner):
+    run(table, planner, FakeRunner())
+    with pytest.raises(KeyboardInterrupt):
+        run(table, planner, FakeRunner(fail_at=0.25), redo=True)  # the second of four
+    rest = FakeRunner()
+    run(table, planner, rest)
+    assert [job.folder for job in rest.jobs] == [job.folder for job in planner.jobs(table)[1:]]
+
+
+def test_two_sessions_share_their_runs(table, tmp_path):
+    """The second finds the first one at it, waits, and takes what that has made."""
+    started, seen = threading.Event(), threading.Event()
+
+    class Slow(FakeRunner):
+        def __call__(self, job, advance):
+            started.set()
+            assert seen.wait(20)
+            super().__call__(job, advance)
+
+    class Watched(io.StringIO):
+        def write(self, text):
+            if "another process" in text:
+                seen.set()
+            return super().write(text)
+
+    slow, second, said = Slow(), FakeRunner(), Watched()
+    first = threading.Thread(target=run, args=(table, Planner(tmp_path / "out"), slow))
+    first.start()
+    assert started.wait(20)
+    outcome = reproduce(table, Planner(tmp_path / "out"), second, Console(file=said, width=200))
+    first.join()
+    assert "another process is at it" in said.getvalue()
+    assert len(outcome["rows"]) == 4 and len(slow.jobs) + len(second.jobs) == 4
+
+
+def test_a_damaged_note_of_seconds_is_no_reason_to_stop(table, planner):
+    folder = planner.jobs(table)[1].folder
+    folder.mkdir(parents=True)
+    (folder / "spent.json").write_text("")
+    outcome, _ = run(table, planner, FakeRunner())
+    assert len(outcome["rows"]) == 4
+
+
+def test_brackets_are_printed_as_they_are(table, planner, monkeypatch):
+    monkeypatch.setattr(Job, "command", "python tool.py x=[/a] y=[b]")
+    _, progress = run(table, planner, FakeRunner())
+    assert "x=[/a] y=[b]" in progress
 
 
 def test_after_an_interruption_only_the_rest_is_run(table, planner):
@@ -233,7 +283,7 @@ def test_seconds_of_interrupted_attempts_count(table, planner, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(table, planner, FakeRunner(fail_at=1))
     folder = planner.jobs(table)[2].folder
-    spent = json.loads((folder / "spent.json").read_text())
+    spent = json.loads((folder / "spent.json").read_text())["seconds"]
     assert spent > 0
     run(table, planner, FakeRunner())
     once = json.loads((planner.jobs(table)[1].folder / "finished.json").read_text())["seconds"]

@@ -98,6 +98,26 @@ def test_needs_of_other_data_sets(tmp_path, table):
     assert gaps(Planner(tmp_path).jobs(table)) == []
 
 
+def test_label_folders_are_needed_too(tmp_path, table, photographs, monkeypatch):
+    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
+    labels = tmp_path / "labels"
+    MetadataCatalog.get("fake_images").set(sem_seg_root=str(labels))
+    [gap] = gaps(Planner(tmp_path).jobs(table))
+    assert gap.startswith(f"data set fake_images: {labels}: not there")
+    labels.mkdir()
+    assert gaps(Planner(tmp_path).jobs(table)) == []
+
+
+def test_a_file_counts_by_its_content_not_by_its_place(tmp_path, table):
+    config, before = tmp_path / "fake.py", (tmp_path / "fake.py").read_text()
+    digests = []
+    for name, content in (("a.json", "1"), ("b.json", "1"), ("b.json", "2")):
+        (tmp_path / name).write_text(content)
+        config.write_text(before.replace('json_file=""', f'json_file="{tmp_path / name}"'))
+        digests.append(Planner(tmp_path).jobs(table)[1].digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_training_costs_by_steps_and_pixels(tmp_path, table):
     untouched, small, *_ = Planner(tmp_path).jobs(table)
     assert small.cost == (10 + 30) * 64**2

@@ -66,7 +66,7 @@ def test_the_next_call_goes_on_after_an_interruption(tables, tmp_path):
     assert len(suite.outcomes) == 3
 
 
-@pytest.mark.parametrize("error", [InputError, RunError])
+@pytest.mark.parametrize("error", [InputError, RunError, OSError])
 def test_the_others_are_made_when_one_fails(tables, tmp_path, error):
     """The large one breaks, once; the tables with it fail, the other is there."""
     runner = FakeRunner(fail_at=1, error=error)

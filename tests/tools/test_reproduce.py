@@ -140,17 +140,18 @@ def test_the_tool_itself(monkeypatch, capsys):
 
 
 @pytest.fixture
-def no_kmeans(monkeypatch):
-    """A picture that needs no tower, as the made-up runs export none."""
+def no_towers(monkeypatch):
+    """Pictures that need no tower and no model, as the made-up runs export none."""
 
     def draw(table, outcome, planner, folder):
-        Image.new("RGB", (8, 8)).save(folder / "kmeans.png")
-        return [folder / "kmeans.png"]
+        Image.new("RGB", (8, 8)).save(folder / "picture.png")
+        return [folder / "picture.png"]
 
-    monkeypatch.setitem(FIGURES, "kmeans", draw)
+    for name in ("kmeans", "segmentations"):
+        monkeypatch.setitem(FIGURES, name, draw)
 
 
-def test_all_tables_at_once(capsys, tmp_path, no_kmeans):
+def test_all_tables_at_once(capsys, tmp_path, no_towers):
     runner = FakeRunner()
     assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 0
     assert len({job.digest for job in runner.jobs}) == len(runner.jobs)
@@ -162,7 +163,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_kmeans):
         assert (tmp_path / f"{name}-miniature/results.json").is_file()
         assert f">{table.label}</h2>" in page
     assert "all runs took 0:00:0" in captured.err
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 4
     assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("python tools/")]
