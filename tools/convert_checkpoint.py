@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
 from clipself_d2.clip.build import build_model
 from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
 from clipself_d2.clip.formats import to_cat_seg, to_openai

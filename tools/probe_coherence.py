@@ -59,6 +59,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="auto", metavar="NAME", help="auto, cuda or cpu")
     add("--output", type=Path, default=Path("output/coherence"), metavar="DIR", help="(%(default)s)")
     args = parser.parse_args(argv)
+    if args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size}: must be at least 1")
     args.labels = args.labels or args.pretrained
     if len(args.labels) != len(args.pretrained):
         raise InputError(f"--labels: {len(args.labels)} for {len(args.pretrained)} towers: give one each")

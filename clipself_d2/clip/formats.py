@@ -107,6 +107,8 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     blocks = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     if any(block.head_dim != 64 for block in blocks):
         raise InputError("OpenAI's loader expects attention heads of 64 channels: use --format open_clip")
+    if reason := _unlike_openai(model, state):
+        raise InputError(f"OpenAI's loader would build another network: {reason}; use --format open_clip")
     size = model.visual.image_size
     numbers = {
         "input_resolution": size[0] if isinstance(size, (tuple, list)) else size,
@@ -115,6 +117,21 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     }
     weights = {key: value.detach().float().contiguous() for key, value in state.items()}
     return {**weights, **{key: torch.tensor(value) for key, value in numbers.items()}}
+
+
+def _unlike_openai(model: Any, state: Mapping[str, Tensor]) -> str:
+    """What OpenAI's loader, which reads a network's build off the shapes, could not know of a model; "" if nothing."""
+    size = model.visual.image_size
+    if isinstance(size, (tuple, list)) and size[0] != size[1]:
+        return f"the image is {size[0]} x {size[1]}, no square"
+    if "visual.proj" in state and "visual.ln_pre.weight" not in state:
+        return "the image tower has no norm before its blocks"
+    if getattr(model.visual, "pool_type", "tok") != "tok":
+        return f"the image tower pools by {model.visual.pool_type!r}, not the class token"
+    if any(".ls_1." in key or ".ls_2." in key for key in state):
+        return "its blocks have layer scale"
+    widths = (value.shape for key, value in state.items() if key.endswith("mlp.c_fc.weight"))
+    return "its MLPs are not four times as wide" if any(out != 4 * width for out, width in widths) else ""
 
 
 def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:

@@ -1,11 +1,13 @@
 """Files that hold no weights, atomic saving, interpolation."""
 
+import argparse
 import json
 import pickle
 import resource
 import signal
 import zipfile
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -65,6 +67,14 @@ def test_files_without_weights(tmp_path, kind):
     with pytest.raises(InputError) as caught:
         read_checkpoint(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [argparse.Namespace(lr=1), np.float64(0.5)], ids=["namespace", "scalar"])
+def test_objects_beside_the_tensors_are_said(tmp_path, extra):
+    torch.save({"state_dict": {"visual.proj": torch.zeros(2, 2)}, "extra": extra}, tmp_path / "a.pt")
+    with pytest.raises(InputError) as caught:
+        read_checkpoint(tmp_path / "a.pt")
+    assert "other Python objects than tensors" in str(caught.value) and "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

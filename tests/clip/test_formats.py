@@ -186,6 +186,25 @@ def test_openai_export_refuses_other_heads(tmp_path):
         to_openai(build_model(str(path), None)[0])
 
 
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"ls_init_value": 0.5}, "layer scale"),
+        ({"mlp_ratio": 2.0}, "four times as wide"),
+        ({"no_ln_pre": True}, "no norm before"),
+        ({"image_size": [32, 64]}, "32 x 64"),
+        ({"pool_type": "avg"}, "pools by 'avg'"),
+    ],
+)
+def test_openai_export_refuses_what_its_loader_would_build_otherwise(tmp_path, change, reason):
+    config = {**CONFIGS["tiny-vit-quickgelu"]}
+    config["vision_cfg"] = {**config["vision_cfg"], **change}
+    path = tmp_path / "tiny-other.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=reason):
+        to_openai(build_model(str(path), None)[0])
+
+
 def test_openai_export_is_a_plain_open_clip_models_state(openai_file):
     path, model = openai_file
     plain = open_clip.create_model("tiny-vit-quickgelu")  # no name of ours is on the way

@@ -65,6 +65,7 @@ def test_the_defaults_are_the_miniature_s(main, halves):
         (["--blocks", "17"], "17"),
         (["--per-segment", "1"], "per_segment=1"),
         (["--modes", "best"], "best"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, halves, capsys, arguments, say):
