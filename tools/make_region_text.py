@@ -6,7 +6,7 @@ with the noun of its own image's captions whose text embedding is most like the 
 Images without captions, without a noun in them or without a proposal are left out and counted.
 
 The nouns (--nouns):
-  objects    names of things that the package knows, about 3,500 (the default for photographs)
+  objects    names of things that the package knows, about 3,400 (the default for photographs)
   phrases    whatever follows an article in the captions, such as "red star" (the default for OV-Shapes)
   a file of class names (.txt, .json), or words: "cat, hot dog/frankfurter"
 

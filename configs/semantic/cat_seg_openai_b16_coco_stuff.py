@@ -29,6 +29,7 @@ It ends with the evaluation on ADE-150. On another data set, NAME:
 | names of classes  | -                            | COCO's ("wall-brick")              | English ("brick wall")  |
 | aggregation       | 2 layers, 128 channels       | the same, 4 heads, window 12       | as released             |
 | number of classes | -                            | filled up, or the best, to be 256  | the best 256            |
+| image guidance    | the dense map                | not normalised                     | of unit length          |
 | guidance, decoder | blocks 3, 7; 64, 32 channels | the same                           | as released             |
 | unlabelled pixels | -                            | none of the classes                | no loss                 |
 | crop              | 384                          | short side 384, mirror, SSD colour | as released             |
