@@ -24,7 +24,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read weights of any published format, with open_clip's names.
 
     Nothing is ever unpickled. A TorchScript archive (OpenAI's download) is read by ``torch.jit.load``, whose own reader
-    builds tensors and sandboxed script and cannot call Python; none of its code is run here.
+    builds tensors and sandboxed script and cannot call Python; no method of it is called here.
 
     Args:
         path: ``.safetensors``, or a ``torch.save`` file of a state dict, alone or in a training checkpoint

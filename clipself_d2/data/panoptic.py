@@ -35,7 +35,7 @@ def load_semantic(image_root: str | Path, label_root: str | Path, ignore_label: 
         InputError: if a folder is missing, holds no labels, or lacks a photograph.
     """
     images, labels = check_folder(image_root, "photographs"), check_folder(label_root, "semantic labels")
-    files = sorted(file for file in labels.iterdir() if file.suffix in _LABEL_SUFFIXES)
+    files = sorted(file for file in labels.iterdir() if file.suffix.lower() in _LABEL_SUFFIXES)
     if not files:
         raise InputError(f"{labels}: holds no label images (.png or .tif): prepare the data set anew")
     names = {file.stem: file.name for file in images.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png")}
@@ -71,9 +71,14 @@ class PanopticMapper:
 
         Raises:
             ImageError: if a file cannot be read.
-            InputError: if the labels are of another size than the photograph, or segments and panoptic PNG differ.
+            InputError: if there are no labels, they are of another size than the photograph, or segments and panoptic
+                PNG differ.
         """
         image = read_image(record["file_name"])
+        if not {"sem_seg_file_name", "pan_seg_file_name"} & record.keys():
+            raise InputError(
+                f"{record['file_name']}: has no panoptic or semantic labels: name a data set that has them"
+            )
         ignored = record.get("ignore_label", 255)
         sample = {**record, "image": image, "height": image.shape[1], "width": image.shape[2]}
         if "sem_seg_file_name" in record:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
-from clipself_d2.regions import letterbox
+from clipself_d2.regions import dense_map, letterbox
+from clipself_d2.regions.crops import content_sizes
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
@@ -139,7 +140,7 @@ def build_tower(job: Job) -> ImageTower:
 
 @torch.inference_mode()
 def dense_maps(tower: ImageTower, images: list[Tensor], size: int) -> list[Tensor]:
-    """The dense map of each image alone, without the letterbox's padding.
+    """The dense map of each image alone, the letterbox's padding neither read nor returned.
 
     Args:
         tower: of any family.
@@ -151,9 +152,10 @@ def dense_maps(tower: ImageTower, images: list[Tensor], size: int) -> list[Tenso
     """
     maps = []
     for image in images:
-        pixels, [scale] = letterbox([image], size)
-        height, width = (math.ceil(side * scale / tower.stride) for side in image.shape[1:])
-        maps.append(tower.dense_embeddings(tower.normalize(pixels))[0, :, :height, :width])
+        pixels, scales = letterbox([image], size)
+        dense = dense_map(tower, tower.normalize(pixels), content_sizes([image], scales))[0]
+        height, width = (math.ceil(side * scales[0] / tower.stride) for side in image.shape[1:])
+        maps.append(dense[:, :height, :width])
     return maps
 
 

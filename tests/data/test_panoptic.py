@@ -104,6 +104,17 @@ def test_labels_of_another_size_are_refused(record, tmp_path):
             PanopticMapper()({**record, field: str(tmp_path / "small.png")})
 
 
+def test_a_record_without_labels_is_refused(record):
+    record, _ = record
+    with pytest.raises(InputError, match=r"has no panoptic or semantic labels"):
+        PanopticMapper()({"file_name": record["file_name"], "image_id": 1})
+
+
+def test_suffixes_may_be_capitals(tmp_path):
+    [record] = semantic_files(tmp_path, np.zeros((2, 3), dtype=np.uint8), "a.PNG")
+    assert record["sem_seg_file_name"].endswith("a.PNG")
+
+
 def test_colours_are_no_labels(record, tmp_path):
     record, _ = record
     with pytest.raises(InputError, match="3 colours"):
