@@ -127,6 +127,12 @@ def run_lengths(masks: Tensor) -> list[dict[str, Any]]:
     return encoded
 
 
+def json_mask(mask: Tensor) -> dict[str, Any]:
+    """COCO's run-length encoding of an H x W mask, as a json takes it."""
+    [rle] = run_lengths(mask[None])
+    return {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()}
+
+
 def metadata(dataset_name: str) -> Metadata:
     """The metadata of a data set, which may tell its classes only when it is loaded.
 

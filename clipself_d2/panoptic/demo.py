@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig
-from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from clipself_d2.data.vocabulary import dataset_things
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation.ground_truth import json_mask
 from clipself_d2.regions import Vocabulary, build_vocabulary
 from clipself_d2.training.config import build
 
@@ -116,7 +115,7 @@ def to_results(
     for s in segments:
         if s["score"] < threshold:
             continue
-        rle = coco_mask.encode(np.asfortranarray((ids == s["id"]).numpy(), dtype=np.uint8))
+        mask = ids == s["id"]
         results.append(
             {
                 "image_id": image_id,
@@ -126,8 +125,8 @@ def to_results(
                 "isthing": s["isthing"],
                 "seen": seen[s["category_id"]],
                 "score": round(s["score"], 4),
-                "area": int(coco_mask.area(rle)),
-                "segmentation": {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()},
+                "area": int(mask.sum()),
+                "segmentation": json_mask(mask),
             }
         )
     return sorted(results, key=lambda result: -result["area"])

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.ground_truth import run_lengths
+from clipself_d2.evaluation.ground_truth import json_mask
 from clipself_d2.regions import Vocabulary, build_vocabulary
 from clipself_d2.semantic.cat_seg import CATSeg
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter
@@ -73,7 +73,7 @@ def to_results(found: Segmentation, vocabulary: Vocabulary, image_id: int) -> li
     results = []
     for place in areas.argsort(descending=True, stable=True).tolist():
         number = int(numbers[place])
-        [rle] = run_lengths((mask := labels == number)[None])
+        mask = labels == number
         results.append(
             {
                 "image_id": image_id,
@@ -81,7 +81,7 @@ def to_results(found: Segmentation, vocabulary: Vocabulary, image_id: int) -> li
                 "name": vocabulary.names[number],
                 "score": round(float(scores[mask].mean()), 4),
                 "area": int(areas[place]),
-                "segmentation": {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()},
+                "segmentation": json_mask(mask),
             }
         )
     return results
