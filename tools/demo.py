@@ -44,7 +44,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.miniature.demo import Demo
 from clipself_d2.panoptic import demo as panoptic
 from clipself_d2.semantic import demo as semantic
-from clipself_d2.training.config import build, load_config, train_settings
+from clipself_d2.training.config import load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
 
@@ -166,10 +166,7 @@ class Panoptic(Task):
         self.vocabulary, self.isthing = panoptic.user_vocabulary(cfg, *words, stuff)
         cfg.model.update(vocabulary=self.vocabulary, isthing=self.isthing, tasks=["panoptic_seg"])
         self.precision = autocast(train_settings(cfg))
-        # Its towers and its masks' network come from the config.
-        self.model = (
-            load_trained(cfg, args.weights) if args.weights else build(cfg, "model").to(cfg.train.device).eval()
-        )
+        self.model = load_trained(cfg, args.weights or None)  # its towers and its masks' network come from the config
 
     def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
         """See `Task`."""
@@ -199,8 +196,8 @@ class Semantic(Task):
             if name in cfg.model:
                 cfg.model[name] = self.vocabulary
         self.precision = autocast(train_settings(cfg))
-        trains = args.weights or cfg.dataloader.get("train")
-        self.model = load_trained(cfg, args.weights) if trains else build(cfg, "model").to(cfg.train.device).eval()
+        newest = "" if cfg.dataloader.get("train") else None  # what is not trained has no checkpoint
+        self.model = load_trained(cfg, args.weights or newest)
 
     def find(self, frames: Iterable[Tensor], source: Path) -> Iterator[tuple[Tensor, Any]]:
         """See `Task`."""

@@ -52,6 +52,11 @@ def load_semantic(image_root: str | Path, label_root: str | Path, ignore_label: 
     ]
 
 
+def ignore_label(sample: Mapping[str, Any]) -> int:
+    """The label that means "not judged" in the semantic labels of a record or sample: its own, or 255."""
+    return int(sample.get("ignore_label", 255))
+
+
 class PanopticMapper:
     """Reads a photograph and its labels; the masks of the ground truth can then serve as a mask generator."""
 
@@ -60,8 +65,7 @@ class PanopticMapper:
 
         Args:
             record: ``file_name`` and ``pan_seg_file_name`` with ``segments_info`` (`load_panoptic`),
-                ``sem_seg_file_name`` (`load_semantic`), or all of them. ``ignore_label`` is the one that means "not
-                judged" in semantic labels, 255 where the record says nothing.
+                ``sem_seg_file_name`` (`load_semantic`), or all of them; and maybe ``ignore_label``, see `ignore_label`.
 
         Returns:
             The record with ``image`` (3 x H x W uint8), ``height``, ``width``, ``masks`` (R x H x W bool), ``classes``
@@ -79,7 +83,7 @@ class PanopticMapper:
             raise InputError(
                 f"{record['file_name']}: has no panoptic or semantic labels: name a data set that has them"
             )
-        ignored = record.get("ignore_label", 255)
+        ignored = ignore_label(record)
         sample = {**record, "image": image, "height": image.shape[1], "width": image.shape[2]}
         if "sem_seg_file_name" in record:
             sample["sem_seg"] = self._labels_of(image, record["sem_seg_file_name"], read_semantic_labels)

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
+from clipself_d2.data.panoptic import ignore_label
 from clipself_d2.regions import dense_map, letterbox
 from clipself_d2.regions.crops import content_sizes
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
-from clipself_d2.training.config import build
-from clipself_d2.training.inference import load_trained, resolve_device
+from clipself_d2.training.inference import load_trained
 from clipself_d2.visualization import compare_kmeans, compare_segmentations
 
 PICTURES = 6
@@ -98,7 +98,7 @@ def draw_segmentations(table: Table, outcome: Outcome, planner: Planner, folder:
     test = next(iter(jobs.values())).config.dataloader.test
     mapper = instantiate(test.mapper)
     samples = [mapper(record) for record in some_records(test.dataset)]
-    truths = [s["sem_seg"].masked_fill(s["sem_seg"] == s.get("ignore_label", 255), -1) for s in samples]
+    truths = [s["sem_seg"].masked_fill(s["sem_seg"] == ignore_label(s), -1) for s in samples]
     found = {}
     for label, job in jobs.items():
         if job.config.dataloader.test.dataset == test.dataset:
@@ -123,12 +123,8 @@ def some_records(dataset: str) -> list[dict[str, Any]]:
 
 def build_model(job: Job) -> nn.Module:
     """The model that a finished job's numbers are of, in evaluation mode on the config's device."""
-    config: DictConfig = job.config.copy()
-    config.train.device = resolve_device(config.train.device)  # which its text tower goes to as well
-    weights = str(job.product) if job.run.trains else config.train.init_checkpoint
-    if weights:
-        return load_trained(config, weights)
-    return build(config, "model").to(config.train.device).eval()
+    weights = str(job.product) if job.run.trains else job.config.train.init_checkpoint
+    return load_trained(job.config.copy(), weights or None)
 
 
 def build_tower(job: Job) -> ImageTower:

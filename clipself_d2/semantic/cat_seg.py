@@ -155,7 +155,7 @@ class CATSeg(HoldsTower):
         seen = self.seen if vocabulary is self.vocabulary else vocabulary.only_seen()
         if not inputs:  # on several ranks a batch may be empty, yet every rank has gradients
             blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            inputs = [{"image": blank, "sem_seg": torch.full(blank.shape[1:], 255)}]
+            inputs = [{"image": blank, "sem_seg": blank[0].long(), "ignore_label": 0}]
         labels = [class_targets(x, vocabulary) for x in inputs]
         if len({label.shape for label in labels}) > 1:
             raise InputError("training images have different sizes: give the mapper a crop that fits all (size)")

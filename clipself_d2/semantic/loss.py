@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipself_d2.data.panoptic import ignore_label
 from clipself_d2.errors import InputError
 from clipself_d2.regions import Vocabulary
 
@@ -18,7 +19,7 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
 
     Args:
         sample: with ``image`` (3 x H x W) and ``sem_seg`` (H x W long, on the CPU: classes of the vocabulary, or
-            ``ignore_label``, which is 255 where the sample says nothing).
+            `ignore_label`).
         vocabulary: K classes.
 
     Returns:
@@ -36,7 +37,7 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
             f"{name}: its labels are {tuple(labels.shape)} (height x width), its image "
             f"{tuple(sample['image'].shape[1:])}: use the labels of this photograph"
         )
-    ignored = sample.get("ignore_label", 255)
+    ignored = ignore_label(sample)
     judged = labels != ignored
     wrong = labels[judged & ((labels < 0) | (labels >= len(vocabulary)))]
     if len(wrong):

@@ -28,12 +28,13 @@ def autocast(settings: TrainSettings) -> torch.autocast:
     return torch.autocast(resolve_device(settings.device), dtype=PRECISIONS[precision], enabled=precision != "fp32")
 
 
-def load_trained(cfg: DictConfig, weights: str = "") -> nn.Module:
+def load_trained(cfg: DictConfig, weights: str | None = "") -> nn.Module:
     """The model of a config with trained weights, on `train.device`, in evaluation mode.
 
     Args:
         cfg: from `load_config`; its `train.device` is resolved in place.
-        weights: a `checkpoint_*.pth`; "" takes the newest in `train.output_dir`, "random" none.
+        weights: a `checkpoint_*.pth`; "" takes the newest in `train.output_dir`, "random" none; None leaves the model
+            as it is built, of parts that bring their own weights.
 
     Raises:
         InputError: a device that is not there, no checkpoint, or that of another model.
@@ -47,6 +48,6 @@ def load_trained(cfg: DictConfig, weights: str = "") -> nn.Module:
         logger.warning("The model has random weights, as asked for")
     elif weights:
         load_model(model, weights, settings.init_without)
-    elif Checkpointer(settings.output_dir, model=model).resume() is None:
+    elif weights is not None and Checkpointer(settings.output_dir, model=model).resume() is None:
         raise InputError(f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth")
     return model.eval()
