@@ -169,16 +169,21 @@ def _read_raw(path: Path) -> dict[str, Tensor]:
         return unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except pickle.UnpicklingError as error:
-        if not re.search("Unsupported (global|class)", str(error)):  # it is no pickle at all
-            raise InputError(f"{path}: not a readable file of weights, truncated or of another kind") from None
-        raise InputError(
-            f"{path}: holds other Python objects than tensors, which may run code and are not read: if you trust it, "
-            "load it once with torch.load(FILE, weights_only=False) and save its state dict alone"
-        ) from None
     except Exception as error:  # the readers raise a dozen kinds for a damaged or foreign file
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a readable file of weights, truncated or of another kind ({reason})") from None
+        raise InputError(f"{path}: {_unreadable(error)}") from None
+
+
+def _unreadable(error: Exception) -> str:
+    """What a reader's error says of a file."""
+    text = "not a readable file of weights, truncated or of another kind"
+    if not isinstance(error, pickle.UnpicklingError):
+        return f"{text} ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
+    if not re.search("Unsupported (global|class)", str(error)):  # it is no pickle at all
+        return text
+    return (
+        "holds other Python objects than tensors, which may run code and are not read: if you trust it, load it once "
+        "with torch.load(FILE, weights_only=False) and save its state dict alone"
+    )
 
 
 def _is_torchscript(path: Path) -> bool:

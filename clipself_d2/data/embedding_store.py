@@ -71,7 +71,7 @@ class EmbeddingStore:
         Raises:
             InputError: if the folder cannot be written to, or holds embeddings of another length.
         """
-        allow_many_files()
+        _allow_many_files()
         self.folder = Path(root) / name
         self.dim = dim
         self.refresh_seconds = refresh_seconds
@@ -242,7 +242,7 @@ class _Writer:
         self.full = True
 
 
-def allow_many_files() -> None:
+def _allow_many_files() -> None:
     """Lets the process open as many files as it may: an open shard is one, and 1,024 are the usual limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS says "unlimited" and means less

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipself_d2.clip.tower import ImageTower
 from clipself_d2.regions.crops import crop_and_resize
-
-if TYPE_CHECKING:
-    from clipself_d2.clip import ImageTower
 
 # Crops that go through the tower at once; bounds the memory on a large batch.
 _CROP_BATCH = 64

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crop_embeddings import embed_crops
 from clipself_d2.regions.crops import content_sizes, letterbox
 from clipself_d2.regions.dense import check_fit, dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES, letterbox_masks, pool_boxes, pool_masks
-
-if TYPE_CHECKING:
-    from clipself_d2.clip import ImageTower
 
 
 class RegionEmbedder(nn.Module):

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -262,16 +262,23 @@ def _digest(config: DictConfig, run: Run, sources: dict[str, Job]) -> str:
 def _file_digest(path: str | None) -> str:
     """The hash of a file's content, or of a folder's names, sizes and times; what is no file stays as it is."""
     if path and Path(path).is_file():
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
+        stat = Path(path).stat()
+        return _content_digest(path, stat.st_size, stat.st_mtime_ns)
     if path and Path(path).is_dir():
         stats = ((file.name, file.stat()) for file in sorted(Path(path).iterdir()))
         listed = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         return hashlib.sha256(repr(listed).encode()).hexdigest()
     return str(path)
+
+
+@cache
+def _content_digest(path: str, size: int, modified: int) -> str:
+    """The hash of a file's content; the tower of fifty runs is read once."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _name(target: Any) -> str:
