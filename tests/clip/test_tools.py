@@ -1,6 +1,5 @@
 """The two tools at the command line: what they write, and one line with code 2 for what is wrong."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,14 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from clipself_d2.clip import TextClassifier, build_text_tower, build_towers
+from tests.tools.loading import load_tool
 
 
 def tool(name):
-    path = Path(__file__).parents[2] / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool(name).main
 
 
 @pytest.fixture(autouse=True)

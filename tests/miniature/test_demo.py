@@ -1,6 +1,5 @@
 """The demonstration, with a handful of scenes and two steps."""
 
-import importlib.util
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from clipself_d2.miniature import dataset
 from clipself_d2.miniature.demo import TASKS, Demo
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/miniature/clipself_patches.py"
@@ -22,10 +22,7 @@ SHORT = [
 
 @pytest.fixture
 def demo_tool():
-    spec = importlib.util.spec_from_file_location("demo_tool", ROOT / "tools/demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("demo")
 
 
 def test_results_pictures_and_report(small_world, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Result files of other projects become saved masks."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,18 +12,14 @@ from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import SavedMasks
 from clipself_d2.regions import Vocabulary
+from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = [{"id": 7, "name": "sky"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 WORDS = Vocabulary(["cat", "dog", "sky"], torch.eye(3))
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("save_masks", ROOT / "tools/save_masks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+main = main_of("save_masks")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 import shlex
@@ -12,6 +11,7 @@ import pytest
 
 from clipself_d2.training.config import load_config
 from clipself_d2.training.run import parse_args
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/panoptic.md").read_text()
@@ -48,10 +48,7 @@ def test_training_commands_parse(command, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "train_net" not in c])
 def test_other_commands_parse(command, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    spec = importlib.util.spec_from_file_location("tool", ROOT / shlex.split(command)[1])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.main(shlex.split(command)[2:]) == 2  # the data is not here
+    assert load_tool(Path(shlex.split(command)[1]).stem).main(shlex.split(command)[2:]) == 2  # the data is not here
     assert "see --help" not in capsys.readouterr().err
 
 

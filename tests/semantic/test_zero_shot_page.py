@@ -1,6 +1,5 @@
 """What docs/semantic.md says of segmentation by text alone is true: its code runs, its commands parse."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +11,7 @@ from clipself_d2.miniature import MODEL, WEIGHTS
 from clipself_d2.miniature.dataset import scene_of
 from clipself_d2.miniature.render import render
 from clipself_d2.semantic import ZeroShotSegmenter
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/semantic.md").read_text()
@@ -39,10 +39,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", "".join(blocks("sh", section("Semantic coherence"))).splitlines())
 def test_probes_parse(command):
     words = shlex.split(command)
-    spec = importlib.util.spec_from_file_location("tool", ROOT / words[1])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.parse_args(words[2:]).pretrained
+    assert load_tool(Path(words[1]).stem).parse_args(words[2:]).pretrained
 
 
 def test_every_argument_is_explained():

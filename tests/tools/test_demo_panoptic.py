@@ -1,9 +1,7 @@
 """The demonstration's panoptic task: every pixel of own pictures gets one of the user's words."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import MaskPredictions
 from tests.tools.loading import main_of
+from tests.tools.pictures import COLOURS, results, run, write_photos
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -30,7 +29,6 @@ optimizer = dict()
 lr_multiplier = dict()
 train = dict(device="cpu", output_dir="run")
 """
-COLOURS = {"red": (255, 0, 0), "scarlet": (250, 20, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 
 class ColourMasks:
@@ -60,12 +58,6 @@ def colour_text():
 main = main_of("demo")
 
 
-def picture(left, right):
-    pixels = np.zeros((48, 64, 3), dtype=np.uint8)
-    pixels[:, :32], pixels[:24, 32:] = COLOURS[left], COLOURS[right]
-    return Image.fromarray(pixels)
-
-
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Pictures, and a data set in which green is stuff and blue was never seen."""
@@ -80,23 +72,12 @@ def world(tmp_path, monkeypatch):
         novel_classes=["blue"],
     )
     (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "photos").mkdir()
-    picture("red", "green").save("photos/0042.png")
-    picture("blue", "green").save("photos/film.gif", save_all=True, append_images=[picture("red", "blue")])
+    write_photos(tmp_path / "photos")
     return tmp_path
 
 
-def run(main, *arguments, words="scarlet, green, blue", sources=("photos",)) -> int:
-    fixed = ["--vocabulary", words, "--config-file", "config.py", "--output", "out", "--task", "panoptic"]
-    return main(["--input", *sources, *fixed, *arguments])
-
-
-def results(name):
-    return json.loads(Path("out", f"{name}.json").read_text())
-
-
 def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
-    assert run(main) == 0
+    assert run(main, "panoptic") == 0
     assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "film.gif", "film.json"}
     first, second = results("0042")
     assert (first["name"], first["isthing"], first["seen"], first["area"]) == ("scarlet", True, True, 48 * 32)
@@ -112,7 +93,7 @@ def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
 
 
 def test_stuff_and_novel_words_can_be_named(main, world):
-    assert run(main, "--stuff", "scarlet", "--novel", "green", sources=["photos/0042.png"]) == 0
+    assert run(main, "panoptic", "--stuff", "scarlet", "--novel", "green", sources=["photos/0042.png"]) == 0
     assert [(r["name"], r["isthing"], r["seen"]) for r in results("0042")] == [
         ("scarlet", False, True),
         ("green", True, False),
@@ -120,7 +101,7 @@ def test_stuff_and_novel_words_can_be_named(main, world):
 
 
 def test_segments_below_the_threshold_are_left_out(main, world):
-    assert run(main, "--threshold", "0.95", sources=["photos/0042.png"]) == 0
+    assert run(main, "panoptic", "--threshold", "0.95", sources=["photos/0042.png"]) == 0
     assert results("0042") == []
 
 
@@ -135,7 +116,7 @@ def test_segments_below_the_threshold_are_left_out(main, world):
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
-    assert run(main, *arguments) == 2
+    assert run(main, "panoptic", *arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
 

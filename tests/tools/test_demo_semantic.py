@@ -1,6 +1,5 @@
 """The demonstration's semantic task: every pixel of own pictures gets the best of the user's words."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tests.tools.loading import main_of
-from tests.tools.test_demo_panoptic import picture
+from tests.tools.pictures import results, run, write_photos
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -35,26 +34,15 @@ main = main_of("demo")
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """Pictures: a colour on the left, another above on the right, black below."""
+    """The config and the pictures in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.py").write_text(CONFIG)
-    (tmp_path / "photos").mkdir()
-    picture("red", "green").save("photos/0042.png")
-    picture("blue", "green").save("photos/film.gif", save_all=True, append_images=[picture("red", "blue")])
+    write_photos(tmp_path / "photos")
     return tmp_path
 
 
-def run(main, *arguments, words="scarlet, green, blue", sources=("photos",)) -> int:
-    fixed = ["--vocabulary", words, "--config-file", "config.py", "--output", "out", "--task", "semantic"]
-    return main(["--input", *sources, *fixed, *arguments])
-
-
-def results(name):
-    return json.loads(Path("out", f"{name}.json").read_text())
-
-
 def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
-    assert run(main) == 0
+    assert run(main, "semantic") == 0
     assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "film.gif", "film.json"}
     listed = results("0042")
     assert {r["image_id"] for r in listed} == {42} and sum(r["area"] for r in listed) == 48 * 64
@@ -71,7 +59,7 @@ def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
 
 
 def test_a_word_has_one_colour_in_all_pictures(main, world):
-    assert run(main, "--threshold", "0.9") == 0
+    assert run(main, "semantic", "--threshold", "0.9") == 0
     with Image.open("out/film.gif") as film:
         first = np.asarray(film.convert("RGB"), dtype=int)
         film.seek(1)
@@ -82,11 +70,11 @@ def test_a_word_has_one_colour_in_all_pictures(main, world):
 
 def test_pixels_below_the_threshold_have_no_word(main, world):
     """Black is as near to all three words: its score is a third."""
-    assert run(main, "--threshold", "0.9", sources=["photos/0042.png"]) == 0
+    assert run(main, "semantic", "--threshold", "0.9", sources=["photos/0042.png"]) == 0
     masks = {r["name"]: coco_mask.decode(r["segmentation"]).astype(bool) for r in results("0042")}
     assert set(masks) == {"scarlet", "green"}
     assert not any(mask[28:, 36:].any() for mask in masks.values()) and masks["scarlet"][:, :28].all()
-    assert run(main, "model.background_threshold=0.9", sources=["photos/0042.png"]) == 0
+    assert run(main, "semantic", "model.background_threshold=0.9", sources=["photos/0042.png"]) == 0
     again = {r["name"]: coco_mask.decode(r["segmentation"]).astype(bool) for r in results("0042")}
     assert all((again[name] == mask).all() for name, mask in masks.items())
 
@@ -102,7 +90,7 @@ def test_pixels_below_the_threshold_have_no_word(main, world):
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
-    assert run(main, *arguments) == 2
+    assert run(main, "semantic", *arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
 
