@@ -11,10 +11,12 @@ PACKAGE = ROOT / "clipself_d2"
 
 # What a subpackage may import of the others; `errors` and `command_line` are everybody's.
 CORE = {"clip"}
-REGIONS = CORE | {"regions"}
+VOCABULARY = CORE | {"vocabulary"}
+REGIONS = VOCABULARY | {"regions"}
 SHARED = REGIONS | {"backbones", "data", "evaluation", "training"}
 MAY_IMPORT = {
     "clip": CORE,
+    "vocabulary": VOCABULARY,
     "regions": REGIONS,
     "backbones": REGIONS | {"backbones"},
     "data": REGIONS | {"data"},

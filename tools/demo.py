@@ -36,7 +36,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.words import read_vocabulary
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import ImageError
 from clipself_d2.detection import demo as detection
@@ -47,6 +46,7 @@ from clipself_d2.semantic import demo as semantic
 from clipself_d2.training.config import load_config, train_settings
 from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
+from clipself_d2.vocabulary import read_vocabulary
 
 Words = tuple[list[tuple[str, ...]], list[str] | None]
 """The user's classes, and the names of those that are novel, if they are said."""

@@ -21,11 +21,10 @@ from pathlib import Path
 
 import torch
 
-from clipself_d2.clip import TextClassifier, build_text_tower
-from clipself_d2.clip.precomputed import save_text_embeddings
-from clipself_d2.clip.words import read_vocabulary
+from clipself_d2.clip import build_text_tower
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import TextClassifier, read_vocabulary, save_text_embeddings
 
 
 @exit_codes()

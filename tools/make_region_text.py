@@ -32,9 +32,7 @@ from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 import clipself_d2.miniature  # noqa: F401  (its model and data sets are known by name)
-from clipself_d2.clip import TextClassifier, build_towers
-from clipself_d2.clip.text import ClassNames
-from clipself_d2.clip.words import read_vocabulary
+from clipself_d2.clip import build_towers
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import ImageMapper, build_test_loader, get_dataset, load_captions
 from clipself_d2.data.coco_json import box_fields, write_annotations
@@ -43,6 +41,7 @@ from clipself_d2.distillation.pseudo_pairs import match_pairs
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionEmbedder, load_proposals
 from clipself_d2.training.inference import resolve_device
+from clipself_d2.vocabulary import ClassNames, TextClassifier, read_vocabulary
 
 _MOST_COMMON = 8
 

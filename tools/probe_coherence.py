@@ -48,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--labels", nargs="+", metavar="TEXT", help="what the towers are called (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
-    add("--modes", nargs="+", choices=DENSE_MODES, default=["value"], help="dense modes (value)")
+    add("--modes", nargs="+", choices=DENSE_MODES, default=["no_attn"], help="dense modes (value)")
     add("--blocks", nargs="+", type=int, default=[], metavar="N", help="also the features of these blocks, from 0")
     add("--per-segment", type=int, default=default.per_segment, metavar="N", help="patches of a segment (%(default)s)")
     add("--across", type=int, default=default.across, metavar="N", help="of an image, to compare images (%(default)s)")

@@ -29,7 +29,8 @@ class CLIPBackbone(HoldsTower, Backbone):
             B/16 and 6, 10, 14, 23 of L/14. A block may be repeated (Tab. A3, "last block").
         pyramid: `FPNPyramid` or `SimplePyramid`.
         trainable: train the tower's blocks too (Tab. A3); their learning rate is the optimiser's matter.
-        mode: dense mode of the tower; with "value" the last block's output is that of the block without attention.
+        dense_mode: dense mode of the tower; with "no_attn" the last block's output is that of the block without
+            attention.
         square_size: side in pixels of the squares that Detectron2's own models pad their batches to, a multiple of the
             tower's stride; 0 for no such wish (`FViT` has a size of its own).
 
@@ -44,14 +45,14 @@ class CLIPBackbone(HoldsTower, Backbone):
         blocks: Sequence[int],
         pyramid: Pyramid,
         trainable: bool = False,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         square_size: int = 0,
     ) -> None:
         super().__init__()
         if not isinstance(tower, TransformerTower):
             raise InputError("backbone: the pyramid is built on the blocks of a ViT: clip.name must not be a ResNet")
         tower.check_blocks(blocks)
-        tower.check_mode(mode)
+        tower.check_dense_mode(dense_mode)
         if len(blocks) != pyramid.num_inputs:
             raise InputError(f"backbone: {len(blocks)} blocks for a pyramid that reads {pyramid.num_inputs} maps")
         if trainable and tower.num_blocks - 1 not in blocks:
@@ -64,11 +65,11 @@ class CLIPBackbone(HoldsTower, Backbone):
         self.blocks = list(blocks)
         self.pyramid = pyramid
         self.trainable = trainable
-        self.mode = mode
+        self.dense_mode = dense_mode
         self.square_size = square_size
         self.level_names = level_names(len(pyramid.scales))
         if trainable:
-            tower.set_trainable_blocks(tower.num_blocks, mode)
+            tower.set_trainable_blocks(tower.num_blocks, dense_mode)
             self.trained_tower = tower
         else:
             self.hold_tower(tower)
@@ -96,17 +97,17 @@ class CLIPBackbone(HoldsTower, Backbone):
         }
         return {**shapes, "dense": ShapeSpec(channels=self.tower.embed_dim, stride=self.tower.stride)}
 
-    def forward(self, images: Tensor, canvas: int | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, padded_size: int | None = None) -> dict[str, Tensor]:
         """Run the tower once.
 
         Args:
             images: B x 3 x H x W, normalised, sides multiples of the tower's stride.
-            canvas: side of the square whose upper left part the images are, see `ImageTower.features`.
+            padded_size: side of the square whose upper left part the images are, see `ImageTower.features`.
 
         Returns:
             The pyramid's levels by name, and ``dense``: B x C x h x w unit embeddings, fp32.
         """
         with nullcontext() if self.trainable else torch.no_grad():
-            dense, maps = self.tower.features(images, self.blocks, self.mode, canvas)
+            dense, maps = self.tower.features(images, self.blocks, self.dense_mode, padded_size)
         levels = self.pyramid(maps)
         return {**dict(zip(self.level_names, levels, strict=True)), "dense": dense.detach()}

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.clip.checkpoint import content_hash
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 
 
-class HoldsTower(HoldsAside):
+class HoldsTower(FrozenModules):
     """Has one image tower, frozen and held aside (`hold_tower`), or trained (an attribute ``trained_tower``).
 
     The state dict has the buffer ``tower_fingerprint`` for a frozen tower, and is refused beside another tower.
@@ -23,7 +23,7 @@ class HoldsTower(HoldsAside):
 
     def hold_tower(self, tower: ImageTower) -> None:
         """Freezes a tower and keeps it aside."""
-        self.hold_aside(tower)
+        self.hold_frozen(tower)
         fingerprint = torch.frombuffer(bytearray(content_hash(tower.state_dict())), dtype=torch.uint8)
         self.register_buffer("tower_fingerprint", fingerprint)
         self.register_load_state_dict_pre_hook(_check_fingerprint)
@@ -31,7 +31,7 @@ class HoldsTower(HoldsAside):
     @property
     def tower(self) -> ImageTower:
         """The tower, frozen or not."""
-        return self._modules.get("trained_tower") or self._aside[0]  # type: ignore[return-value]
+        return self._modules.get("trained_tower") or self._frozen[0]  # type: ignore[return-value]
 
 
 def _check_fingerprint(module: HoldsTower, state: dict[str, Any], prefix: str, *_: Any) -> None:

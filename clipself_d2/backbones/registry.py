@@ -27,7 +27,7 @@ def add_clip_backbone_config(cfg: CfgNode) -> None:
     # See `CLIPBackbone`.
     cfg.MODEL.CLIP.BLOCKS = [3, 5, 7, 11]
     cfg.MODEL.CLIP.TRAINABLE = False
-    cfg.MODEL.CLIP.MODE = "value"
+    cfg.MODEL.CLIP.MODE = "no_attn"
     cfg.MODEL.CLIP.SQUARE_SIZE = 0
     # "fpn" or "simple", and the arguments of `FPNPyramid` or `SimplePyramid`.
     cfg.MODEL.CLIP.PYRAMID = "fpn"

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     workers = sorted({0, *args.workers})
     sizes = (args.student_size, args.teacher_size)
     mappers: dict[str, Any] = {
-        "ours": DistillationMapper(GridRegions(), at_least=sizes if args.reduce else None),
+        "ours": DistillationMapper(GridRegions(), min_decode_size=sizes if args.reduce else None),
         "reference": PlainMapper(*sizes),
     }
     with tempfile.TemporaryDirectory() as folder:

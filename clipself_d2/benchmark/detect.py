@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least, random_config
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
-from clipself_d2.regions import Vocabulary
 from clipself_d2.training.config import build
 from clipself_d2.training.trainer import PRECISIONS
+from clipself_d2.vocabulary import Vocabulary
 
 CONFIGS = {
     "EVA02-B-16": "detection/fvit_eva02_b16_ovcoco.py",

@@ -200,7 +200,7 @@ def agree(ours: Step, reference: ReferenceStep) -> dict[str, float]:
         RunError: beyond the tolerances.
     """
     model = ours.model
-    fit, model.fit = model.fit, "square"
+    fit, model.skip_padding = model.skip_padding, False
     losses, gradients = [], []
     for step in (ours, reference):
         samples = step.data()
@@ -210,7 +210,7 @@ def agree(ours: Step, reference: ReferenceStep) -> dict[str, float]:
         losses.append(loss.item())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
         model.zero_grad(set_to_none=True)
-    model.fit = fit
+    model.skip_padding = fit
     difference = abs(losses[0] - losses[1])
     cosine = float(torch.cosine_similarity(gradients[0].double(), gradients[1].double(), dim=0))
     if not difference <= LOSS_TOLERANCE or not cosine >= 1 - GRADIENT_TOLERANCE:
@@ -230,7 +230,9 @@ def student_flops(model: CLIPSelf, batch: int) -> int:
     scale = model.student_size / max(IMAGE)
     sizes = [(IMAGE[0] * scale, IMAGE[1] * scale)] * batch
     with plain.naive_attention():
-        return count_flops(lambda: dense_map(tower, pixels, sizes, model.mode, model.fit).sum().backward())
+        return count_flops(
+            lambda: dense_map(tower, pixels, sizes, model.dense_mode, model.skip_padding).sum().backward()
+        )
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:

@@ -229,9 +229,9 @@ def agree(ours: Ours, reference: Reference, inputs: Sequence[dict[str, Any]]) ->
     Raises:
         RunError: beyond the tolerances.
     """
-    fit, ours.embedder.fit = ours.embedder.fit, "square"
+    fit, ours.embedder.skip_padding = ours.embedder.skip_padding, False
     found, expected = ours(list(inputs)), reference(list(inputs))
-    ours.embedder.fit = fit
+    ours.embedder.skip_padding = fit
     cosine = min(float((a[f] * b[f]).sum(dim=-1).min()) for a, b in zip(found, expected, strict=True) for f in b)
     ours.evaluator.reset()
     ours.evaluator.process(inputs, expected)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=1, metavar="N", help="images at once (%(default)s)")
     add("--precision", default="bf16", choices=sorted(PRECISIONS), help="%(default)s")
     add("--rounds", type=int, default=1, metavar="N", help="medians are over so many (%(default)s)")
-    add("opts", nargs="*", metavar="key=value", help="overrides: model.fit=square")
+    add("opts", nargs="*", metavar="key=value", help="overrides: model.skip_padding=False")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from clipself_d2.clip import build_image_tower
 from clipself_d2.errors import RunError
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic, mask_embedder, open_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments
-from clipself_d2.regions import Vocabulary, dense_map, fuse_scores
+from clipself_d2.regions import dense_map, fuse_scores
 from clipself_d2.training.trainer import PRECISIONS
+from clipself_d2.vocabulary import Vocabulary
 
 COSINE_TOLERANCE = 0.02
 """Most that the cosine of a mask's embeddings by the two paths may fall short of 1."""
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     def bare() -> Any:
         with torch.inference_mode(), precision:
-            return dense_map(tower, pixels, [(IMAGE[0] * scale, IMAGE[1] * scale)], model.embedder.mode)
+            return dense_map(tower, pixels, [(IMAGE[0] * scale, IMAGE[1] * scale)], model.embedder.dense_mode)
 
     agreement = agree(model, reference, inputs[0]["image"], precision)
     calls = {"ours": ours, "reference": lambda: reference(inputs[0]["image"]), "tower": bare}
@@ -157,7 +158,7 @@ class Reference:
         """Q x (K + 1) fused probabilities."""
         model, predicted = self.model, self.predictions.log_scores
         clip = (model.temperature * model.vocabulary.cosines(embeddings)).log_softmax(dim=1)
-        fused = fuse_scores(predicted, clip, model.vocabulary.seen, model.alpha, model.beta, model.fusion)
+        fused = fuse_scores(predicted, clip, model.vocabulary.is_base, model.alpha, model.beta, model.fusion)
         return fused.where(valid[:, None], predicted.exp())
 
     @torch.no_grad()
@@ -198,10 +199,10 @@ def agree(model: OpenVocabularyPanoptic, reference: Reference, image: Tensor, pr
         RunError: beyond the tolerances.
     """
     masks = reference.predictions.masks
-    fit, model.embedder.fit = model.embedder.fit, "square"
+    fit, model.embedder.skip_padding = model.embedder.skip_padding, False
     with torch.inference_mode(), precision:
         [(found, valid)] = model.embedder([image], [masks])
-    model.embedder.fit = fit
+    model.embedder.skip_padding = fit
     expected, weighed = reference.embed(image)
     cosine = float((found * expected).sum(dim=-1)[weighed].min())
     scores, size = reference.scores(expected, weighed), (image.shape[1], image.shape[2])

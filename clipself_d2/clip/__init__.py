@@ -2,9 +2,15 @@
 
 from clipself_d2.clip.build import build_image_tower, build_text_tower, build_towers
 from clipself_d2.clip.checkpoint import interpolate, load_checkpoint, read_checkpoint, save_checkpoint
-from clipself_d2.clip.precomputed import load_text_embeddings, save_text_embeddings
-from clipself_d2.clip.text import TextClassifier, TextTower, max_over_synonyms, synonym_classes
+from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
+from clipself_d2.vocabulary import (
+    TextClassifier,
+    load_text_embeddings,
+    max_over_synonyms,
+    save_text_embeddings,
+    synonym_classes,
+)
 
 __all__ = [
     "ImageTower",

@@ -9,7 +9,7 @@ from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
 
 from clipself_d2.clip.positions import rotary_table, rotate
-from clipself_d2.clip.transformer import TransformerTower, for_products
+from clipself_d2.clip.transformer import TransformerTower, cast_for_autocast
 from clipself_d2.errors import InputError
 
 
@@ -71,14 +71,14 @@ class EVATower(TransformerTower):
         """See `ImageTower`."""
         return self.visual.trunk.blocks
 
-    def unused_in_value_mode(self) -> list[nn.Parameter]:
+    def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
         """See `ImageTower`."""
         attention = self.visual.trunk.blocks[-1].attn
         return [*attention.q_proj.parameters(), *attention.k_proj.parameters()]
 
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `TransformerTower`."""
-        attention, tokens = block.attn, for_products(block.norm1(tokens))
+        attention, tokens = block.attn, cast_for_autocast(block.norm1(tokens))
         query, key, value = (
             layer(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
             for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -97,7 +97,7 @@ class EVATower(TransformerTower):
 
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
         """See `TransformerTower`."""
-        return tokens + block.mlp(for_products(block.norm2(tokens)))
+        return tokens + block.mlp(cast_for_autocast(block.norm2(tokens)))
 
     def project(self, tokens: Tensor) -> Tensor:
         """See `TransformerTower`."""

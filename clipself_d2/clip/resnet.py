@@ -19,8 +19,8 @@ class ResNetTower(ImageTower):
     and the map's locations, both with positional embeddings resampled to the map.
 
     * image embedding: the mean token attends to all tokens, as in open_clip.
-    * dense ``"value"``: each location goes through the pool's value and output projections alone, without attention and
-      without positional embedding (MaskCLIP, Zhou et al., ECCV 2022; F-VLM pools regions of the same map).
+    * dense ``"no_attn"``: each location goes through the pool's value and output projections alone, without attention
+      and without positional embedding (MaskCLIP, Zhou et al., ECCV 2022; F-VLM pools regions of the same map).
     * dense ``"full"``: each location is a query of the pool.
     * masked: the mean token attends to itself and the locations of the region.
 
@@ -63,14 +63,14 @@ class ResNetTower(ImageTower):
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
     def features(
-        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+        self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
         """See `ImageTower.features`."""
-        whole = self.canvas_size(images, canvas)
-        self.check_mode(mode)
+        whole = self.padded_map_size(images, padded_size)
+        self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)
         stages = self._stages(images, 4)
-        if mode == "value":
+        if dense_mode == "no_attn":
             pool = self.visual.attnpool
             dense = pool.c_proj(pool.v_proj(stages[-1].flatten(2).transpose(1, 2)))
         else:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clipself_d2.errors import InputError
 
-DENSE_MODES = ("value", "full")
+DENSE_MODES = ("no_attn", "full")
 
 
 class TowerFeatures(NamedTuple):
@@ -32,7 +32,7 @@ class ImageTower(nn.Module, ABC):
     not be square. ``h, w`` below are ``H / stride, W / stride``.
 
     Dense modes:
-        * ``"value"`` (the paper's, section 3.1): the last block keeps its value path and drops its attention.
+        * ``"no_attn"`` (the paper's, section 3.1): the last block keeps its value path and drops its attention.
         * ``"full"``: the ordinary last block.
 
     Attributes:
@@ -81,25 +81,26 @@ class ImageTower(nn.Module, ABC):
 
     @abstractmethod
     def features(
-        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+        self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
         """The dense map and the features of some blocks, in one forward.
 
         Args:
             images: ``B x 3 x H x W``, normalised.
             blocks: 0-based numbers of the blocks whose output (the residual stream, without class token and without
-                norm) is wanted. The last block's is that of the modified block when mode is ``"value"``.
-            mode: ``"value"`` or ``"full"``.
-            canvas: side in pixels of the square whose upper left part the images are; positions are then the square's.
-                None: the images are whole.
+                norm) is wanted. The last block's is that of the modified block when dense_mode is ``"no_attn"``.
+            dense_mode: ``"no_attn"`` or ``"full"``.
+            padded_size: side in pixels of the square that the images are the upper left part of; positions are then
+                the square's. None: the images are whole.
 
         Raises:
-            InputError: a side that is no multiple of the stride, or longer than the canvas; an unknown block or mode.
+            InputError: a side that is no multiple of the stride, or longer than the padded size; an unknown block or
+                dense mode.
         """
 
     @abstractmethod
     def block_features(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """The block maps of `features` (mode ``"value"``) alone; nothing after the last wanted block is computed."""
+        """The block maps of `features` (mode ``"no_attn"``) alone; nothing after the last wanted block is computed."""
 
     @abstractmethod
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
@@ -120,28 +121,28 @@ class ImageTower(nn.Module, ABC):
     def trainable_units(self) -> Sequence[nn.Module]:
         """The blocks (or stages), first to last, that `set_trainable_blocks` counts."""
 
-    def unused_in_value_mode(self) -> list[nn.Parameter]:
-        """Parameters of the last block that mode ``"value"`` never reads, and that so get no gradient."""
+    def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
+        """Parameters of the last block that mode ``"no_attn"`` never reads, and that so get no gradient."""
         return []
 
-    def dense_embeddings(self, images: Tensor, mode: str = "value", canvas: int | None = None) -> Tensor:
+    def dense_embeddings(self, images: Tensor, dense_mode: str = "no_attn", padded_size: int | None = None) -> Tensor:
         """The dense map alone, ``B x C x h x w``, unit norm over ``C``; see `features`."""
-        return self.features(images, (), mode, canvas).dense
+        return self.features(images, (), dense_mode, padded_size).dense
 
-    def set_trainable_blocks(self, n: int, mode: str = "value") -> None:
+    def set_trainable_blocks(self, n: int, dense_mode: str = "no_attn") -> None:
         """Train the last ``n`` blocks and freeze everything else (paper, Tab. 1b); 0 freezes all.
 
         Patch embedding, class token, positions, final norm and projection always stay frozen (released code).
 
         Args:
             n: number of blocks, 0..`num_blocks`.
-            mode: the dense mode that will be trained. For ``"value"`` the last block's queries and keys are frozen too
-                where they are parameters of their own, so that every trainable parameter gets a gradient.
+            dense_mode: the dense mode that will be trained. For ``"no_attn"`` the last block's queries and keys are
+                frozen too where they are parameters of their own, so that every trainable parameter gets a gradient.
 
         Raises:
-            InputError: ``n`` out of range or an unknown mode.
+            InputError: ``n`` out of range or an unknown dense_mode.
         """
-        self.check_mode(mode)
+        self.check_dense_mode(dense_mode)
         if not 0 <= n <= self.num_blocks:
             raise InputError(
                 f"trainable_blocks is {n}: this tower has {self.num_blocks} blocks, give 0..{self.num_blocks}"
@@ -149,8 +150,8 @@ class ImageTower(nn.Module, ABC):
         self.requires_grad_(False)
         for unit in list(self.trainable_units())[self.num_blocks - n :]:
             unit.requires_grad_(True)
-        if mode == "value":
-            for parameter in self.unused_in_value_mode():
+        if dense_mode == "no_attn":
+            for parameter in self.unused_in_no_attn_mode():
                 parameter.requires_grad_(False)
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
@@ -173,20 +174,20 @@ class ImageTower(nn.Module, ABC):
             )
         return height // self.stride, width // self.stride
 
-    def canvas_size(self, images: Tensor, canvas: int | None) -> tuple[int, int]:
+    def padded_map_size(self, images: Tensor, padded_size: int | None) -> tuple[int, int]:
         """``(h, w)`` of the map whose upper left part these images' map is; see `features`."""
         size = self.map_size(images)
-        if canvas is None:
+        if padded_size is None:
             return size
-        self.check_size(canvas, "canvas")
-        if max(images.shape[-2:]) > canvas:
-            raise InputError(f"images of {tuple(images.shape[-2:])} pixels do not fit on a canvas of {canvas} pixels")
-        return canvas // self.stride, canvas // self.stride
+        self.check_size(padded_size, "padded_size")
+        if max(images.shape[-2:]) > padded_size:
+            raise InputError(f"images of {tuple(images.shape[-2:])} pixels do not fit into {padded_size} pixels")
+        return padded_size // self.stride, padded_size // self.stride
 
-    def check_mode(self, mode: str) -> None:
+    def check_dense_mode(self, dense_mode: str) -> None:
         """Raise an InputError for an unknown dense mode."""
-        if mode not in DENSE_MODES:
-            raise InputError(f"dense mode '{mode}' is unknown: use one of {', '.join(DENSE_MODES)}")
+        if dense_mode not in DENSE_MODES:
+            raise InputError(f"dense mode '{dense_mode}' is unknown: use one of {', '.join(DENSE_MODES)}")
 
     def check_size(self, size: int, name: str) -> None:
         """Raise an InputError for a side of a square input that is no multiple of the stride.

@@ -114,9 +114,9 @@ class TransformerTower(ImageTower):
 
     # ---- the tower ----
 
-    def embed(self, images: Tensor, canvas: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """Tokens before the first block, and the rotary table; see `ImageTower.features` for the canvas."""
-        size, whole = self.map_size(images), self.canvas_size(images, canvas)
+    def embed(self, images: Tensor, padded_size: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Tokens before the first block, and the rotary table; see `ImageTower.features` for the padded size."""
+        size, whole = self.map_size(images), self.padded_map_size(images, padded_size)
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(len(images), -1, -1), patches], dim=1)
         # the positions are fp32 parameters, so under autocast the residual stream is fp32 too
@@ -136,16 +136,16 @@ class TransformerTower(ImageTower):
         return self.project(pooled[:, 0])
 
     def features(
-        self, images: Tensor, blocks: Sequence[int] = (), mode: str = "value", canvas: int | None = None
+        self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
         """See `ImageTower.features`."""
-        tokens, maps = self._forward_blocks(images, blocks, mode, self.num_blocks, canvas)
+        tokens, maps = self._forward_blocks(images, blocks, dense_mode, self.num_blocks, padded_size)
         dense = F.normalize(self.project(tokens[:, 1:]).float(), dim=-1)
         return TowerFeatures(_to_map(dense, self.map_size(images)), maps)
 
     def block_features(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
         """See `ImageTower.block_features`."""
-        return self._forward_blocks(images, blocks, "value", max(blocks, default=-1) + 1)[1]
+        return self._forward_blocks(images, blocks, "no_attn", max(blocks, default=-1) + 1)[1]
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings`.
@@ -165,14 +165,14 @@ class TransformerTower(ImageTower):
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
     def _forward_blocks(
-        self, images: Tensor, wanted: Sequence[int], mode: str, stop: int, canvas: int | None = None
+        self, images: Tensor, wanted: Sequence[int], dense_mode: str, stop: int, padded_size: int | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        self.check_mode(mode)
+        self.check_dense_mode(dense_mode)
         self.check_blocks(wanted)
-        tokens, rotary = self.embed(images, canvas)
+        tokens, rotary = self.embed(images, padded_size)
         maps: dict[int, Tensor] = {}
         for i, block in enumerate(self.trainable_units()[:stop]):
-            if mode == "value" and i == self.num_blocks - 1:
+            if dense_mode == "no_attn" and i == self.num_blocks - 1:
                 tokens = self.run_unit(self.value_block, block, tokens)
             else:
                 tokens = self.run_unit(self.full_block, block, tokens, rotary)
@@ -189,7 +189,7 @@ def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, size)
 
 
-def for_products(x: Tensor) -> Tensor:
+def cast_for_autocast(x: Tensor) -> Tensor:
     """Activations that several matrix products read, cast once to what autocast multiplies in."""
     device = x.device.type
     enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

@@ -11,13 +11,13 @@ from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load
 from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.image import ImageError, read_image
-from clipself_d2.data.label_sets import label_set, seen_classes
 from clipself_d2.data.labeled_regions import LabeledRegionMapper, LabeledRegions, load_category_names
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
 from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.panoptic import PanopticMapper
 from clipself_d2.data.sampler import EpochBatchSampler
 from clipself_d2.data.semantic import SemanticMapper
+from clipself_d2.vocabulary import label_set, seen_classes
 
 __all__ = [
     "CaptionMapper",

@@ -24,9 +24,9 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from clipself_d2.data.image import read_image
-from clipself_d2.data.label_sets import class_names, label_set
 from clipself_d2.data.panoptic import read_semantic_labels
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import class_names, label_set
 
 SPLITS = {"train": "training", "val": "validation"}
 """Our name of a split and that of its folder."""

@@ -18,8 +18,8 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
 from clipself_d2.data.ade20k import ade20k_categories
 from clipself_d2.data.annotations import load_panoptic
-from clipself_d2.data.label_sets import class_names, label_set, seen_classes
 from clipself_d2.data.panoptic import load_semantic
+from clipself_d2.vocabulary import class_names, label_set, seen_classes
 
 
 def register_panoptic(

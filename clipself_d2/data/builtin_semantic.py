@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from clipself_d2.data.builtin_panoptic import register_semantic
-from clipself_d2.data.label_sets import label_set
+from clipself_d2.vocabulary import label_set
 
 
 def register_builtin_semantic(root: str | Path) -> None:

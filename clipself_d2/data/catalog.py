@@ -9,10 +9,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from clipself_d2.clip.text import ClassNames, check_vocabulary
 from clipself_d2.data.annotations import HOW_TO_GET, load_image_list, load_panoptic
 from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import ClassNames, check_vocabulary
 
 Categories = Sequence[Mapping[str, Any]]
 

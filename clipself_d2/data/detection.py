@@ -199,14 +199,14 @@ class DetectionMapper:
 class ImageMapper:
     """Reads the photograph of a record for evaluation; the model resizes it."""
 
-    def __init__(self, at_least: int | None = None):
+    def __init__(self, min_decode_size: int | None = None):
         """Sets how photographs are decoded.
 
         Args:
-            at_least: large JPEGs are decoded at a reduced scale that keeps so many pixels of the long side, see
+            min_decode_size: large JPEGs are decoded at a reduced scale that keeps so many pixels of the long side, see
                 `read_image`; no less than the model's size. None: whole.
         """
-        self.at_least = at_least
+        self.min_decode_size = min_decode_size
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Maps a dataset dict to an evaluation sample.
@@ -218,15 +218,15 @@ class ImageMapper:
         Raises:
             ImageError: if the photograph cannot be read, or is not of the size that the record tells.
         """
-        image, (height, width) = _read(record, self.at_least)
+        image, (height, width) = _read(record, self.min_decode_size)
         kept = {key: value for key, value in record.items() if key != "annotations"}
         return {**kept, "image": image, "height": height, "width": width}
 
 
-def _read(record: Mapping[str, Any], at_least: int | None = None) -> tuple[Tensor, tuple[int, int]]:
+def _read(record: Mapping[str, Any], min_decode_size: int | None = None) -> tuple[Tensor, tuple[int, int]]:
     """The image, and rows and columns of the photograph."""
-    image = read_image(record["file_name"], at_least)
-    height, width = image.shape[1:] if at_least is None else image_size(record["file_name"])
+    image = read_image(record["file_name"], min_decode_size)
+    height, width = image.shape[1:] if min_decode_size is None else image_size(record["file_name"])
     told = record.get("height", height), record.get("width", width)
     if told != (height, width):
         raise ImageError(

@@ -25,20 +25,20 @@ def result_size(sample: Mapping[str, Any]) -> tuple[int, int]:
     return sample.get("height", height), sample.get("width", width)
 
 
-def read_image(path: str | Path, at_least: int | None = None) -> Tensor:
+def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
     """Reads a photograph.
 
     The EXIF orientation is applied. Grey, palette and CMYK images are converted, transparency is dropped, and 16-bit
     grey levels are scaled to 8 bits (divided by 257), not clipped.
 
     A large JPEG is decoded several times faster at a half, a quarter or an eighth of its size: 1/s for the largest s of
-    8, 4, 2, 1 with which long side / s is still at_least or more. The result is then H / s by W / s pixels, rounded up.
-    Letterboxed to at_least pixels or fewer it differs from the whole photograph's by two grey levels in the mean, and
-    its short side by at most a pixel. Other formats are always decoded whole.
+    8, 4, 2, 1 with which long side / s is still min_decode_size or more. The result is then H / s by W / s pixels,
+    rounded up. Letterboxed to min_decode_size pixels or fewer it differs from the whole image by two gray levels in the
+    mean, and its short side by at most a pixel. Other formats are always decoded whole.
 
     Args:
         path: a file in any format of Pillow.
-        at_least: pixels that the long side must keep; None for all.
+        min_decode_size: pixels that the long side must keep; None for all.
 
     Returns:
         3 x H x W uint8 tensor, RGB, 0..255.
@@ -47,8 +47,8 @@ def read_image(path: str | Path, at_least: int | None = None) -> Tensor:
         ImageError: if the file is missing, truncated, no image or too large for Pillow.
     """
     with _readable(path) as image:
-        if at_least:
-            image.draft(None, (at_least, 1) if image.width > image.height else (1, at_least))
+        if min_decode_size:
+            image.draft(None, (min_decode_size, 1) if image.width > image.height else (1, min_decode_size))
         pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 

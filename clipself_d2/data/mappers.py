@@ -36,17 +36,17 @@ class RegionSampler(Protocol):
 class DistillationMapper:
     """Reads a photograph and draws its regions; a function of the record and the generator alone."""
 
-    def __init__(self, regions: RegionSampler, at_least: tuple[int, int] | None = None):
+    def __init__(self, regions: RegionSampler, min_decode_size: tuple[int, int] | None = None):
         """Keeps the sampler of regions.
 
         Args:
             regions: e.g. ``GridRegions(max_split=6)``; it sees the photograph's own size.
-            at_least: student's and teacher's size. Large JPEGs are then decoded at the smallest scale that keeps so
-                many pixels of the photograph's long side and of every crop's that may be drawn, see `read_image`: a
+            min_decode_size: student's and teacher's size. Large JPEGs are then decoded at the smallest scale that keeps
+                so many pixels of the photograph's long side and of every crop's that may be drawn, see `read_image`: a
                 function of the photograph, so that a cache of the teacher finds what it holds. None: whole.
         """
         self.regions = regions
-        self.at_least = at_least
+        self.min_decode_size = min_decode_size
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Raises InputError if the sampler of regions does not fit the data set."""
@@ -93,9 +93,9 @@ class DistillationMapper:
 
     def _long_side(self, image_id: int, height: int, width: int) -> int | None:
         """What the photograph's long side must keep, in pixels."""
-        if self.at_least is None:
+        if self.min_decode_size is None:
             return None
-        student, teacher = self.at_least
+        student, teacher = self.min_decode_size
         crops, whole = self.regions.all_crops(image_id, height, width), max(height, width)
         smallest = (crops[:, 2:] - crops[:, :2]).amax(dim=1).min().item() if len(crops) else whole
         # Half a percent of a pixel is what the boxes' arithmetic may be off.

@@ -23,10 +23,9 @@ from pathlib import Path
 
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
-from clipself_d2.clip.text import ClassNames, check_vocabulary
 from clipself_d2.data.detection_classes import OBJECTS365_V1, OBJECTS365_V2, VOC
-from clipself_d2.data.label_sets import LABEL_SETS, label_set
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import LABEL_SETS, ClassNames, check_vocabulary, label_set
 
 _IRREGULAR = {
     "child": "children", "foot": "feet", "goose": "geese", "mouse": "mice", "ox": "oxen",

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from clipself_d2.data.label_sets import label_set
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import label_set
 
 
 def context_labels(label_map: np.ndarray, source: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -9,11 +9,9 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from clipself_d2.clip.text import ClassNames
 from clipself_d2.data.catalog import check_registered, metadata_of
-from clipself_d2.data.label_sets import seen_classes
 from clipself_d2.errors import InputError
-from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
+from clipself_d2.vocabulary import ClassNames, Vocabulary, build_vocabulary, seen_classes
 
 
 def dataset_vocabulary(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from clipself_d2.data.vocabulary import dataset_classes
 from clipself_d2.errors import InputError
-from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
 from clipself_d2.training.config import build
+from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 
 def user_vocabulary(
@@ -92,7 +92,7 @@ def to_results(found: Instances, vocabulary: Vocabulary, image_id: int) -> list[
         pixels), `score`, and besides COCO's fields `name` and `seen`, whether the detector was trained on the class.
     """
     found = found[found.scores.argsort(descending=True, stable=True)]
-    seen = vocabulary.seen.tolist()
+    seen = vocabulary.is_base.tolist()
     columns = (found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist())
     return [
         {

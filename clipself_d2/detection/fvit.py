@@ -20,10 +20,9 @@ from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import train_rpn
 from clipself_d2.errors import InputError
-from clipself_d2.regions.dense import check_fit
-from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
-STATISTICS = {
+PIXEL_STATS = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
 }
@@ -40,13 +39,13 @@ class FViT(nn.Module):
         roi_heads: the second stage.
         vocabulary: the classes that a call without a vocabulary knows, with a background; the training vocabulary.
         size: side of the square input in pixels, a multiple of the tower's stride.
-        statistics: the released detectors normalise by "imagenet" although the towers are trained with "clip".
-        fit: of evaluation. "square" pads images as in training and in the released code; "tight" cuts a batch down to
-            what its images need, a quarter less for 4:3 photographs, with the positions of the square.
+        pixel_stats: the released detectors normalise by "imagenet" although the towers are trained with "clip".
+        skip_padding: of evaluation. False pads images as in training and in the released code; True cuts a batch down
+            to what its images need, a quarter less for 4:3 images, with the positions of the square.
 
     Raises:
         InputError: a size that is no multiple of the stride, strides of other levels than the backbone's, unknown
-            statistics or fit, a vocabulary that does not fit the tower.
+            pixel_stats, a vocabulary that does not fit the tower.
     """
 
     pixel_mean: Tensor
@@ -59,8 +58,8 @@ class FViT(nn.Module):
         roi_heads: OpenVocabularyROIHeads,
         vocabulary: Vocabulary,
         size: int,
-        statistics: str = "imagenet",
-        fit: str = "square",
+        pixel_stats: str = "imagenet",
+        skip_padding: bool = False,
     ) -> None:
         super().__init__()
         stride = backbone.size_divisibility
@@ -70,17 +69,16 @@ class FViT(nn.Module):
                 raise InputError(f"model.{name}.strides={list(strides)}: the backbone's levels have {backbone.strides}")
         if roi_heads.dense_stride != stride:
             raise InputError(f"model.roi_heads.dense_stride={roi_heads.dense_stride}: the tower's stride is {stride}")
-        if statistics not in STATISTICS:
-            raise InputError(f"model.statistics={statistics!r}: use one of {', '.join(STATISTICS)}")
-        check_fit(fit)
-        self.fit = fit
+        if pixel_stats not in PIXEL_STATS:
+            raise InputError(f"model.pixel_stats={pixel_stats!r}: use one of {', '.join(PIXEL_STATS)}")
+        self.skip_padding = skip_padding
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
         self.vocabulary = vocabulary
         self.size = size
         self._check(vocabulary)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in STATISTICS[statistics])
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in PIXEL_STATS[pixel_stats])
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
         for module in self.modules():
@@ -126,7 +124,7 @@ class FViT(nn.Module):
         if not inputs:
             return []
         images = self._letterbox(inputs)
-        proposals, _ = self.rpn(images, self.backbone(images.tensor, canvas=self.size), None)
+        proposals, _ = self.rpn(images, self.backbone(images.tensor, padded_size=self.size), None)
         return [detector_postprocess(p, *result_size(x)) for p, x in zip(proposals, inputs, strict=True)]
 
     def _losses(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Tensor]:
@@ -150,7 +148,7 @@ class FViT(nn.Module):
         if not inputs:
             return []
         images = self._letterbox(inputs)
-        features = self.backbone(images.tensor, canvas=self.size)
+        features = self.backbone(images.tensor, padded_size=self.size)
         proposals, _ = self.rpn(images, features, None)
         detections = self.roi_heads.detect(features, proposals, vocabulary)
         return [
@@ -173,7 +171,7 @@ class FViT(nn.Module):
         return ImageList(batch, [tuple(image.shape[1:]) for image in images])
 
     def _letterbox(self, inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """`_pad` of images whose longest side is brought to the square's, bilinear as in training; cut by `fit`."""
+        """`_pad` of images whose longest side is brought to the square's, bilinear as in training."""
         resized, sizes = [], []
         for x in inputs:
             image = x["image"].to(self.pixel_mean.device, non_blocking=True).float()
@@ -183,7 +181,7 @@ class FViT(nn.Module):
             resized.append(F.interpolate(image[None], content, mode="bilinear", antialias=True)[0])
             sizes.append((height, width))
         batch = self._pad(resized).tensor
-        if self.fit == "tight":
+        if self.skip_padding:
             # levels must halve evenly down to the coarsest that the pyramid adds up from
             step = int(self.backbone.strides[-2])
             height, width = (
@@ -207,7 +205,7 @@ def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
 
 
 def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
-    seen = vocabulary.seen.tolist()
+    seen = vocabulary.is_base.tolist()
     for x in inputs:
         for label in x["instances"].gt_classes.unique().tolist():
             where = f"{x.get('file_name', 'a training image')}: has an object of"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack
-from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 
 class BoxHead(nn.Module):

@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def class_weights(seen: Tensor, background_weight: float) -> Tensor:
+def class_weights(is_base: Tensor, background_weight: float) -> Tensor:
     """Weights of the classes and the background: 1 for seen classes, 0 for novel ones.
 
     Args:
-        seen: K bool.
+        is_base: K bool.
         background_weight: 0.6 for OV-COCO, 0.9 for OV-LVIS in the released configs.
 
     Returns:
         K + 1 floats, the background last.
     """
-    return torch.cat([seen.float(), seen.new_full((1,), background_weight, dtype=torch.float32)])
+    return torch.cat([is_base.float(), is_base.new_full((1,), background_weight, dtype=torch.float32)])
 
 
 def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from clipself_d2.detection.losses import box_loss, class_weights, classification
 from clipself_d2.detection.pooler import RegionPooler
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.pooling import pool_boxes
-from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 MAX_CANDIDATES = 20_000
 """Most boxes of an image that go into the NMS: without a bound, LVIS's 1,203 classes and threshold of 1e-4 let a
@@ -141,7 +141,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         wanted = torch.zeros_like(boxes)
         wanted[foreground] = self.box_transform.get_deltas(boxes[foreground], matched[foreground])
         losses = {
-            "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.seen, self.background_weight)),
+            "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.is_base, self.background_weight)),
             "loss_box_reg": box_loss(deltas, wanted, foreground),
         }
         if foreground.any():
@@ -183,7 +183,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         head = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
         # CLIP looks at the proposals, not at the refined boxes (released code).
         clip = vocabulary.cosines(pool_boxes(features["dense"], boxes, self.dense_stride)) * self.clip_temperature
-        scores = fuse_scores(head, clip.log_softmax(dim=-1), vocabulary.seen, self.alpha, self.beta, self.fusion)
+        scores = fuse_scores(head, clip.log_softmax(dim=-1), vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
         detections = [
             fast_rcnn_inference_single_image(

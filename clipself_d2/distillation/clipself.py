@@ -35,10 +35,10 @@ class CLIPSelf(Student):
         alpha: weight of the student in what is exported and evaluated, 0..1; the teacher weighs the rest.
         loss_weight: factor of the loss.
         multiscale: student sizes of which each training batch is resized to a random one.
-        mode: dense mode of the student, "value" in the paper.
+        dense_mode: dense mode of the student, "no_attn" in the paper.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
-        fit: "tight" leaves the letterbox's padding out of the student's forward, "square" is the released code's.
+        skip_padding: leave the letterbox's padding out of the student's forward; False is the released code's.
         teacher_cache: where the teacher's embeddings are kept; None computes them anew at each step.
 
     Raises:
@@ -55,27 +55,22 @@ class CLIPSelf(Student):
         alpha: float = 1.0,
         loss_weight: float = 1.0,
         multiscale: Sequence[int] = (),
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
-        fit: str = "tight",
+        skip_padding: bool = True,
         teacher_cache: TeacherCache | None = None,
     ) -> None:
         teacher_size = teacher_size or tower.native_size
         super().__init__(
-            tower, student_size, teacher_size, trainable_blocks, alpha, multiscale, mode, mask_resize,
-            activation_checkpointing, fit,
+            tower, student_size, teacher_size, trainable_blocks, alpha, multiscale, dense_mode, mask_resize,
+            activation_checkpointing, skip_padding,
         )  # fmt: skip
         self.teacher_size = teacher_size
         self.loss_weight = loss_weight
         self.teacher_cache = teacher_cache
         if teacher_cache is not None:
             teacher_cache.attach(self.teacher, teacher_size)
-
-    @property
-    def teacher(self) -> ImageTower:
-        """The frozen copy of the initial tower."""
-        return self.initial
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One minus the cosine.

@@ -26,7 +26,7 @@ class CLIPExporter:
         """Save the interpolated tower with the text tower.
 
         Args:
-            model: trained; what is written is its `export_state()`.
+            model: trained; what is written is its `ensembled_state_dict()`.
             path: `NAME.safetensors`; the card is `NAME.json`.
             card: what else is to be known about the run. The model, the weights that it started from and its
                 settings are added; `regions.RegionClassifier.from_pretrained` reads `student_size`.
@@ -35,4 +35,4 @@ class CLIPExporter:
         recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
         settings = {name: getattr(model, name) for name in recorded if hasattr(model, name)}
         source = {"model": self.name, "pretrained": self.pretrained}
-        save_checkpoint({**model.export_state(), **text}, path, {**source, **settings, **card})
+        save_checkpoint({**model.ensembled_state_dict(), **text}, path, {**source, **settings, **card})

@@ -37,7 +37,7 @@ class ImageText(Student):
         crop_size: side of the crops of evaluation, pixels; None for the tower's native size.
         trainable_blocks: the last blocks that train, queries and keys of the last one too; None for all blocks.
         alpha: weight of the trained tower in what is exported and evaluated, 0..1.
-        mode: dense mode of evaluation.
+        dense_mode: dense mode of evaluation.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the tower's blocks in the backward pass to save memory.
 
@@ -53,7 +53,7 @@ class ImageText(Student):
         crop_size: int | None = None,
         trainable_blocks: int | None = None,
         alpha: float = 1.0,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
     ) -> None:
@@ -64,16 +64,16 @@ class ImageText(Student):
             )
         super().__init__(
             tower, student_size, crop_size, trainable_blocks, alpha,
-            mode=mode, mask_resize=mask_resize, activation_checkpointing=activation_checkpointing,
+            dense_mode=dense_mode, mask_resize=mask_resize, activation_checkpointing=activation_checkpointing,
         )  # fmt: skip
         # The class token goes through the whole last block, whatever the dense map that is evaluated leaves out.
         tower.set_trainable_blocks(self.trainable_blocks, "full")
-        self.hold_aside(text_tower)
+        self.hold_frozen(text_tower)
 
     @property
     def text_tower(self) -> TextTower:
         """The frozen text tower."""
-        return self._aside[1]  # type: ignore[return-value]
+        return self._frozen[1]  # type: ignore[return-value]
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The contrastive loss; that of a single pair is 0.

@@ -12,12 +12,11 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from clipself_d2.clip.precomputed import load_text_embeddings
-from clipself_d2.clip.text import TextClassifier
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data.labeled_regions import load_category_names
 from clipself_d2.distillation.student import Student
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import TextClassifier, load_text_embeddings
 
 
 @META_ARCH_REGISTRY.register()
@@ -41,10 +40,10 @@ class RegionText(Student):
         temperature: factor on the cosines; None for that of `text`'s tower, the exponential of its logit scale.
         num_sampled: classes that a batch is judged on (released code: 100); all that occur in it in any case.
         multiscale: student sizes of which each training batch is resized to a random one.
-        mode: dense mode of the student.
+        dense_mode: dense mode of the student.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
-        fit: whether the student's forward reads the letterbox's padding, see `Student`.
+        skip_padding: whether the student's forward reads the letterbox's padding, see `Student`.
 
     Raises:
         InputError: what `Student` raises; a file of embeddings without a temperature, fewer than 1 sampled classes.
@@ -64,14 +63,14 @@ class RegionText(Student):
         temperature: float | None = None,
         num_sampled: int = 100,
         multiscale: Sequence[int] = (),
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
-        fit: str = "tight",
+        skip_padding: bool = True,
     ) -> None:
         super().__init__(
-            tower, student_size, crop_size, trainable_blocks, alpha, multiscale, mode, mask_resize,
-            activation_checkpointing, fit,
+            tower, student_size, crop_size, trainable_blocks, alpha, multiscale, dense_mode, mask_resize,
+            activation_checkpointing, skip_padding,
         )  # fmt: skip
         if num_sampled < 1:
             raise InputError(f"model.num_sampled={num_sampled}: judge at least 1 class")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor
 
-from clipself_d2.clip.aside import HoldsAside
 from clipself_d2.clip.checkpoint import interpolate
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import content_sizes, letterbox
@@ -24,7 +24,7 @@ from clipself_d2.regions.pooling import pool_boxes
 _Student = TypeVar("_Student", bound="Student")
 
 
-class Student(HoldsAside):
+class Student(FrozenModules):
     """A tower whose dense map is trained; subclasses say by which loss.
 
     The tower as it was given is kept aside, frozen: it moves with the module, yet is not part of its state dict,
@@ -39,15 +39,15 @@ class Student(HoldsAside):
             (released code; the paper does not mention it).
         multiscale: student sizes of which each training batch is resized (bilinear) to a random one; empty for
             `student_size` always. The released code's option, off in all its scripts.
-        mode: dense mode of the student, "value" in the paper; or "masked" (see `RegionEmbedder`), for evaluation alone.
+        dense_mode: dense mode of the student, "no_attn" in the paper; or "masked" (see `RegionEmbedder`), for
+            evaluation alone.
         mask_resize: of evaluation, see `regions.resize_masks`.
         activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
-        fit: "tight" leaves the letterbox's padding out of the student's forward, "square" reads it as the released code
-            does; see `regions.letterboxed_features`. In training and in evaluation.
+        skip_padding: leave the letterbox's padding out of the student's forward, in training and in evaluation; False
+            reads it as the released code does, see `regions.letterboxed_features`.
 
     Raises:
-        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, a wrong number of blocks, or an
-            unknown fit.
+        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class Student(HoldsAside):
         trainable_blocks: int | None = None,
         alpha: float = 1.0,
         multiscale: Sequence[int] = (),
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
         activation_checkpointing: bool = False,
-        fit: str = "tight",
+        skip_padding: bool = True,
     ) -> None:
         super().__init__()
         for size in (student_size, *multiscale):
@@ -74,19 +74,19 @@ class Student(HoldsAside):
         self.student_size = student_size
         self.alpha = alpha
         self.multiscale = tuple(multiscale)
-        self.mode = mode
-        self.fit = fit
-        self.hold_aside(copy.deepcopy(tower))
+        self.dense_mode = dense_mode
+        self.skip_padding = skip_padding
+        self.hold_frozen(copy.deepcopy(tower))
         # In a tuple, because it holds the student, which would be in the state dict twice.
-        self._embedder = (RegionEmbedder(tower, student_size, crop_size, mode, mask_resize, fit),)
+        self._embedder = (RegionEmbedder(tower, student_size, crop_size, dense_mode, mask_resize, skip_padding),)
         self.trainable_blocks = tower.num_blocks if trainable_blocks is None else trainable_blocks
-        tower.set_trainable_blocks(self.trainable_blocks, "full" if mode == "masked" else mode)
+        tower.set_trainable_blocks(self.trainable_blocks, "full" if dense_mode == "masked" else dense_mode)
         tower.set_activation_checkpointing(activation_checkpointing)
 
     @property
-    def initial(self) -> ImageTower:
+    def teacher(self) -> ImageTower:
         """The frozen copy of the initial tower."""
-        return self._aside[0]  # type: ignore[return-value]
+        return self._frozen[0]  # type: ignore[return-value]
 
     def forward(self, inputs: list[dict[str, Any]]) -> Any:
         """The losses in training, the embeddings of regions in evaluation.
@@ -131,7 +131,7 @@ class Student(HoldsAside):
             sum(R_i) x C unit embeddings, fp32.
         """
         pixels, scales = self.student_view(images)
-        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.mode, self.fit)
+        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.dense_mode, self.skip_padding)
         scaled = [box.to(self.device) * scale for box, scale in zip(boxes, scales, strict=True)]
         return pool_boxes(dense, scaled, self.tower.stride)
 
@@ -150,15 +150,15 @@ class Student(HoldsAside):
         torch.distributed.all_reduce(total)
         return total / comm.get_world_size()
 
-    def export_state(self) -> dict[str, Tensor]:
+    def ensembled_state_dict(self) -> dict[str, Tensor]:
         """`alpha * trained + (1 - alpha) * initial`: the image tower, under open_clip's names (`visual.*`)."""
-        return interpolate(self.tower.state_dict(), self.initial.state_dict(), self.alpha)
+        return interpolate(self.tower.state_dict(), self.teacher.state_dict(), self.alpha)
 
     @contextmanager
-    def exported(self: _Student) -> Iterator[_Student]:
+    def ensembled_weights(self: _Student) -> Iterator[_Student]:
         """Within the block the student has the exported weights; afterwards its own, to the bit."""
         raw = {name: value.clone() for name, value in self.tower.state_dict().items()}
-        self.tower.load_state_dict(self.export_state())
+        self.tower.load_state_dict(self.ensembled_state_dict())
         try:
             yield self
         finally:

@@ -118,7 +118,7 @@ def dense_features(
     towers: Mapping[str, ImageTower],
     inputs: Sequence[Mapping[str, Any]],
     size: int,
-    modes: Sequence[str] = ("value",),
+    modes: Sequence[str] = ("no_attn",),
     blocks: Sequence[int] = (),
 ) -> list[dict[str, Tensor]]:
     """The maps that the evaluator compares, of several towers.
@@ -128,13 +128,13 @@ def dense_features(
         inputs: samples with ``image``, 3 x H x W uint8 RGB.
         size: side of the towers' square input, into which images are letterboxed; patches of padding are left out.
         modes: dense modes.
-        blocks: numbers of blocks whose features are wanted too; the last one's are those of the first mode.
+        blocks: numbers of blocks whose features are wanted too; the last one's are those of the first dense_mode.
 
     Returns:
         For every image its maps of the square, C x g x g, by ``"TOWER, MODE"`` and ``"TOWER, block NUMBER"``.
 
     Raises:
-        InputError: a size that does not fit a tower, or a mode or block that a tower has not.
+        InputError: a size that does not fit a tower, or a dense_mode or block that a tower has not.
     """
     maps: list[dict[str, Tensor]] = [{} for _ in inputs]
     for name, tower in towers.items():
@@ -142,9 +142,9 @@ def dense_features(
         images = [x["image"].to(tower.pixel_mean.device) for x in inputs]
         pixels, scales = letterbox(images, size)
         pixels, sizes = tower.normalize(pixels), content_sizes(images, scales)
-        for number, mode in enumerate(modes):
-            dense, of_blocks = letterboxed_features(tower, pixels, sizes, () if number else blocks, mode)
-            kinds = {f"{name}, {mode}": dense}
+        for number, dense_mode in enumerate(modes):
+            dense, of_blocks = letterboxed_features(tower, pixels, sizes, () if number else blocks, dense_mode)
+            kinds = {f"{name}, {dense_mode}": dense}
             kinds.update((f"{name}, block {b}", map_) for b, map_ in zip(blocks, of_blocks, strict=not number))
             for kind, batch in kinds.items():
                 for own, map_ in zip(maps, batch, strict=True):

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from torch import Tensor
 
-from clipself_d2.clip import TextClassifier, build_towers
+from clipself_d2.clip import build_towers
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import PanopticRegionMapper, get_dataset
@@ -48,6 +48,7 @@ from clipself_d2.visualization import (
     upscale,
     write_report,
 )
+from clipself_d2.vocabulary import TextClassifier
 
 Results = dict[str, dict[str, float]]
 TASKS: dict[str, str] = {

@@ -1,7 +1,7 @@
 """Other systems' result files as saved masks: COCO panoptic results (json and PNGs) and instance results (RLE).
 
 Such a file names one class a mask and says nothing of the others. That class gets the probability `confidence`, the
-others share the rest, and void has none; a score becomes the mask's quality.
+others share the rest, and void has none; a score becomes the mask's mask_iou.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
-from clipself_d2.clip.text import check_vocabulary
 from clipself_d2.data import get_dataset
 from clipself_d2.data.annotations import entries, read_json
 from clipself_d2.data.mappers import read_panoptic_png
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.saved import save_predictions
+from clipself_d2.vocabulary import check_vocabulary
 
 
 @dataclass
@@ -187,9 +187,9 @@ def _save(
                 f"{height}: name the data set of this result"
             )
         labels = torch.tensor([known.numbers[c] for c in found.categories], dtype=torch.long)
-        quality = None if found.scores is None else torch.tensor(found.scores).clamp(0, 1)
+        mask_iou = None if found.scores is None else torch.tensor(found.scores).clamp(0, 1)
         log_scores = _log_scores(labels, len(classes), confidence)
-        save_predictions(folder, image["file_name"], found.masks, log_scores, classes, height, width, quality=quality)
+        save_predictions(folder, image["file_name"], found.masks, log_scores, classes, height, width, mask_iou=mask_iou)
     for image in without.values():
         height, width = image["height"], image["width"]
         nothing = torch.zeros(0, height, width, dtype=torch.bool), torch.zeros(0, len(classes) + 1)

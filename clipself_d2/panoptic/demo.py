@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from clipself_d2.data.vocabulary import dataset_things
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.ground_truth import json_mask
-from clipself_d2.regions import Vocabulary, build_vocabulary
 from clipself_d2.training.config import build
+from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 Segmentation = tuple[Tensor, list[dict[str, Any]]]
 
@@ -110,7 +110,7 @@ def to_results(
         ``score``, ``area`` in pixels and ``segmentation``, COCO's RLE, of those whose score reaches the threshold.
     """
     ids, segments = found
-    seen = vocabulary.seen.tolist()
+    seen = vocabulary.is_base.tolist()
     results = []
     for s in segments:
         if s["score"] < threshold:

@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from clipself_d2.regions.bands import resized_bands
+from clipself_d2.regions.interpolate import interpolate_in_chunks
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def panoptic_segments(
 
     won = torch.zeros(count, dtype=torch.long, device=scores.device)
     extent, owners = won.clone(), []
-    for _, logits in resized_bands(masks, size):
+    for _, logits in interpolate_in_chunks(masks, size):
         probability = logits.sigmoid_()
         inside = probability >= 0.5
         owner = probability.mul_(best[:, None, None]).argmax(dim=0)
@@ -100,7 +100,7 @@ def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor
     classes = scores[:, :-1].float()
     result = classes.new_zeros(classes.shape[1], *size)
     with torch.autocast(scores.device.type, enabled=False):
-        for rows, logits in resized_bands(masks, size):
+        for rows, logits in interpolate_in_chunks(masks, size):
             result[:, rows] = torch.einsum("qk,qhw->khw", classes, logits.sigmoid_())
     return result
 
@@ -132,7 +132,7 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
 
     binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
     total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
-    for rows, logits in resized_bands(masks, size):
+    for rows, logits in interpolate_in_chunks(masks, size):
         binary[:, rows] = logits > 0
         total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
     area = binary.flatten(1).sum(dim=1)

@@ -15,11 +15,12 @@ from clipself_d2.errors import InputError
 from clipself_d2.panoptic.kernel_masks_head import Cells, CosineScores, KernelHead
 from clipself_d2.panoptic.kernel_masks_losses import cell_owners, mask_losses, matrix_nms, sample_cells
 from clipself_d2.panoptic.masks import MaskPredictions
-from clipself_d2.regions import Vocabulary, letterbox, letterbox_masks
+from clipself_d2.regions import letterbox, letterbox_masks
 from clipself_d2.training.checkpoint import load_model
+from clipself_d2.vocabulary import Vocabulary
 
-LOSS_WEIGHTS = {"mask": 5.0, "dice": 5.0, "class": 2.0, "quality": 1.0}
-"""Those of Mask2Former, and 1 for the quality."""
+LOSS_WEIGHTS = {"mask": 5.0, "dice": 5.0, "class": 2.0, "mask_iou": 1.0}
+"""Those of Mask2Former, and 1 for the mask_iou."""
 
 Sample = Mapping[str, Any]
 
@@ -31,8 +32,8 @@ class KernelMasks(nn.Module):
     Every cell of the pyramid's second level answers for the segment that covers most of it, thing or stuff. It is
     trained on seen classes alone: where a novel class, a crowd or nothing is labelled, cells and pixels have no loss.
 
-    There is no void among the scores: every mask that is returned claims to be a segment, and ``quality`` says how well
-    it fits one.
+    There is no void among the scores: every mask that is returned claims to be a segment, and ``mask_iou`` says how
+    well it fits one.
 
     Args:
         backbone: pyramid on a frozen tower; masks are as fine as its first level, the cells are those of its second.
@@ -42,7 +43,7 @@ class KernelMasks(nn.Module):
         temperature: initial factor of the cosines.
         cells_per_image: cells that are trained, of every image.
         max_masks: masks of an image, at most.
-        min_quality: masks whose quality, after suppression, is lower are dropped.
+        min_quality: masks whose mask_iou, after suppression, is lower are dropped.
 
     Raises:
         InputError: a size that is no multiple of the stride, a vocabulary without a seen class or of another tower.
@@ -62,7 +63,7 @@ class KernelMasks(nn.Module):
     ) -> None:
         super().__init__()
         backbone.tower.check_size(size, "model.size")
-        if not vocabulary.seen.any():
+        if not vocabulary.is_base.any():
             raise InputError("vocabulary: none of its classes is seen: there is nothing to train on")
         self.backbone = backbone
         self.head = head
@@ -125,15 +126,15 @@ class KernelMasks(nn.Module):
         entropy, dice, iou = mask_losses(logits, torch.cat(truths)[segment].flatten(1), known.flatten(1))
 
         embeddings = cells.embeddings.gather(1, chosen[..., None].expand(-1, -1, cells.embeddings.shape[-1]))
-        log_scores = self.scores(embeddings.flatten(0, 1), vocabulary, only_seen=True)
-        any_seen = int(vocabulary.seen.nonzero()[0])
+        log_scores = self.scores(embeddings.flatten(0, 1), vocabulary, only_base=True)
+        any_seen = int(vocabulary.is_base.nonzero()[0])
         labels = torch.cat([classes, classes.new_full((1,), any_seen)])[segment]
-        quality = cells.quality.gather(1, chosen).flatten().float()
+        mask_iou = cells.mask_iou.gather(1, chosen).flatten().float()
         losses = {
             "mask": entropy,
             "dice": dice,
             "class": F.nll_loss(log_scores, labels, reduction="none"),
-            "quality": F.binary_cross_entropy_with_logits(quality, iou.detach(), reduction="none"),
+            "mask_iou": F.binary_cross_entropy_with_logits(mask_iou, iou.detach(), reduction="none"),
         }
         weight = has_any.repeat_interleave(self.cells_per_image) / (len(inputs) * self.cells_per_image)
         return {f"loss_{name}": LOSS_WEIGHTS[name] * (loss * weight).sum() for name, loss in losses.items()}
@@ -177,7 +178,7 @@ class KernelMasks(nn.Module):
                 f"{name}: has a segment of class {int(classes.max())}, the vocabulary has {vocabulary.num_classes} "
                 "classes: use the vocabulary of this data set"
             )
-        usable = vocabulary.seen.to(classes.device)[classes]
+        usable = vocabulary.is_base.to(classes.device)[classes]
         if "iscrowd" in x:
             usable = usable & ~x["iscrowd"]
         return masks, classes, usable
@@ -187,19 +188,19 @@ class KernelMasks(nn.Module):
         sides = torch.tensor([x["image"].shape[1:] for x in inputs], device=cells.centres.device)
         content = sides * torch.tensor(scales, device=sides.device)[:, None] / self.size  # height, width in 0..1
         inside = (cells.centres.flip(-1)[None] < content[:, None]).all(dim=-1)  # not in the letterbox's margin
-        quality, order = (cells.quality.float().sigmoid() * inside).sort(dim=1, descending=True)
+        mask_iou, order = (cells.mask_iou.float().sigmoid() * inside).sort(dim=1, descending=True)
         masks = cells.masks(order)
-        quality = matrix_nms(masks.flatten(2) > 0, quality)
+        mask_iou = matrix_nms(masks.flatten(2) > 0, mask_iou)
         results = []
         for i in range(len(inputs)):
-            kept = quality[i].topk(min(self.max_masks, quality.shape[1])).indices
-            kept = kept[quality[i, kept] >= self.min_quality]
-            log_scores = self.scores(cells.embeddings[i, order[i, kept]], vocabulary, only_seen=False)
+            kept = mask_iou[i].topk(min(self.max_masks, mask_iou.shape[1])).indices
+            kept = kept[mask_iou[i, kept] >= self.min_quality]
+            log_scores = self.scores(cells.embeddings[i, order[i, kept]], vocabulary, only_base=False)
             logits = F.interpolate(masks[i, kept][:, None], (self.size, self.size), mode="bilinear")[:, 0]
             height, width = (max(1, round(float(side) * scales[i])) for side in inputs[i]["image"].shape[1:])
             void = log_scores.new_full((len(kept), 1), float("-inf"))
             results.append(
-                MaskPredictions(logits[:, :height, :width], torch.cat([log_scores, void], dim=1), quality[i, kept])
+                MaskPredictions(logits[:, :height, :width], torch.cat([log_scores, void], dim=1), mask_iou[i, kept])
             )
         return results
 

@@ -1,4 +1,4 @@
-"""Masks by location: each cell of a coarse grid predicts the mask, embedding and quality of the segment that it is on.
+"""Masks by location: each cell of a coarse grid predicts the mask, embedding and mask_iou of the segment that it is on.
 
 A mask is a linear function of a fine map of features, whose weights (the kernel) the cell predicts, plus a quadratic
 function of the position relative to the cell, so that two things that look alike are told apart by where they are.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 POSITION_TERMS = 6
 """Weights of a kernel that are for the position: of 1, x, y, x^2, x y and y^2."""
@@ -31,14 +31,14 @@ class Cells:
         features: B x E x h x w, the fine map that kernels are applied to.
         kernels: B x n x (E + `POSITION_TERMS`).
         embeddings: B x n x C, not normalised.
-        quality: B x n logits of the IoU that the cell's mask has.
+        mask_iou: B x n logits of the IoU that the cell's mask has.
         centres: n x 2, x and y of the cells, 0..1 of the input's sides.
     """
 
     features: Tensor
     kernels: Tensor
     embeddings: Tensor
-    quality: Tensor
+    mask_iou: Tensor
     centres: Tensor
 
     def masks(self, chosen: Tensor) -> Tensor:
@@ -69,11 +69,11 @@ class KernelHead(nn.Module):
     def forward(self, fine: Tensor, coarse: Tensor) -> Cells:
         """B x channels x h x w and B x channels x rows x columns -> the predictions of rows * columns cells."""
         predicted = self.coarse(coarse).flatten(2).mT
-        kernels, embeddings, quality = predicted.split(self.split, dim=-1)
+        kernels, embeddings, mask_iou = predicted.split(self.split, dim=-1)
         rows, columns = coarse.shape[-2:]
         y, x = torch.meshgrid(_middles(rows, coarse.device), _middles(columns, coarse.device), indexing="ij")
         centres = torch.stack([x, y], dim=-1).flatten(0, 1)
-        return Cells(self.fine(fine), kernels, embeddings, quality[..., 0], centres)
+        return Cells(self.fine(fine), kernels, embeddings, mask_iou[..., 0], centres)
 
 
 class CosineScores(nn.Module):
@@ -87,13 +87,13 @@ class CosineScores(nn.Module):
         super().__init__()
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
-    def forward(self, embeddings: Tensor, vocabulary: Vocabulary, only_seen: bool) -> Tensor:
+    def forward(self, embeddings: Tensor, vocabulary: Vocabulary, only_base: bool) -> Tensor:
         """R x C embeddings -> R x K fp32 log probabilities; those of novel classes are -inf on request."""
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
             logits = vocabulary.cosines(unit)[:, : vocabulary.num_classes] * self.log_temperature.exp()
-            if only_seen:
-                logits = logits.masked_fill(~vocabulary.seen.to(logits.device), float("-inf"))
+            if only_base:
+                logits = logits.masked_fill(~vocabulary.is_base.to(logits.device), float("-inf"))
             return logits.log_softmax(dim=-1)
 
 

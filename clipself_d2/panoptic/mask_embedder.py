@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipself_d2.clip import ImageTower
-from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.errors import InputError
 from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
 from clipself_d2.regions.crops import content_sizes
-from clipself_d2.regions.dense import check_fit, dense_map
+from clipself_d2.regions.dense import dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES
 
 
-class MaskEmbedder(HoldsAside):
+class MaskEmbedder(FrozenModules):
     """Pools mask logits on the dense map of a frozen tower.
 
     The tower moves with the module, yet is not part of its state dict, parameters or modes: it is named in a config.
@@ -26,35 +26,39 @@ class MaskEmbedder(HoldsAside):
         tower: a CLIP image tower; it is frozen.
         size: side in pixels of the square input, a multiple of the tower's stride. It need not be the tower's native
             size: a CLIPSelf tower is at its best at the size of its distillation.
-        mode: dense mode of the tower; "value" is what CLIPSelf distils.
+        dense_mode: dense mode of the tower; "no_attn" is what CLIPSelf distils.
         mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
             antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
             ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
-        fit: whether the letterbox's padding is read too, see `regions.letterboxed_features`.
+        skip_padding: leave the letterbox's padding out, see `regions.letterboxed_features`.
 
     Raises:
-        InputError: a size that is no multiple of the stride, an unknown mode, fit or way to resize.
+        InputError: a size that is no multiple of the stride, an unknown dense mode or way to resize.
     """
 
     def __init__(
-        self, tower: ImageTower, size: int, mode: str = "value", mask_resize: str = "bilinear", fit: str = "tight"
+        self,
+        tower: ImageTower,
+        size: int,
+        dense_mode: str = "no_attn",
+        mask_resize: str = "bilinear",
+        skip_padding: bool = True,
     ) -> None:
         super().__init__()
-        check_fit(fit)
         tower.check_size(size, "model.size")
         if mask_resize not in ("bilinear", *MASK_RESIZES):
             raise InputError(f"mask_resize {mask_resize!r} is not known: use bilinear, {', '.join(MASK_RESIZES)}")
-        tower.check_mode(mode)
-        self.hold_aside(tower)
+        tower.check_dense_mode(dense_mode)
+        self.hold_frozen(tower)
         self.size = size
-        self.mode = mode
+        self.dense_mode = dense_mode
         self.mask_resize = mask_resize
-        self.fit = fit
+        self.skip_padding = skip_padding
 
     @property
     def tower(self) -> ImageTower:
         """The frozen tower."""
-        return self._aside[0]  # type: ignore[return-value]
+        return self._frozen[0]  # type: ignore[return-value]
 
     @property
     def embed_dim(self) -> int:
@@ -82,7 +86,7 @@ class MaskEmbedder(HoldsAside):
             return []
         pixels, scales = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
         sizes = content_sizes(images, scales)
-        dense = dense_map(self.tower, self.tower.normalize(pixels), sizes, self.mode, self.fit)
+        dense = dense_map(self.tower, self.tower.normalize(pixels), sizes, self.dense_mode, self.skip_padding)
         grid = self.size // self.tower.stride
         results = []
         for image, features, logits in zip(images, dense, masks, strict=True):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 # Logit of a mask that is sure of itself: its probability is within 1e-8 of 0 or 1, yet exact in fp16.
 SURE = 20.0
@@ -23,20 +23,20 @@ class MaskPredictions:
     Attributes:
         masks: Q x h x w float logits of the whole image, in its aspect, at any resolution; above 0 is inside.
         log_scores: Q x (K + 1) log probabilities over the classes of the call's vocabulary, void last.
-        quality: Q in 0..1, or None (1); multiplies the final scores.
+        mask_iou: Q in 0..1, or None (1); multiplies the final scores.
     """
 
     masks: Tensor
     log_scores: Tensor
-    quality: Tensor | None = None
+    mask_iou: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.masks)
 
     def to(self, device: torch.device | str) -> MaskPredictions:
         """The same on another device."""
-        quality = None if self.quality is None else self.quality.to(device)
-        return replace(self, masks=self.masks.to(device), log_scores=self.log_scores.to(device), quality=quality)
+        mask_iou = None if self.mask_iou is None else self.mask_iou.to(device)
+        return replace(self, masks=self.masks.to(device), log_scores=self.log_scores.to(device), mask_iou=mask_iou)
 
     def check(self, height: int, width: int, num_classes: int, source: str = "mask generator") -> MaskPredictions:
         """Makes sure that the predictions are of this image and this vocabulary.
@@ -51,7 +51,7 @@ class MaskPredictions:
             Itself.
 
         Raises:
-            InputError: masks that are no float Q x h x w or of another aspect, scores or quality of another shape.
+            InputError: masks that are no float Q x h x w or of another aspect, scores or mask_iou of another shape.
         """
         if self.masks.ndim != 3 or not self.masks.is_floating_point():
             raise InputError(
@@ -63,8 +63,8 @@ class MaskPredictions:
                 f"{source}: log_scores are {tuple(self.log_scores.shape)} for {len(self)} masks and {num_classes} "
                 "classes: give a column for each class and, last, one for void"
             )
-        if self.quality is not None and self.quality.shape != (len(self),):
-            raise InputError(f"{source}: quality is {tuple(self.quality.shape)} for {len(self)} masks: give one each")
+        if self.mask_iou is not None and self.mask_iou.shape != (len(self),):
+            raise InputError(f"{source}: mask_iou is {tuple(self.mask_iou.shape)} for {len(self)} masks: give one each")
         if len(self):
             check_aspect(self.masks.shape[-2:], height, width, source)
         return self

@@ -15,7 +15,8 @@ from clipself_d2.errors import InputError
 from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.panoptic.masks import MaskGenerator, MaskPredictions
-from clipself_d2.regions import Vocabulary, fuse_scores
+from clipself_d2.regions import fuse_scores
+from clipself_d2.vocabulary import Vocabulary
 
 TASKS = ("panoptic_seg", "instances", "sem_seg")
 """What can be asked for: the fields of Detectron2's results."""
@@ -39,9 +40,9 @@ class OpenVocabularyPanoptic(nn.Module):
         beta: and for the others: .65, .7 and .8.
         temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100 and is there in
             all of OpenAI's models.
-        mode: see `MaskEmbedder`.
+        dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
-        fit: see `MaskEmbedder`.
+        skip_padding: see `MaskEmbedder`.
         object_threshold: see `panoptic_segments`.
         overlap_threshold: see `panoptic_segments`.
         topk: see `top_instances`.
@@ -66,9 +67,9 @@ class OpenVocabularyPanoptic(nn.Module):
         alpha: float = 0.4,
         beta: float = 0.8,
         temperature: float = 100.0,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "bilinear",
-        fit: str = "tight",
+        skip_padding: bool = True,
         object_threshold: float = 0.0,
         overlap_threshold: float = 0.8,
         topk: int = 100,
@@ -79,7 +80,7 @@ class OpenVocabularyPanoptic(nn.Module):
             raise InputError(f"model.temperature={temperature}: must be above 0")
         if unknown := [task for task in tasks if task not in TASKS]:
             raise InputError(f"model.tasks: {unknown[0]!r} is not known: use {', '.join(TASKS)}")
-        self.embedder = MaskEmbedder(tower, size, mode, mask_resize, fit)
+        self.embedder = MaskEmbedder(tower, size, dense_mode, mask_resize, skip_padding)
         self.generator = generator
         self.fusion = fusion
         self.alpha = alpha
@@ -131,13 +132,13 @@ class OpenVocabularyPanoptic(nn.Module):
         ]
 
     def _fuse(self, prediction: MaskPredictions, features: Tensor, valid: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Q x (K + 1) probabilities, times the quality of the masks."""
+        """Q x (K + 1) probabilities, times the mask_iou of the masks."""
         predicted = prediction.log_scores.float()
         clip = (self.temperature * vocabulary.cosines(features)).log_softmax(dim=1)
-        fused = fuse_scores(predicted, clip, vocabulary.seen, self.alpha, self.beta, self.fusion)
+        fused = fuse_scores(predicted, clip, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         # CLIP has no opinion of a mask that is nowhere on its map (FC-CLIP's ENSEMBLE_ON_VALID_MASK).
         fused = fused.where(valid[:, None], predicted.exp())
-        return fused if prediction.quality is None else fused * prediction.quality.float()[:, None]
+        return fused if prediction.mask_iou is None else fused * prediction.mask_iou.float()[:, None]
 
     def _segment(
         self, prediction: MaskPredictions, scores: Tensor, isthing: Tensor, size: tuple[int, int]

@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip import ImageTower, TextClassifier, TextTower
-from clipself_d2.clip.aside import HoldsAside
-from clipself_d2.clip.text import embed_synonyms, max_over_synonyms
-from clipself_d2.data.label_sets import label_set, seen_classes
+from clipself_d2.clip import ImageTower, TextTower
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.regions import fuse_scores
+from clipself_d2.vocabulary import TextClassifier, label_set, max_over_synonyms, seen_classes
+from clipself_d2.vocabulary.synonyms import embed_synonyms
 
 Classes = Sequence[Sequence[str]]
 
 _TINY = torch.finfo(torch.float32).tiny
 
 
-class MaskClassifier(HoldsAside):
+class MaskClassifier(FrozenModules):
     """What both plug-ins do: a batch of images and mask logits to class probabilities.
 
     Neither tower is part of the state dict; both move with the module.
@@ -40,7 +40,7 @@ class MaskClassifier(HoldsAside):
         alpha: CLIP's weight for classes that the mask generator was trained on.
         beta: and for the others.
         templates: see `clip.TextClassifier`; the best of a class's synonyms counts.
-        mode: see `MaskEmbedder`.
+        dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
     """
 
@@ -53,7 +53,7 @@ class MaskClassifier(HoldsAside):
         beta: float,
         *,
         templates: str | Sequence[str],
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "bilinear",
     ) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class MaskClassifier(HoldsAside):
                 f"text_tower: its embeddings have length {text_tower.embed_dim}, the image tower's {tower.embed_dim}: "
                 "use the towers of one CLIP"
             )
-        self.embedder = MaskEmbedder(tower, size, mode, mask_resize)
-        self.hold_aside(text_tower)
+        self.embedder = MaskEmbedder(tower, size, dense_mode, mask_resize)
+        self.hold_frozen(text_tower)
         self.text = TextClassifier(text_tower, templates, synonyms="max")
         self.alpha = alpha
         self.beta = beta
@@ -129,7 +129,7 @@ class ODISEMaskClassifier(MaskClassifier):
         train_labels: the classes that ODISE was trained on, each a list of synonyms. None: COCO panoptic's.
         size_divisibility: what ODISE pads its images to before the masks are predicted, though not those that it hands
             to this head.
-        mode: see `MaskEmbedder`.
+        dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
 
     Attributes:
@@ -150,10 +150,12 @@ class ODISEMaskClassifier(MaskClassifier):
         templates: str | Sequence[str] = "photo",
         train_labels: Classes | None = None,
         size_divisibility: int = 64,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "bilinear",
     ) -> None:
-        super().__init__(tower, text_tower, size, alpha, beta, templates=templates, mode=mode, mask_resize=mask_resize)
+        super().__init__(
+            tower, text_tower, size, alpha, beta, templates=templates, dense_mode=dense_mode, mask_resize=mask_resize
+        )
         self.train_labels = label_set("coco_panoptic") if train_labels is None else train_labels
         self.size_divisibility = size_divisibility
         self.test_labels: Classes | None = None
@@ -208,7 +210,7 @@ class FCCLIPMaskClassifier(MaskClassifier):
         alpha: FC-CLIP's is .4.
         beta: FC-CLIP's is .8.
         templates: "vild" are 63 of the kind of which FC-CLIP takes 14; they are averaged, as there.
-        mode: see `MaskEmbedder`.
+        dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
     """
 
@@ -221,10 +223,12 @@ class FCCLIPMaskClassifier(MaskClassifier):
         beta: float = 0.8,
         *,
         templates: str | Sequence[str] = "vild",
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "bilinear",
     ) -> None:
-        super().__init__(tower, text_tower, size, alpha, beta, templates=templates, mode=mode, mask_resize=mask_resize)
+        super().__init__(
+            tower, text_tower, size, alpha, beta, templates=templates, dense_mode=dense_mode, mask_resize=mask_resize
+        )
 
     @torch.no_grad()
     def forward(self, images: Tensor, masks: Tensor, logits: Tensor, classes: Classes, seen: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Tensors:
 - ``masks``: Q x h x w float16, bfloat16 or float32 logits of the whole photograph, above 0 inside; or binary masks,
   Q x h x ceil(w / 8) uint8, eight pixels of a row in a byte, the first in the highest bit (``numpy.packbits``).
 - ``log_scores``: Q x (N + 1) float32 log probabilities over the file's classes, void last.
-- ``quality``: Q float32 in 0..1; may be absent.
+- ``mask_iou``: Q float32 in 0..1; may be absent.
 
 Metadata, all texts: ``format`` ("clipself_d2.masks.1"), ``classes`` (a json list of N lists of synonyms), ``height``
 and ``width`` of the photograph in pixels, and ``mask_width`` (w) of binary masks.
@@ -26,11 +26,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.text import ClassNames, check_vocabulary, embed_synonyms
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.masks import SURE, MaskPredictions
 from clipself_d2.panoptic.transformers_masks import link_classes
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import ClassNames, Vocabulary, check_vocabulary
+from clipself_d2.vocabulary.synonyms import embed_synonyms
 
 FORMAT = "clipself_d2.masks.1"
 
@@ -94,7 +94,7 @@ class SavedMasks:
         # In double precision, so that the smallest probabilities keep their logarithm.
         probabilities = tensors["log_scores"].double().exp()
         scores = torch.cat([probabilities[:, :-1] @ links.double(), probabilities[:, -1:]], dim=1)
-        return MaskPredictions(tensors["masks"], scores.log().float(), tensors.get("quality"))
+        return MaskPredictions(tensors["masks"], scores.log().float(), tensors.get("mask_iou"))
 
     def _link(self, path: Path, classes: Classes, vocabulary: Vocabulary) -> Tensor:
         if self._last is None or self._last[0] != classes or self._last[1] is not vocabulary:
@@ -104,7 +104,7 @@ class SavedMasks:
     def _make_links(self, path: Path, classes: Classes, vocabulary: Vocabulary) -> Tensor:
         if self.text is not None:
             embeddings = embed_synonyms(self.text, classes)
-            return link_classes(classes, embeddings.to(vocabulary.rows.device), vocabulary, self.temperature)
+            return link_classes(classes, embeddings.to(vocabulary.text_embeddings.device), vocabulary, self.temperature)
         same = [[not set(theirs).isdisjoint(ours) for ours in vocabulary.classes] for theirs in classes]
         links = torch.tensor(same, dtype=torch.float32)
         for kind, names, found in (
@@ -132,7 +132,7 @@ def save_predictions(
     height: int,
     width: int,
     *,
-    quality: Tensor | None = None,
+    mask_iou: Tensor | None = None,
     content: tuple[float, float] = (1.0, 1.0),
     longest: int | None = 512,
 ) -> Path:
@@ -146,7 +146,7 @@ def save_predictions(
         classes: N names or lists of synonyms.
         height: rows of the photograph in pixels.
         width: its columns.
-        quality: Q in 0..1, where the system judges its masks.
+        mask_iou: Q in 0..1, where the system judges its masks.
         content: the part of the rows and of the columns that the photograph takes up, if the logits are of a padded
             input: its sides before padding divided by those after.
         longest: longest side of the logits that are kept; larger ones are reduced. None: all is kept.
@@ -165,7 +165,7 @@ def save_predictions(
     masks = masks.detach()[..., :rows, :columns]
     binary = masks.dtype == torch.bool
     log_probabilities = log_scores.detach().float().log_softmax(dim=-1)
-    checked = MaskPredictions(masks.half() if binary else masks, log_probabilities, quality)
+    checked = MaskPredictions(masks.half() if binary else masks, log_probabilities, mask_iou)
     checked.check(height, width, len(names), f"masks of {file_name}")
 
     metadata = {"format": FORMAT, "classes": json.dumps(names), "height": str(height), "width": str(width)}
@@ -175,8 +175,8 @@ def save_predictions(
         tensors["masks"] = torch.from_numpy(np.packbits(masks.cpu().numpy(), axis=-1))
     else:
         tensors["masks"] = _reduce(masks.float(), longest).half()
-    if quality is not None:
-        tensors["quality"] = quality.detach().float()
+    if mask_iou is not None:
+        tensors["mask_iou"] = mask_iou.detach().float()
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     try:
         write_atomically(path, lambda file: save_file(tensors, file, metadata=metadata))
@@ -192,8 +192,8 @@ def read_predictions(path: str | Path) -> tuple[dict[str, Tensor], Classes, tupl
         path: see the module.
 
     Returns:
-        ``masks`` (Q x h x w float logits), ``log_scores`` (Q x (N + 1) fp32) and, if there, ``quality`` (Q); the file's
-        classes with their synonyms; and rows and columns of the photograph.
+        ``masks`` (Q x h x w float logits), ``log_scores`` (Q x (N + 1) fp32) and, if there, ``mask_iou`` (Q); the
+        file's classes with their synonyms; and rows and columns of the photograph.
 
     Raises:
         InputError: a file that is no safetensors, of another format, or whose tensors are of the wrong type or shape.
@@ -214,7 +214,7 @@ def read_predictions(path: str | Path) -> tuple[dict[str, Tensor], Classes, tupl
         raise InputError(f"{path}: lacks or garbles {error}: use save_predictions") from error
     if masks.dtype == torch.uint8:
         masks = _unpack(masks, metadata.get("mask_width", ""), path)
-    predictions = MaskPredictions(masks, log_scores, tensors.get("quality"))
+    predictions = MaskPredictions(masks, log_scores, tensors.get("mask_iou"))
     predictions.check(height, width, len(classes), str(path))
     # A NaN is not at most 0 either; what is hardly more is a rounding.
     if not log_scores.is_floating_point() or not bool((log_scores <= 1e-3).all()):

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip.text import ClassNames, check_vocabulary, embed_synonyms, max_over_synonyms, synonym_classes
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.masks import MaskPredictions
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import ClassNames, Vocabulary, check_vocabulary, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary.synonyms import embed_synonyms
 
 ARCHITECTURES = ("mask2former", "maskformer")
 

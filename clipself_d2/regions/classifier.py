@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from clipself_d2.clip import ImageTower, TextClassifier, build_towers
+from clipself_d2.clip import ImageTower, build_towers
 from clipself_d2.errors import InputError
 from clipself_d2.regions.embedder import RegionEmbedder
+from clipself_d2.vocabulary import TextClassifier
 
 _MAX_ELEMENTS = 2**26  # scores that are made at once
 
@@ -35,7 +36,7 @@ class RegionClassifier(nn.Module):
         temperature: float = 100.0,
         *,
         size: int | None = None,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
         vocabulary: Sequence[str | Sequence[str]] = (),
     ):
@@ -46,7 +47,7 @@ class RegionClassifier(nn.Module):
             text: K x C embeddings of the classes.
             temperature: factor of the cosines (CLIP's own: 100; F-ViT's: 50 to 120).
             size: side of the square input of the dense forward. None: four times the tower's native size.
-            mode: see `RegionEmbedder`.
+            dense_mode: see `RegionEmbedder`.
             mask_resize: see `RegionEmbedder`.
             vocabulary: the names behind `text`, kept for the user.
 
@@ -59,7 +60,9 @@ class RegionClassifier(nn.Module):
                 f"text embeddings are {tuple(text.shape)}, the tower's have {tower.embed_dim} channels: "
                 "use those of the same CLIP"
             )
-        self.embedder = RegionEmbedder(tower, size or 4 * tower.native_size, mode=mode, mask_resize=mask_resize)
+        self.embedder = RegionEmbedder(
+            tower, size or 4 * tower.native_size, dense_mode=dense_mode, mask_resize=mask_resize
+        )
         self.register_buffer("text", F.normalize(text.detach().float(), dim=-1).to(tower.pixel_mean.device), False)
         self.temperature = temperature
         self.vocabulary = list(vocabulary)
@@ -74,7 +77,7 @@ class RegionClassifier(nn.Module):
         templates: str | Sequence[str] = "vild",
         temperature: float = 100.0,
         size: int | None = None,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
     ) -> RegionClassifier:
         """Builds the classifier from a CLIP and a list of class names.
@@ -87,7 +90,7 @@ class RegionClassifier(nn.Module):
             templates: prompts, see `clip.TextClassifier`.
             temperature: see the class.
             size: see the class. None: the ``student_size`` of the tower's card, if it has one.
-            mode: see the class.
+            dense_mode: see the class.
             mask_resize: see the class.
 
         Returns:
@@ -104,7 +107,7 @@ class RegionClassifier(nn.Module):
             text,
             temperature,
             size=size or trained_size,
-            mode=mode,
+            dense_mode=dense_mode,
             mask_resize=mask_resize,
             vocabulary=vocabulary,
         ).eval()

@@ -9,22 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
-from clipself_d2.errors import InputError
-
-FITS = ("tight", "square")
-
-
-def check_fit(fit: str) -> None:
-    """Raise an InputError for an unknown fit; see `letterboxed_features`."""
-    if fit not in FITS:
-        raise InputError(f"fit={fit!r}: use one of {', '.join(FITS)}")
 
 
 def dense_map(
-    tower: ImageTower, pixels: Tensor, sizes: Sequence[tuple[float, float]], mode: str = "value", fit: str = "tight"
+    tower: ImageTower,
+    pixels: Tensor,
+    sizes: Sequence[tuple[float, float]],
+    dense_mode: str = "no_attn",
+    skip_padding: bool = True,
 ) -> Tensor:
     """The dense map of `letterboxed_features` alone: B x C x g x g, fp32, unit embeddings or zeros."""
-    return letterboxed_features(tower, pixels, sizes, (), mode, fit).dense
+    return letterboxed_features(tower, pixels, sizes, (), dense_mode, skip_padding).dense
 
 
 def letterboxed_features(
@@ -32,8 +27,8 @@ def letterboxed_features(
     pixels: Tensor,
     sizes: Sequence[tuple[float, float]],
     blocks: Sequence[int] = (),
-    mode: str = "value",
-    fit: str = "tight",
+    dense_mode: str = "no_attn",
+    skip_padding: bool = True,
 ) -> TowerFeatures:
     """The tower's features of images in the upper left of a square.
 
@@ -42,22 +37,17 @@ def letterboxed_features(
         pixels: B x 3 x S x S, normalised, padded to the right and below.
         sizes: height and width of each image in these pixels.
         blocks: 0-based numbers of the blocks whose maps are wanted too.
-        mode: dense mode of the tower.
-        fit: `"square"` reads the padding too, as the released code does: a quarter of all patches of a 4:3 photograph,
-            which the others attend to. `"tight"` leaves out the patches that hold nothing of the photograph; the others
-            keep their places on the square, so that the two differ in what is attended to alone. Images whose patches
-            have the same extent share a forward.
+        dense_mode: dense mode of the tower.
+        skip_padding: leave out the patches that hold nothing of the image, a quarter of all patches of a 4:3 image. The
+            others keep their positions on the square; only what they attend to differs. Images whose patches have the
+            same extent share a forward. False reads the padding too, as the released code does.
 
     Returns:
         The dense map, B x C x g x g unit embeddings in fp32, and the map of each block, all of the whole square: zero
-        where `"tight"` has left the patches out.
-
-    Raises:
-        InputError: an unknown fit.
+        where patches are left out.
     """
-    check_fit(fit)
-    if fit == "square":
-        return tower.features(pixels, blocks, mode)
+    if not skip_padding:
+        return tower.features(pixels, blocks, dense_mode)
     side, stride = pixels.shape[-1], tower.stride
     groups: dict[tuple[int, int], list[int]] = {}
     for number, size in enumerate(sizes):
@@ -66,7 +56,7 @@ def letterboxed_features(
     parts: list[list[Tensor]] = []
     for (rows, columns), members in groups.items():
         part = pixels[members, :, : rows * stride, : columns * stride]
-        dense, maps = tower.features(part, blocks, mode, canvas=side)
+        dense, maps = tower.features(part, blocks, dense_mode, padded_size=side)
         parts.append([_on_square(map_, rows, side // stride) for map_ in (dense, *maps)])
     if len(parts) == 1:
         [[dense, *maps]] = parts

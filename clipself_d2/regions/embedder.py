@@ -13,7 +13,7 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crop_embeddings import embed_crops
 from clipself_d2.regions.crops import content_sizes, letterbox
-from clipself_d2.regions.dense import check_fit, dense_map
+from clipself_d2.regions.dense import dense_map
 from clipself_d2.regions.pooling import MASK_RESIZES, letterbox_masks, pool_boxes, pool_masks
 
 
@@ -25,9 +25,9 @@ class RegionEmbedder(nn.Module):
         tower: ImageTower,
         size: int,
         crop_size: int | None = None,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         mask_resize: str = "area",
-        fit: str = "tight",
+        skip_padding: bool = True,
     ):
         """Wraps a tower.
 
@@ -35,26 +35,25 @@ class RegionEmbedder(nn.Module):
             tower: a `clip.ImageTower`.
             size: side of the square input of the dense forward, a multiple of the tower's stride.
             crop_size: side of the square crops. None: the tower's native size.
-            mode: a dense mode of the tower (``"value"``, ``"full"``), or ``"masked"``: each region is embedded by a
-                class token that attends to the region alone (paper table A1, row 3).
+            dense_mode: a dense mode of the tower (``"no_attn"``, ``"full"``), or ``"masked"``: each region is
+                embedded by a class token that attends to the region alone (paper table A1, row 3).
             mask_resize: how masks come to the grid of the dense map, see `resize_masks`.
-            fit: whether the letterbox's padding is read too, see `letterboxed_features`; mode ``"masked"`` always
-                reads it.
+            skip_padding: leave out the letterbox's padding, see `letterboxed_features`; mode ``"masked"`` always reads
+                it.
 
         Raises:
-            InputError: if size is no multiple of the stride, or the mask resize or the fit is unknown.
+            InputError: if size is no multiple of the stride, or the mask resize is unknown.
         """
         super().__init__()
         if size < 1 or size % tower.stride:
             raise InputError(f"size {size} is no multiple of the tower's stride {tower.stride}: choose one that is")
         if mask_resize not in MASK_RESIZES:
             raise InputError(f"mask_resize {mask_resize!r} is not known: use one of {', '.join(MASK_RESIZES)}")
-        check_fit(fit)
         self.tower = tower
         self.size = size
-        self.fit = fit
+        self.skip_padding = skip_padding
         self.crop_size = crop_size or tower.native_size
-        self.mode = mode
+        self.dense_mode = dense_mode
         self.mask_resize = mask_resize
 
     @torch.no_grad()
@@ -98,7 +97,7 @@ class RegionEmbedder(nn.Module):
         masks = [letterbox_masks(m.to(pixels.device), grid, self.mask_resize) for m in masks]
         counts = [len(b) for b in boxes]
 
-        if self.mode == "masked":
+        if self.dense_mode == "masked":
             cells = [
                 torch.cat([_box_cells(b / self.tower.stride, grid), m > 0]) for b, m in zip(boxes, masks, strict=True)
             ]
@@ -107,7 +106,7 @@ class RegionEmbedder(nn.Module):
                 [e[:n] for e, n in zip(embeddings, counts, strict=True)],
                 [e[n:] for e, n in zip(embeddings, counts, strict=True)],
             )
-        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.mode, self.fit)
+        dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.dense_mode, self.skip_padding)
         return (
             list(pool_boxes(dense, boxes, self.tower.stride).split(counts)),
             [pool_masks(d, m) for d, m in zip(dense, masks, strict=True)],

@@ -11,7 +11,9 @@ VARIANTS = ("fvit", "fvlm", "odise", "fcclip")
 """The published ways to fuse; ODISE and FC-CLIP share one arithmetic."""
 
 
-def fuse_scores(log_head: Tensor, log_clip: Tensor, seen: Tensor, alpha: float, beta: float, variant: str) -> Tensor:
+def fuse_scores(
+    detector_logprobs: Tensor, clip_logprobs: Tensor, is_base: Tensor, alpha: float, beta: float, variant: str
+) -> Tensor:
     """Fuses the probabilities of a head with CLIP's: ``head^(1 - w) * clip^w``, in log space and fp32.
 
     The weight ``w`` of CLIP is alpha for classes that the head was trained on, and beta for the others. What differs is
@@ -26,11 +28,11 @@ def fuse_scores(log_head: Tensor, log_clip: Tensor, seen: Tensor, alpha: float, 
     classes of a row, the row has nothing to renormalise and they stay 0.
 
     Args:
-        log_head: R x (K + 1) log probabilities of the head, background or void last.
-        log_clip: R x (K + 1) log probabilities of CLIP, or R x K where there is no background in its vocabulary
+        detector_logprobs: R x (K + 1) log probabilities of the head, background or void last.
+        clip_logprobs: R x (K + 1) log probabilities of CLIP, or R x K where there is no background in its vocabulary
             ("fvit" needs one, the others ignore it).
-        seen: K bool, whether the head was trained on a class.
-        alpha: CLIP's weight for the classes seen, 0..1.
+        is_base: K bool, whether the head was trained on a class.
+        alpha: CLIP's weight for the base classes, 0..1.
         beta: CLIP's weight for the others, 0..1.
         variant: one of `VARIANTS`.
 
@@ -45,17 +47,22 @@ def fuse_scores(log_head: Tensor, log_clip: Tensor, seen: Tensor, alpha: float, 
             raise InputError(f"{name} is {value}: the weight of CLIP's opinion must be from 0 to 1")
     if variant not in VARIANTS:
         raise InputError(f"unknown way to fuse scores {variant!r}: give one of {', '.join(VARIANTS)}")
-    num_classes = log_head.shape[-1] - 1
+    num_classes = detector_logprobs.shape[-1] - 1
     widths = {num_classes + 1} if variant == "fvit" else {num_classes, num_classes + 1}
-    if seen.shape != (num_classes,) or log_clip.shape[:-1] != log_head.shape[:-1] or log_clip.shape[-1] not in widths:
+    if (
+        is_base.shape != (num_classes,)
+        or clip_logprobs.shape[:-1] != detector_logprobs.shape[:-1]
+        or clip_logprobs.shape[-1] not in widths
+    ):
         raise InputError(
-            f"scores to fuse do not fit: head {tuple(log_head.shape)}, CLIP {tuple(log_clip.shape)}, seen "
-            f"{tuple(seen.shape)}: give R x (K + 1), the same{' or R x K' if variant != 'fvit' else ''}, and K"
+            f"scores to fuse do not fit: detector {tuple(detector_logprobs.shape)}, CLIP "
+            f"{tuple(clip_logprobs.shape)}, is_base "
+            f"{tuple(is_base.shape)}: give R x (K + 1), the same{' or R x K' if variant != 'fvit' else ''}, and K"
         )
 
-    with torch.autocast(log_head.device.type, enabled=False):
-        head, clip = log_head.float(), log_clip.float()
-        weight = torch.full((num_classes,), float(beta), device=head.device).masked_fill(seen.to(head.device), alpha)
+    with torch.autocast(detector_logprobs.device.type, enabled=False):
+        head, clip = detector_logprobs.float(), clip_logprobs.float()
+        weight = torch.full((num_classes,), float(beta), device=head.device).masked_fill(is_base.to(head.device), alpha)
         if variant == "fvit":
             return _geometric_mean(head, clip, torch.cat([weight, weight.new_full((1,), alpha)])).exp()
         classes, background = head[..., :-1], head[..., -1:]

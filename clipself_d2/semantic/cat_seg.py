@@ -16,13 +16,13 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary
 from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cost import at_classes, class_embeddings, cost_volume, likely_classes, to_all_classes
 from clipself_d2.semantic.decoder import UpsamplingDecoder
 from clipself_d2.semantic.finetune import train_queries_and_values
 from clipself_d2.semantic.inference import cut_windows, merge_windows, resize_scores, window_corners
 from clipself_d2.semantic.loss import class_targets, count_among, draw_classes, pixel_loss
+from clipself_d2.vocabulary import Vocabulary
 
 Sample = dict[str, Any]
 
@@ -49,7 +49,7 @@ class CATSeg(HoldsTower):
         blocks: those, counted from 0, that guide the decoder, coarse to fine: 3 and 7 of B/16, 7 and 15 of L/14.
         trainable: train the queries and values of the tower's attention (`train_queries_and_values`); their learning
             rate is the optimiser's matter.
-        mode: dense mode of the tower.
+        dense_mode: dense mode of the tower.
         test_vocabulary: the classes that a call without a vocabulary looks for in evaluation. None: the training ones.
         train_classes: a training image is asked about so many classes, its own and others drawn at random, which saves
             time and memory. None: about all (CAT-Seg).
@@ -75,7 +75,7 @@ class CATSeg(HoldsTower):
         *,
         blocks: Sequence[int] = (3, 7),
         trainable: bool = True,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         test_vocabulary: Vocabulary | None = None,
         train_classes: int | None = None,
         max_classes: int = 256,
@@ -88,7 +88,7 @@ class CATSeg(HoldsTower):
             raise InputError("model: CAT-Seg is guided by the blocks of a ViT: clip.name must not be a ResNet")
         tower.check_size(size, "model.size")
         tower.check_blocks(blocks)
-        tower.check_mode(mode)
+        tower.check_dense_mode(dense_mode)
         if len(blocks) != len(decoder.guidance):
             raise InputError(f"model.blocks={list(blocks)}: the decoder is guided by {len(decoder.guidance)} blocks")
         for name, count in (("train_classes", train_classes), ("max_classes", max_classes)):
@@ -101,18 +101,18 @@ class CATSeg(HoldsTower):
         self.size = size
         self.blocks = list(blocks)
         self.trainable = trainable
-        self.mode = mode
+        self.dense_mode = dense_mode
         self.train_classes = train_classes
         self.max_classes = max_classes
         self.window = window
         self.canvas = canvas
         self.vocabulary = vocabulary
-        self.seen = vocabulary.only_seen()
+        self.seen = vocabulary.only_base()
         self.test_vocabulary = vocabulary if test_vocabulary is None else test_vocabulary
         self.aggregator = aggregator
         self.decoder = decoder
         if trainable:
-            train_queries_and_values(tower, mode)
+            train_queries_and_values(tower, dense_mode)
             self.trained_tower = tower
         else:
             self.hold_tower(tower)
@@ -152,7 +152,7 @@ class CATSeg(HoldsTower):
         return sum(int((target >= 0).sum()) for target in targets)
 
     def _loss(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> Tensor:
-        seen = self.seen if vocabulary is self.vocabulary else vocabulary.only_seen()
+        seen = self.seen if vocabulary is self.vocabulary else vocabulary.only_base()
         if not inputs:  # on several ranks a batch may be empty, yet every rank has gradients
             blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
             inputs = [{"image": blank, "sem_seg": blank[0].long(), "ignore_label": 0}]
@@ -214,7 +214,9 @@ class CATSeg(HoldsTower):
     def _cost(self, images: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Of images, N x 3 x H x W in 0..255, the cost volume, the dense map and the maps that guide the decoder."""
         with nullcontext() if self.trainable else torch.no_grad():
-            dense, maps = self.tower.features(self.tower.normalize(_resize(images, self.size)), self.blocks, self.mode)
+            dense, maps = self.tower.features(
+                self.tower.normalize(_resize(images, self.size)), self.blocks, self.dense_mode
+            )
         return cost_volume(dense, vocabulary), dense, maps
 
     def _aggregate(

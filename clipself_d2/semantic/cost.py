@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 
 def cell_cosines(dense: Tensor, vocabulary: Vocabulary) -> Tensor:
@@ -30,8 +30,8 @@ def cost_volume(dense: Tensor, vocabulary: Vocabulary) -> Tensor:
 
 def class_embeddings(vocabulary: Vocabulary) -> Tensor:
     """One unit vector a class, K x C: the mean of its synonyms."""
-    rows = vocabulary.rows
-    means = rows.new_zeros(len(vocabulary), rows.shape[1]).index_add_(0, vocabulary.row_classes, rows)
+    rows = vocabulary.text_embeddings
+    means = rows.new_zeros(len(vocabulary), rows.shape[1]).index_add_(0, vocabulary.class_ids, rows)
     return F.normalize(means, dim=1)
 
 

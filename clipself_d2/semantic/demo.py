@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.ground_truth import json_mask
-from clipself_d2.regions import Vocabulary, build_vocabulary
 from clipself_d2.semantic.cat_seg import CATSeg
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter
 from clipself_d2.training.config import build, target
+from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 Segmentation = tuple[Tensor, Tensor]
 """The class of every pixel, H x W long, -1 for none, and its score."""

@@ -25,7 +25,7 @@ class QueryKeyValue(nn.Module):
         return tuple(part.clone() for part in fused.chunk(3))
 
 
-def train_queries_and_values(tower: TransformerTower, mode: str = "value") -> None:
+def train_queries_and_values(tower: TransformerTower, dense_mode: str = "no_attn") -> None:
     """Freezes a tower but for the weights (not the biases) of the attentions' queries and values.
 
     Where queries, keys and values are one matrix (OpenAI's, LAION's), the tower keeps them apart from now on: its state
@@ -34,9 +34,9 @@ def train_queries_and_values(tower: TransformerTower, mode: str = "value") -> No
 
     Args:
         tower: any ViT.
-        mode: the dense mode that is trained; in "value" the last block has no queries to train.
+        dense_mode: the dense mode that is trained; in "no_attn" the last block has no queries to train.
     """
-    tower.set_trainable_blocks(0, mode)
+    tower.set_trainable_blocks(0, dense_mode)
     attentions = _attentions(tower)
     for number, attention in enumerate(attentions):
         if isinstance(attention, nn.MultiheadAttention):
@@ -48,7 +48,7 @@ def train_queries_and_values(tower: TransformerTower, mode: str = "value") -> No
         else:
             query, value = attention.q_proj.weight, attention.v_proj.weight
         value.requires_grad_(True)
-        query.requires_grad_(mode != "value" or number < len(attentions) - 1)
+        query.requires_grad_(dense_mode != "no_attn" or number < len(attentions) - 1)
 
 
 def fuse_projections(tower: TransformerTower) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions.bands import resized_bands
+from clipself_d2.regions.interpolate import interpolate_in_chunks
 
 Corner = tuple[int, int]
 """Row and column of a window's first pixel."""
@@ -88,6 +88,6 @@ def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
         K x H x W float32.
     """
     result = scores.new_empty(len(scores), *size, dtype=torch.float32)
-    for rows, band in resized_bands(scores, size):
+    for rows, band in interpolate_in_chunks(scores, size):
         result[:, rows] = band
     return result

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clipself_d2.data.panoptic import ignore_label
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 
 def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
@@ -45,7 +45,7 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
             f"{name}: is labelled {int(wrong[0])}, the vocabulary has {len(vocabulary)} classes and {ignored} is "
             "ignored: use the vocabulary of this data set"
         )
-    seen = vocabulary.seen.to(labels.device)
+    seen = vocabulary.is_base.to(labels.device)
     numbers = torch.where(seen, seen.cumsum(0) - 1, -1)
     return torch.where(judged, numbers[labels.where(judged, 0)], -1)
 

@@ -10,14 +10,14 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from clipself_d2.clip import ImageTower
-from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary, dense_map, letterbox
+from clipself_d2.regions import dense_map, letterbox
 from clipself_d2.regions.crops import content_sizes
-from clipself_d2.regions.dense import check_fit
 from clipself_d2.semantic.cost import cell_cosines
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
+from clipself_d2.vocabulary import Vocabulary
 
 SCORINGS = ("cell", "patch_weighted")
 """Whether a cell decides alone (MaskCLIP), or together with the image as a whole (PACL)."""
@@ -86,7 +86,7 @@ def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...]
 
 
 @META_ARCH_REGISTRY.register()
-class ZeroShotSegmenter(HoldsAside):
+class ZeroShotSegmenter(FrozenModules):
     """Names every pixel by text alone, with a frozen tower: nothing is trained. A call may bring its own vocabulary.
 
     Args:
@@ -94,7 +94,7 @@ class ZeroShotSegmenter(HoldsAside):
         vocabulary: the K classes that a call without a vocabulary knows.
         size: side in pixels of the tower's square input, a multiple of its stride. A CLIPSelf tower is at its best at
             the size of its distillation.
-        mode: dense mode of the tower; "value" is MaskCLIP's, and what CLIPSelf distils.
+        dense_mode: dense mode of the tower; "no_attn" is MaskCLIP's, and what CLIPSelf distils.
         temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100.
         finer: how many times finer than the tower's the map is, along each axis, by `fine_map`: as many forwards as its
             square.
@@ -106,12 +106,12 @@ class ZeroShotSegmenter(HoldsAside):
         background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
         background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
             that are background by the threshold or the vocabulary's background row.
-        fit: whether the padding of the square input is left out, see `regions.letterboxed_features`.
+        skip_padding: whether the padding of the square input is left out, see `regions.letterboxed_features`.
 
     Raises:
         InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the
-            stride, an unknown mode, scoring or fit, a temperature or threshold out of range, shifts that are no whole
-            pixels.
+            stride, an unknown dense mode or scoring, a temperature or threshold out of range, shifts that are no
+            whole pixels.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class ZeroShotSegmenter(HoldsAside):
         vocabulary: Vocabulary,
         size: int,
         *,
-        mode: str = "value",
+        dense_mode: str = "no_attn",
         temperature: float = 100.0,
         finer: int = 1,
         scoring: str = "cell",
@@ -128,12 +128,11 @@ class ZeroShotSegmenter(HoldsAside):
         denoise: float = 0.0,
         background_threshold: float = 0.0,
         background_class: str | None = None,
-        fit: str = "tight",
+        skip_padding: bool = True,
     ) -> None:
         super().__init__()
         tower.check_size(size, "model.size")
-        tower.check_mode(mode)
-        check_fit(fit)
+        tower.check_dense_mode(dense_mode)
         check_factor(tower.stride, finer, "model.finer")
         if temperature <= 0:
             raise InputError(f"model.temperature={temperature}: must be above 0")
@@ -142,10 +141,10 @@ class ZeroShotSegmenter(HoldsAside):
         for name, value in (("denoise", denoise), ("background_threshold", background_threshold)):
             if not 0 <= value <= 1:
                 raise InputError(f"model.{name}={value}: is a probability, give 0..1")
-        self.hold_aside(tower)
+        self.hold_frozen(tower)
         self.size = size
-        self.mode = mode
-        self.fit = fit
+        self.dense_mode = dense_mode
+        self.skip_padding = skip_padding
         self.temperature = temperature
         self.finer = finer
         self.scoring = scoring
@@ -159,7 +158,7 @@ class ZeroShotSegmenter(HoldsAside):
     @property
     def tower(self) -> ImageTower:
         """The frozen tower."""
-        return self._aside[0]  # type: ignore[return-value]
+        return self._frozen[0]  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
@@ -208,7 +207,7 @@ class ZeroShotSegmenter(HoldsAside):
 
         def similarities(windows: Tensor, numbers: list[int]) -> Tensor:
             extents = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
-            dense = dense_map(self.tower, self.tower.normalize(windows), extents, self.mode, self.fit)
+            dense = dense_map(self.tower, self.tower.normalize(windows), extents, self.dense_mode, self.skip_padding)
             return cell_cosines(dense, vocabulary)
 
         return fine_map(similarities, pixels, stride, self.finer), sizes

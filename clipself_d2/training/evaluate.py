@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = 
         with torch.inference_mode(), autocast(settings):
             return model(inputs)
 
-    with getattr(model, "exported", nullcontext)(), inference_context(model):
+    with getattr(model, "ensembled_weights", nullcontext)(), inference_context(model):
         results: Results = inference_on_dataset(predict, loader, evaluator)
     if skipped := sum(comm.all_gather(getattr(loader, "skipped", 0))):
         logger.warning("%d images could not be read; the results are without them", skipped)

@@ -2,12 +2,13 @@
 
 from detectron2.config import LazyCall as L
 
-from clipself_d2.clip import TextClassifier, build_image_tower, build_text_tower
+from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import PanopticMapper, build_test_loader
 from clipself_d2.data.vocabulary import panoptic_vocabulary
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.semantic import ZeroShotSegmenter
 from clipself_d2.training.config import on_device
+from clipself_d2.vocabulary import TextClassifier
 
 from .optim import lr_multiplier, optimizer  # nothing is trained, but every config has these sections
 
@@ -27,7 +28,7 @@ model = L(ZeroShotSegmenter)(
         ),
     ),
     size=1024,
-    mode="value",
+    dense_mode="no_attn",
     temperature=100.0,
     finer=1,
     scoring="cell",
@@ -35,7 +36,7 @@ model = L(ZeroShotSegmenter)(
     denoise=0.0,
     background_threshold=0.0,
     background_class=None,
-    fit="tight",
+    skip_padding=True,
 )
 
 dataloader = dict(

@@ -32,7 +32,7 @@ from ..common.detection import clip, dataloader, model, shape
 from ..common.detection_optim import lr_multiplier, optimizer, train
 
 clip.update(name="ViT-B-16-quickgelu", pretrained="openai")
-model.update(size=640, statistics="clip")
+model.update(size=640, pixel_stats="clip")
 model.roi_heads.update(alpha=0.1, beta=0.8, clip_temperature=75.0)
 model.roi_heads.classifier.learned_background = "${shape.embed_dim}"
 train.update(

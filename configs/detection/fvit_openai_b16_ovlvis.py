@@ -18,7 +18,7 @@
 from .fvit_eva02_b16_ovlvis import clip, dataloader, lr_multiplier, model, optimizer, shape, train
 
 clip.update(name="ViT-B-16-quickgelu", pretrained="openai")
-model.statistics = "clip"
+model.pixel_stats = "clip"
 model.roi_heads.update(alpha=0.35, beta=0.65)
 model.roi_heads.classifier.learned_background = "${shape.embed_dim}"
 dataloader.train.total_batch_size = 128

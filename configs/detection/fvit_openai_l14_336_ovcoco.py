@@ -34,7 +34,7 @@ from ..common.detection_optim import lr_multiplier, optimizer, train
 clip.update(name="ViT-L-14-336-quickgelu", pretrained="openai")
 shape.update(blocks=[6, 10, 14, 23], block_dim=1024, embed_dim=768, stride=14)
 shape.update(strides=[3.5, 7, 14, 28, 56], region_strides=[3.5, 7, 14, 28])
-model.update(size=672, statistics="clip")
+model.update(size=672, pixel_stats="clip")
 model.roi_heads.update(alpha=0.1, beta=0.8, clip_temperature=75.0)
 model.roi_heads.classifier.learned_background = "${shape.embed_dim}"
 train.update(

@@ -6,7 +6,7 @@ Tables 1 and 2: boxes 72.1 / 91.3, thing masks 74.4 / 91.8, stuff masks 46.8 / 8
 | value               | paper                     | released code                  | here                     |
 |---------------------|---------------------------|--------------------------------|--------------------------|
 | student size        | 1024                      | 1024                           | 1024                     |
-| letterbox padding   | -                         | read too                       | left out (model.fit)     |
+| letterbox padding   | -                         | read too                       | left out (model.skip_padding)     |
 | teacher crop        | 224                       | 224                            | 224                      |
 | trainable blocks    | all 12                    | all 12                         | all 12                   |
 | alpha               | not mentioned             | 0.7                            | 0.7                      |

@@ -6,7 +6,7 @@ Table 2: boxes 77.1 / 93.3, thing masks 78.7 / 93.7, stuff masks 44.4 / 78.3 (to
 | value               | paper                     | released code                  | here                     |
 |---------------------|---------------------------|--------------------------------|--------------------------|
 | student size        | 896                       | 896                            | 896                      |
-| letterbox padding   | -                         | read too                       | left out (model.fit)     |
+| letterbox padding   | -                         | read too                       | left out (model.skip_padding)     |
 | teacher crop        | 336                       | 336                            | 336                      |
 | trainable blocks    | all 24                    | all 24                         | all 24                   |
 | alpha               | not mentioned             | 0.95                           | 0.95                     |

@@ -6,7 +6,7 @@ Paper: boxes 67.4 / 88.4, thing masks 69.4 / 88.5, stuff masks 43.4 / 76.9 (top-
 | value               | paper                     | released code                  | here                     |
 |---------------------|---------------------------|--------------------------------|--------------------------|
 | student size        | -                         | -                              | 1024                     |
-| letterbox padding   | -                         | read too                       | left out (model.fit)     |
+| letterbox padding   | -                         | read too                       | left out (model.skip_padding)     |
 | teacher crop        | -                         | -                              | 224                      |
 | trainable blocks    | -                         | -                              | all 12                   |
 | alpha               | not mentioned             | -                              | 0.7, as EVA-02's         |

@@ -6,7 +6,7 @@ Paper: boxes 68.9 / 89.6, thing masks 70.0 / 88.0, stuff masks 35.5 / 71.5 (top-
 | value               | paper                     | released code                  | here                     |
 |---------------------|---------------------------|--------------------------------|--------------------------|
 | student size        | -                         | 672 (author)                   | 672                      |
-| letterbox padding   | -                         | read too                       | left out (model.fit)     |
+| letterbox padding   | -                         | read too                       | left out (model.skip_padding)     |
 | teacher crop        | -                         | -                              | 336                      |
 | trainable blocks    | -                         | last 6 or 12 (author)          | last 12                  |
 | alpha               | not mentioned             | -                              | 0.95, as EVA-02's        |

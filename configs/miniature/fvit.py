@@ -28,7 +28,7 @@ from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
 shape.update(block_dim=192, embed_dim=128, stride=8, strides=[4, 8, 16], norm="naiveSyncBN")
-model.update(size=128, statistics="clip")
+model.update(size=128, pixel_stats="clip")
 model.backbone.blocks = [2, 5]
 model.backbone.pyramid.update(scales=[2, 1], channels=96)
 model.rpn.update(

@@ -179,7 +179,7 @@ def test_bad_input(tower):
     with pytest.raises(InputError, match=r"blocks \[3\] do not exist: this tower has blocks 0\.\.2"):
         CLIPBackbone(tower(), [0, 1, 2, 3], FPNPyramid(32, channels=8))
     with pytest.raises(InputError, match="dense mode 'maskclip' is unknown"):
-        build(tower(), mode="maskclip")
+        build(tower(), dense_mode="maskclip")
     with pytest.raises(InputError, match="leave out the last one, 2"):
         CLIPBackbone(tower(), [0, 0, 1, 1], FPNPyramid(32, channels=8), trainable=True)
     with pytest.raises(InputError, match="square_size 100 is no multiple of the tower's stride 8"):

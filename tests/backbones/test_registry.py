@@ -97,7 +97,12 @@ def test_the_keys_reach_the_constructors(config):
     clip.PYRAMID, clip.BLOCKS, clip.TRAINABLE, clip.SCALES, clip.MODE = "simple", [2], True, [2.0, 1.0], "full"
     backbone = build_backbone(config)
     assert isinstance(backbone.pyramid, SimplePyramid) and backbone.pyramid.channels == 16
-    assert (backbone.blocks, backbone.trainable, backbone.mode, backbone.strides) == ([2], True, "full", [4, 8, 16])
+    assert (backbone.blocks, backbone.trainable, backbone.dense_mode, backbone.strides) == (
+        [2],
+        True,
+        "full",
+        [4, 8, 16],
+    )
     assert backbone.padding_constraints == {"square_size": 64}
 
 

@@ -98,18 +98,18 @@ class NaiveViT:
 
     # what the tests compare with
 
-    def run(self, image: Tensor, mode: str) -> list[Tensor]:
+    def run(self, image: Tensor, dense_mode: str) -> list[Tensor]:
         """Tokens after every block."""
         x, out = self.embed(image), []
         for i in range(self.depth):
             query, key, value = self.qkv(i, x, self.size(image), 0)
-            without = mode == "value" and i == self.depth - 1
+            without = dense_mode == "no_attn" and i == self.depth - 1
             x = self.after(i, x, value if without else attention(query, key, value, self.heads))
             out.append(x)
         return out
 
-    def dense(self, image: Tensor, mode: str) -> Tensor:
-        rows = self.project(self.run(image, mode)[-1][1:])
+    def dense(self, image: Tensor, dense_mode: str) -> Tensor:
+        rows = self.project(self.run(image, dense_mode)[-1][1:])
         rows = rows / rows.norm(dim=1, keepdim=True)
         return rows.T.reshape(-1, *self.size(image))
 

@@ -33,7 +33,7 @@ def test_every_path_equals_a_loop(tower, size):
     state = {k: v.double() for k, v in tower.visual.attnpool.state_dict().items()}
     images = torch.randn(2, 3, *size)
     masks = [torch.rand(2, size[0] // 32, size[1] // 32) < 0.5 for _ in images]
-    value, full = tower.dense_embeddings(images, "value"), tower.dense_embeddings(images, "full")
+    value, full = tower.dense_embeddings(images, "no_attn"), tower.dense_embeddings(images, "full")
     whole, masked = tower.image_embeddings(images), tower.masked_embeddings(images, masks)
     for n, image in enumerate(images):
         stage = last_stage(tower, image)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipself_d2.clip import TextClassifier, max_over_synonyms, synonym_classes
-from clipself_d2.clip.templates import TEMPLATES, fill
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import TextClassifier, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary.templates import TEMPLATES, fill
 
 NAMES = ["traffic light", "orange_juice", "wall-other/merged", "Umbrella", "U.S.A."]
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clipself_d2.clip import TextClassifier, build_text_tower, build_towers
+from clipself_d2.clip import build_text_tower, build_towers
+from clipself_d2.vocabulary import TextClassifier
 from tests.tools.loading import load_tool
 
 

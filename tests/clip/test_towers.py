@@ -23,7 +23,7 @@ def images_for(tower, height: int = 3, width: int = 2, batch: int = 2):
     return torch.randn(batch, 3, height * tower.stride, width * tower.stride)
 
 
-@pytest.mark.parametrize("mode", ["value", "full"])
+@pytest.mark.parametrize("mode", ["no_attn", "full"])
 def test_features_have_the_promised_shapes_and_norms(tower, mode):
     blocks = [tower.num_blocks - 1, 0]
     dense, maps = tower.features(images_for(tower), blocks, mode)
@@ -113,7 +113,7 @@ def test_normalize_is_the_published_statistics(tower):
 # ---- training ----
 
 
-@pytest.mark.parametrize("mode", ["value", "full"])
+@pytest.mark.parametrize("mode", ["no_attn", "full"])
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_exactly_the_last_blocks_train_and_all_get_gradients(tower, n, mode):
     tower.train()
@@ -128,7 +128,7 @@ def test_exactly_the_last_blocks_train_and_all_get_gradients(tower, n, mode):
     inside = {name for name, _ in tower.named_parameters() if name.startswith(prefixes)}
     frozen = inside - trainable
     assert all(".q_proj" in name or ".k_proj" in name for name in frozen)
-    assert not frozen or mode == "value"
+    assert not frozen or mode == "no_attn"
     dense = tower.dense_embeddings(images_for(tower), mode)
     (dense * torch.randn_like(dense)).sum().backward()
     assert not [name for name in trainable if tower.get_parameter(name).grad is None]
@@ -246,7 +246,7 @@ def test_sizes_that_are_no_multiple_of_the_stride(tower):
 
 def test_unknown_modes_blocks_and_masks(tower):
     images = images_for(tower)
-    with pytest.raises(InputError, match="mode 'vale' is unknown: use one of value, full"):
+    with pytest.raises(InputError, match="mode 'vale' is unknown: use one of no_attn, full"):
         tower.dense_embeddings(images, "vale")
     with pytest.raises(InputError, match=r"blocks \[7\] do not exist: .*0\.\."):
         tower.block_features(images, [0, 7])

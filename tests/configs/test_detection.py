@@ -16,11 +16,11 @@ from clipself_d2.backbones import FPNPyramid, SimplePyramid
 from clipself_d2.data.vocabulary import dataset_vocabulary
 from clipself_d2.detection import FViT
 from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, TransferEvaluator
-from clipself_d2.regions.vocabulary import Vocabulary
 from clipself_d2.reproduce.plan import ROOT
 from clipself_d2.training.checkpoint import Checkpointer, load_model
 from clipself_d2.training.config import load_config, target, train_settings
 from clipself_d2.training.run import parse_args
+from clipself_d2.vocabulary import Vocabulary
 
 FOLDER = ROOT / "configs/detection"
 # open_clip's name and tag; width, patch and blocks of the tower; length of the embeddings; input size by data set.
@@ -101,7 +101,7 @@ def test_the_tower_and_its_sizes(row):
     assert cfg.model.roi_heads.dense_stride == stride
     assert cfg.model.roi_heads.box_head.embed_dim == embed_dim
     is_openai = model.startswith("openai")
-    assert cfg.model.statistics == ("clip" if is_openai else "imagenet")
+    assert cfg.model.pixel_stats == ("clip" if is_openai else "imagenet")
     assert cfg.model.roi_heads.classifier.get("learned_background") == (embed_dim if is_openai else None)
     assert cfg.train.output_dir == f"output/{path(*row).stem}"
 
@@ -295,7 +295,7 @@ def test_a_detector_with_masks_is_transferred_to_one_without(tmp_path):
     assert torch.equal(model.rpn.rpn_head.objectness.bias, source.rpn.rpn_head.objectness.bias)
     [result] = model.eval()([{"image": torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)}])
     assert not result["instances"].has("pred_masks")
-    assert model.vocabulary.seen.all()
+    assert model.vocabulary.is_base.all()
 
 
 def test_the_copy_of_a_run_loads(tmp_path):

@@ -26,10 +26,10 @@ from clipself_d2.data.ade20k import (
     semantic_labels,
 )
 from clipself_d2.data.builtin_panoptic import register_builtin_panoptic
-from clipself_d2.data.label_sets import class_names, label_set
 from clipself_d2.data.pascal_context import context_labels, prepare_pascal_context
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
+from clipself_d2.vocabulary import class_names, label_set
 from tests.evaluation.test_panoptic import all_100, outputs_of
 
 ROOT = Path(__file__).parents[2]

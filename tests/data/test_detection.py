@@ -249,10 +249,10 @@ def test_image_mapper_keeps_the_record(tmp_path):
 def test_image_mapper_tells_the_size_of_the_photograph_that_it_reduces(tmp_path):
     Image.new("RGB", (401, 300), (9, 9, 9)).save(tmp_path / "a.jpg")
     record = {"file_name": str(tmp_path / "a.jpg"), "image_id": 1, "height": 300, "width": 401}
-    sample = ImageMapper(at_least=100)(record)
+    sample = ImageMapper(min_decode_size=100)(record)
     assert sample["image"].shape == (3, 75, 101) and (sample["height"], sample["width"]) == (300, 401)
     with pytest.raises(ImageError, match=r"a\.jpg.*401 x 300.*400 x 300"):
-        ImageMapper(at_least=100)({**record, "width": 400})
+        ImageMapper(min_decode_size=100)({**record, "width": 400})
 
 
 @pytest.mark.parametrize("scale_range", [(0.0, 1.0), (2.0, 1.0)])

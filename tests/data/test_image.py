@@ -111,16 +111,16 @@ def photograph(height, width):
 
 
 @pytest.mark.parametrize("height, width", [(300, 401), (401, 300), (160, 160), (4, 900)])
-@pytest.mark.parametrize("at_least", [20, 50, 51, 100, 101, 200, 400, 9999])
-def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(tmp_path, height, width, at_least):
+@pytest.mark.parametrize("min_decode_size", [20, 50, 51, 100, 101, 200, 400, 9999])
+def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(tmp_path, height, width, min_decode_size):
     picture = photograph(height, width)
     Image.fromarray(picture).save(tmp_path / "a.jpg", quality=95)
-    divisor = max(s for s in (1, 2, 4, 8) if s == 1 or max(height, width) / s >= at_least)
+    divisor = max(s for s in (1, 2, 4, 8) if s == 1 or max(height, width) / s >= min_decode_size)
     if height == 4:  # Pillow leaves no side without a pixel
         divisor = min(divisor, 4)
-    image = read_image(tmp_path / "a.jpg", at_least)
+    image = read_image(tmp_path / "a.jpg", min_decode_size)
     assert image.shape == (3, -(-height // divisor), -(-width // divisor))
-    assert max(image.shape) >= min(at_least, max(height, width))
+    assert max(image.shape) >= min(min_decode_size, max(height, width))
     rows, columns = height // divisor, width // divisor  # that were averaged from whole blocks
     blocks = picture[: rows * divisor, : columns * divisor].reshape(rows, divisor, columns, divisor, 3)
     assert np.abs(image[:, :rows, :columns].permute(1, 2, 0).numpy() - blocks.mean(axis=(1, 3))).mean() < 3

@@ -155,7 +155,10 @@ def test_photographs_are_reduced_as_far_as_image_and_crops_allow(tmp_path, suffi
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 801, 3), dtype=np.uint8)).save(path)
     record = {"file_name": str(path), "image_id": 1}
-    whole, reduced = DistillationMapper(GridRegions()), DistillationMapper(GridRegions(), at_least=(student, teacher))
+    whole, reduced = (
+        DistillationMapper(GridRegions()),
+        DistillationMapper(GridRegions(), min_decode_size=(student, teacher)),
+    )
     for seed in range(12):
         before, after = (mapper(record, np.random.default_rng(seed)) for mapper in (whole, reduced))
         # All that may be drawn decide, so that every draw sees the same pixels.

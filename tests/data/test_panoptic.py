@@ -9,9 +9,9 @@ from PIL import Image
 
 from clipself_d2.data import ImageError, PanopticMapper, get_dataset, load_panoptic
 from clipself_d2.data.builtin_panoptic import register_builtin_panoptic, register_panoptic
-from clipself_d2.data.label_sets import LABEL_SETS
 from clipself_d2.data.panoptic import load_semantic, segment_rows
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import LABEL_SETS
 from tests.data.make import CATEGORIES, panoptic
 
 SEGMENTS = [

@@ -15,10 +15,10 @@ import clipself_d2.data  # noqa: F401  (registers the data sets)
 from clipself_d2.data.builtin_panoptic import register_semantic
 from clipself_d2.data.coco_stuff import CLASS_IDS, prepare_coco_stuff, stuff_labels
 from clipself_d2.data.detection import View
-from clipself_d2.data.label_sets import label_set
 from clipself_d2.data.semantic import SemanticMapper, jitter_colours
 from clipself_d2.data.vocabulary import panoptic_vocabulary, unseen_classes
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import label_set
 
 
 @given(st.integers(6, 40), st.integers(6, 40), st.integers(3, 30), st.booleans(), st.integers(0, 99))
@@ -159,7 +159,7 @@ def test_vocabulary_with_and_without_synonyms(fresh_catalog, tmp_path):
     every, alone = (panoptic_vocabulary("toy", embed, synonyms=s) for s in (True, False))
     assert [list(words) for words in alone.classes] == [["bag, purse"], ["bag, sack"], ["sofa"]]
     assert every.names == alone.names and list(every.classes[2]) == ["sofa", "couch"]
-    assert alone.seen.tolist() == every.seen.tolist() == [True, True, False]
+    assert alone.is_base.tolist() == every.is_base.tolist() == [True, True, False]
 
 
 def test_unseen_classes_are_those_that_training_does_not_name(fresh_catalog, tmp_path):

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from clipself_d2.data.vocabulary import dataset_vocabulary
 from clipself_d2.detection.demo import detect, to_results, user_vocabulary
 from clipself_d2.errors import InputError
-from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 
 def fake_text():
@@ -48,8 +48,8 @@ def test_words_that_no_training_label_named_are_unseen(cfg, novel, seen):
     classes = [("cat",), ("puss", "Kitten"), ("dog",), ("parrot",), ("lion",)]
     vocabulary = user_vocabulary(cfg, classes, novel)
     assert vocabulary.names == ["cat", "puss", "dog", "parrot", "lion"]
-    assert vocabulary.seen.tolist() == seen
-    assert vocabulary.background is not None and vocabulary.rows.shape == (5, 3)
+    assert vocabulary.is_base.tolist() == seen
+    assert vocabulary.background is not None and vocabulary.text_embeddings.shape == (5, 3)
 
 
 def test_wrong_words_and_configs_are_one_line(cfg):

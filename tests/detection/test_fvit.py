@@ -8,7 +8,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.optim import AdamW
 
-from clipself_d2.detection.fvit import STATISTICS
+from clipself_d2.detection.fvit import PIXEL_STATS
 from clipself_d2.errors import InputError
 from clipself_d2.training.checkpoint import Checkpointer
 from clipself_d2.training.errors import NonFiniteLossError
@@ -152,7 +152,7 @@ def test_padding_is_zero_after_normalisation(tower):
 
 
 def test_clips_statistics_are_the_towers(tower):
-    mean, std = (torch.tensor(x) / 255 for x in STATISTICS["clip"])
+    mean, std = (torch.tensor(x) / 255 for x in PIXEL_STATS["clip"])
     torch.testing.assert_close(mean, tower().pixel_mean.flatten())
     torch.testing.assert_close(std, tower().pixel_std.flatten())
 
@@ -214,7 +214,7 @@ def test_proposals_are_in_pixels_of_the_photograph_best_first(tower):
 def test_tight_reads_no_more_than_the_batch_needs(tower, name):
     model = build_detector(tower(name)).eval()
     square = model._letterbox([photograph(24, 64), photograph(40, 64)])
-    model.fit = "tight"
+    model.skip_padding = True
     tight = model._letterbox([photograph(24, 64), photograph(40, 64)])
     step = 2 * model.backbone.tower.stride
     needed = 40 / 64 * model.size
@@ -234,7 +234,7 @@ def test_tight_is_square_for_a_square_photograph(tower):
     model = build_detector(tower(NAMES[0])).eval()
     sample = photograph(64, 64)
     [square] = model([sample])
-    model.fit = "tight"
+    model.skip_padding = True
     [tight] = model([sample])
     assert torch.equal(square["instances"].scores, tight["instances"].scores)
 
@@ -416,8 +416,8 @@ def test_bad_construction(tower):
         build_detector(tower(), size=-8)
     good = build_detector(tower())
     parts = (good.backbone, good.rpn, good.roi_heads, good.vocabulary, 64)
-    with pytest.raises(InputError, match=r"model\.statistics='laion': use one of imagenet, clip"):
-        type(good)(*parts, statistics="laion")
+    with pytest.raises(InputError, match=r"model\.pixel_stats='laion': use one of imagenet, clip"):
+        type(good)(*parts, pixel_stats="laion")
     wrong = build_detector(tower("tiny-eva-14"))
     with pytest.raises(
         InputError, match=r"model\.rpn\.strides=\[3\.5, 7\.0, .*the backbone's levels have \[2\.0, 4\.0"

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from clipself_d2.detection import BoxHead, CosineClassifier
-from clipself_d2.regions.vocabulary import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 from tests.detection.tiny import build_words
 
 
@@ -65,7 +65,7 @@ def test_logits_are_cosines_times_the_temperature():
     with torch.no_grad():
         classifier.temperature.fill_(30.0)
     embeddings = torch.randn(4, 16) * 7
-    rows = torch.cat([vocabulary.rows, vocabulary.background[None]])
+    rows = torch.cat([vocabulary.text_embeddings, vocabulary.background[None]])
     expected = [[30 * torch.cosine_similarity(e, r, dim=0).item() for r in rows] for e in embeddings]
     torch.testing.assert_close(classifier(embeddings, vocabulary), torch.tensor(expected))
 

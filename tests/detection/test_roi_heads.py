@@ -14,7 +14,7 @@ from tests.detection.tiny import CLASSES, build_words
 
 STRIDES, SIDE = [3.5, 7, 14, 28], 112
 VOCABULARY = build_words()
-SEEN = VOCABULARY.seen.tolist()
+SEEN = VOCABULARY.is_base.tolist()
 
 
 class LinearHead(nn.Module):
@@ -95,7 +95,7 @@ def test_losses_against_a_loop(storage):
             match = max(range(len(overlaps)), key=overlaps.__getitem__)
             label = int(t.gt_classes[match]) if overlaps[match] >= 0.5 else None
             embedding, deltas = heads.box_head(pooled(maps, image, box))
-            rows = [VOCABULARY.rows[k] for k in range(5) if SEEN[k]] + [VOCABULARY.background]  # the seen are 0, 1, 2
+            rows = [VOCABULARY.text_embeddings[k] for k in range(5) if SEEN[k]] + [VOCABULARY.background]
             logits = [50 * torch.cosine_similarity(embedding[0], row, dim=0).item() for row in rows]
             log_sum = max(logits) + math.log(sum(math.exp(z - max(logits)) for z in logits))
             classification += 0.6 * (log_sum - logits[3]) if label is None else log_sum - logits[label]
@@ -131,7 +131,7 @@ def test_novel_columns_change_nothing(storage):
     heads, found, wanted, maps = build().train(), proposals(), targets(), features()
     results = []
     others = ["red disc", "green star", "green heart"]
-    for vocabulary in (VOCABULARY, VOCABULARY.only_seen(), build_words([*CLASSES[:3], *others], others)):
+    for vocabulary in (VOCABULARY, VOCABULARY.only_base(), build_words([*CLASSES[:3], *others], others)):
         torch.manual_seed(0)
         results.append(heads.losses(maps, found, wanted, vocabulary)["loss_cls"].item())
     assert (
@@ -218,12 +218,12 @@ def naive_scores(heads, maps, image, box, vocabulary, alpha, beta):
     """Softmax of the head's cosines and of CLIP's, both at the proposal, and their geometric mean."""
     embedding, _ = heads.box_head(pooled(maps, image, box))
     seen_by_clip = roi_align(maps["dense"][image : image + 1], [box[None]], 1, 1 / 14, 0, aligned=True).flatten()
-    rows = [*vocabulary.rows, vocabulary.background]
+    rows = [*vocabulary.text_embeddings, vocabulary.background]
     opinions = []
     for feature, temperature in ((embedding[0], 50), (seen_by_clip, 75)):
         powers = [math.exp(temperature * torch.cosine_similarity(feature, row, dim=0).item()) for row in rows]
         opinions.append([power / sum(powers) for power in powers])
-    weights = [alpha if seen else beta for seen in vocabulary.seen.tolist()]
+    weights = [alpha if seen else beta for seen in vocabulary.is_base.tolist()]
     return [p ** (1 - w) * q**w for p, q, w in zip(*opinions, [*weights, alpha], strict=True)][:-1]
 
 

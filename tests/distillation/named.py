@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from clipself_d2.clip import build_image_tower
-from clipself_d2.clip.precomputed import save_text_embeddings
 from clipself_d2.distillation import RegionText
+from clipself_d2.vocabulary import save_text_embeddings
 from tests.distillation import tiny
 
 NOUNS = [f"noun {k}" for k in range(12)]

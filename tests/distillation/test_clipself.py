@@ -48,7 +48,7 @@ def naive_cosines(model: CLIPSelf, batch) -> list[float]:
 
 
 def test_loss_is_one_minus_the_mean_cosine_over_regions(model_file, batch):
-    model = perturb(build(model_file, loss_weight=2.0, fit="square"))
+    model = perturb(build(model_file, loss_weight=2.0, skip_padding=False))
     with EventStorage() as storage:
         loss = model(batch)
     cosines = naive_cosines(model, batch)
@@ -126,7 +126,7 @@ def test_an_image_without_regions_changes_nothing(model_file, batch):
 
 
 def test_multiscale_draws_from_its_sizes(model_file, batch, monkeypatch):
-    model = build(model_file, student_size=96, multiscale=(32, 64), fit="square")
+    model = build(model_file, student_size=96, multiscale=(32, 64), skip_padding=False)
     seen = []
     features = model.tower.features
 
@@ -150,7 +150,7 @@ def test_multiscale_at_the_students_size_is_no_change(model_file, batch):
 def test_export_interpolates_between_teacher_and_student(model_file, alpha):
     model = perturb(build(model_file, alpha=alpha))
     student, teacher = state(model.tower), state(model.teacher)
-    exported = model.export_state()
+    exported = model.ensembled_state_dict()
     assert exported.keys() == student.keys()
     assert all(name.startswith("visual.") for name in exported)
     for name, value in exported.items():
@@ -161,8 +161,8 @@ def test_export_interpolates_between_teacher_and_student(model_file, alpha):
 
 def test_exported_swaps_and_restores_to_the_bit(model_file):
     model = perturb(build(model_file, alpha=0.3))
-    student, exported = state(model.tower), copy.deepcopy(model.export_state())
-    with pytest.raises(RuntimeError), model.exported() as inside:
+    student, exported = state(model.tower), copy.deepcopy(model.ensembled_state_dict())
+    with pytest.raises(RuntimeError), model.ensembled_weights() as inside:
         assert inside is model
         assert equal(state(model.tower), exported)
         raise RuntimeError
@@ -184,7 +184,7 @@ def test_evaluation_embeds_boxes_masks_and_crops(model_file):
 
 
 def test_masked_attention_can_be_evaluated_but_not_trained(model_file):
-    model = build(model_file, mode="masked")
+    model = build(model_file, dense_mode="masked")
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     # The class token of a region that is the whole image is the image's own.
     [out] = model.eval()([{"image": image, "boxes": Boxes(torch.tensor([[0.0, 0, 64, 64]]))}])
@@ -220,7 +220,7 @@ def test_checkpointed_activations_give_the_same_gradients(model_file, batch):
         ({"student_size": 0}, "no multiple"),
         ({"alpha": 1.5}, "alpha=1.5"),
         ({"trainable_blocks": 4}, "3 blocks"),
-        ({"mode": "vlue"}, "vlue"),
+        ({"dense_mode": "vlue"}, "vlue"),
     ],
 )
 def test_wrong_values_are_said(model_file, kwargs, message):

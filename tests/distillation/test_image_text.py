@@ -91,7 +91,7 @@ def test_the_text_tower_is_aside_and_follows_the_device(model_file):
 
 def test_training_lowers_the_loss_and_touches_the_student_alone(model_file, batch):
     model = build(model_file)
-    text, initial = state(model.text_tower), state(model.initial)
+    text, initial = state(model.text_tower), state(model.teacher)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     losses = []
     for _ in range(8):
@@ -101,7 +101,7 @@ def test_training_lowers_the_loss_and_touches_the_student_alone(model_file, batc
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
-    for module, before in ((model.text_tower, text), (model.initial, initial)):
+    for module, before in ((model.text_tower, text), (model.teacher, initial)):
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
@@ -134,12 +134,12 @@ def test_a_caption_is_cut_where_the_context_ends(model_file, batch):
 def test_evaluation_embeds_boxes_of_the_dense_map(model_file):
     model = perturb(build(model_file, alpha=0.5)).eval()
     image, boxes = sample(5)["image"], torch.tensor([[2.0, 3, 30, 35], [5, 5, 38, 20]])
-    with model.exported(), torch.no_grad():
+    with model.ensembled_weights(), torch.no_grad():
         [out] = model([{"image": image, "boxes": Boxes(boxes)}])
         expected = model.embed_regions([image], [boxes])
         changed = state(model.tower)
     torch.testing.assert_close(out["boxes"], expected, rtol=1e-4, atol=1e-5)
-    before, student = state(model.initial), state(model.tower)
+    before, student = state(model.teacher), state(model.tower)
     for name, value in changed.items():
         torch.testing.assert_close(value, 0.5 * student[name] + 0.5 * before[name])
 

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from clipself_d2.clip import TextClassifier, build_image_tower, build_text_tower
-from clipself_d2.clip.precomputed import save_text_embeddings
+from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.distillation import RegionText
 from clipself_d2.distillation.region_text import sample_classes
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
+from clipself_d2.vocabulary import TextClassifier, save_text_embeddings
 from tests.distillation.named import NOUNS, build, sample, write_rows
 from tests.distillation.tiny import perturb, write_model
 
@@ -58,7 +58,7 @@ def test_it_is_registered():
 
 
 def test_the_loss_is_a_sum_over_classes_and_a_mean_over_regions(model_file, rows, batch):
-    model = perturb(build(model_file, rows, fit="square"))
+    model = perturb(build(model_file, rows, skip_padding=False))
     with EventStorage() as storage:
         loss = model(batch)
     assert loss.keys() == {"loss_region_text"}
@@ -69,7 +69,7 @@ def test_the_loss_is_a_sum_over_classes_and_a_mean_over_regions(model_file, rows
 
 
 def test_it_is_judged_on_the_sampled_classes_alone(model_file, rows, batch):
-    model = perturb(build(model_file, rows, num_sampled=9, fit="square"))
+    model = perturb(build(model_file, rows, num_sampled=9, skip_padding=False))
     torch.manual_seed(3)
     loss = model(batch)["loss_region_text"].item()
     torch.manual_seed(3)
@@ -112,7 +112,7 @@ def test_the_seed_decides_a_step(model_file, rows, batch):
 
 def test_it_learns_and_leaves_the_rest_alone(model_file, rows, batch):
     model = build(model_file, rows, trainable_blocks=2)
-    initial = {name: value.clone() for name, value in model.initial.state_dict().items()}
+    initial = {name: value.clone() for name, value in model.teacher.state_dict().items()}
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {
         n for n, p in model.named_parameters() if ".resblocks.1." in n or ".resblocks.2." in n
     }
@@ -126,7 +126,7 @@ def test_it_learns_and_leaves_the_rest_alone(model_file, rows, batch):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    assert all(torch.equal(value, initial[name]) for name, value in model.initial.state_dict().items())
+    assert all(torch.equal(value, initial[name]) for name, value in model.teacher.state_dict().items())
 
 
 @pytest.mark.parametrize("empty", [[], [sample(0, 0), sample(1, 0)]])
@@ -164,12 +164,12 @@ def test_names_come_from_the_pairs_in_the_order_of_their_ids(model_file, rows, t
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_what_is_exported_lies_between_the_initial_tower_and_the_trained(model_file, rows, alpha):
     model = perturb(build(model_file, rows, alpha=alpha))
-    trained, initial = model.tower.state_dict(), model.initial.state_dict()
-    for name, value in model.export_state().items():
+    trained, initial = model.tower.state_dict(), model.teacher.state_dict()
+    for name, value in model.ensembled_state_dict().items():
         torch.testing.assert_close(value, alpha * trained[name] + (1 - alpha) * initial[name])
     before = {name: value.clone() for name, value in trained.items()}
-    with model.exported():
-        assert all(torch.equal(v, model.export_state()[n]) for n, v in model.tower.state_dict().items()) == (
+    with model.ensembled_weights():
+        assert all(torch.equal(v, model.ensembled_state_dict()[n]) for n, v in model.tower.state_dict().items()) == (
             alpha in (0, 1)
         )
     assert all(torch.equal(value, before[name]) for name, value in model.tower.state_dict().items())

@@ -192,7 +192,7 @@ def test_reading_at_reduced_scale_and_a_filled_cache_agree(cached, tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize(size).save(tmp_path / f"{number}.jpg")
         records.append({"file_name": str(tmp_path / f"{number}.jpg"), "image_id": number})
-    model, mapper = cached(), DistillationMapper(GridRegions(), at_least=(64, 16))
+    model, mapper = cached(), DistillationMapper(GridRegions(), min_decode_size=(64, 16))
     model.teacher_cache.fill(model.embed_crops, records, mapper, 0)
     calls = list(model.calls)
     for seed in range(12):

@@ -225,14 +225,14 @@ def test_wrong_values_and_nothing_to_compare():
 def test_features_of_towers():
     towers = {name: build_image_tower(MODEL, "random").eval() for name in ("a", "b")}
     images = [{"image": torch.randint(256, (3, 40, 64), dtype=torch.uint8)} for _ in range(2)]
-    found = dense_features(towers, images, 64, ("value", "full"), (1, 4))
-    kinds = [f"{t}, {kind}" for t in "ab" for kind in ("value", "block 1", "block 4", "full")]
+    found = dense_features(towers, images, 64, ("no_attn", "full"), (1, 4))
+    kinds = [f"{t}, {kind}" for t in "ab" for kind in ("no_attn", "block 1", "block 4", "full")]
     assert [list(maps) for maps in found] == [kinds, kinds]
     pixels = letterbox([x["image"] for x in images], 64)[0][:, :, :40]  # the rest is padding
     with torch.no_grad():
         for name, tower in towers.items():
-            for mode in ("value", "full"):
-                expected = tower.features(tower.normalize(pixels), (1, 4), mode, canvas=64)
+            for mode in ("no_attn", "full"):
+                expected = tower.features(tower.normalize(pixels), (1, 4), mode, padded_size=64)
                 ours = torch.stack([maps[f"{name}, {mode}"] for maps in found])
                 assert ours.shape[2:] == (8, 8) and not ours[:, :, 5:].any()
                 torch.testing.assert_close(ours[:, :, :5], expected.dense)

@@ -42,7 +42,7 @@ def test_a_generator_trains_and_its_masks_are_named(panoptic_world, tmp_path):
     options += ["dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0"]
     assert main(["--config-file", str(FOLDER / "panoptic_masks.py"), *options]) == 0
     lines = [json.loads(line) for line in (masks / "metrics.json").read_text().splitlines()]
-    assert all(line[f"loss_{name}"] > 0 for line in lines for name in ("mask", "dice", "class", "quality"))
+    assert all(line[f"loss_{name}"] > 0 for line in lines for name in ("mask", "dice", "class", "mask_iou"))
 
     generator = f"model.generator.checkpoint={masks / 'checkpoint_0000002.pth'}"
     results = evaluate("panoptic.py", tmp_path / "named", generator, "model.generator.model.min_quality=0")
@@ -68,5 +68,5 @@ def test_only_the_tower_that_names_the_masks_is_varied(panoptic_world, tmp_path)
     assert content_hash(model.generator.backbone.tower.state_dict()) == shipped
     assert content_hash(model.embedder.tower.state_dict()) != shipped
     assert model.vocabulary.names == generator.vocabulary.names
-    assert torch.equal(model.vocabulary.seen, generator.vocabulary.seen)
-    assert int((~model.vocabulary.seen).sum()) == 24
+    assert torch.equal(model.vocabulary.is_base, generator.vocabulary.is_base)
+    assert int((~model.vocabulary.is_base).sum()) == 24

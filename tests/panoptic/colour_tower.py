@@ -18,15 +18,15 @@ class ColourTower(nn.Module):
         self.weight = nn.Parameter(torch.ones(1))
         self.calls = []
 
-    def check_mode(self, mode):
-        assert mode in ("value", "full")
+    def check_dense_mode(self, dense_mode):
+        assert dense_mode in ("no_attn", "full")
 
     def normalize(self, images):
         return images.float() / 255
 
-    def dense_embeddings(self, images, mode="value", canvas=None):
-        return self.features(images, (), mode, canvas).dense
+    def dense_embeddings(self, images, dense_mode="no_attn", padded_size=None):
+        return self.features(images, (), dense_mode, padded_size).dense
 
-    def features(self, images, blocks=(), mode="value", canvas=None):
-        self.calls.append((mode, *images.shape))
+    def features(self, images, blocks=(), dense_mode="no_attn", padded_size=None):
+        self.calls.append((dense_mode, *images.shape))
         return TowerFeatures(F.normalize(F.avg_pool2d(images, self.stride) * self.weight + 1e-6, dim=1), [])

@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import SavedMasks
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_a_panoptic_result(main, tmp_path, annotations, panoptic, ids, capsys):
     )
     wanted = torch.tensor([[0.1, 0.1, 0.8, 0], [0.8, 0.1, 0.1, 0], [0.1, 0.8, 0.1, 0]])
     torch.testing.assert_close(found.log_scores.exp(), wanted)
-    assert found.quality is None
+    assert found.mask_iou is None
     assert len(read(tmp_path / "out", "six.jpg", 10, 10)) == 0
 
 
@@ -91,7 +91,7 @@ def test_the_scores_of_a_panoptic_result_are_the_quality(main, tmp_path, annotat
     result = write(tmp_path / "result.json", panoptic)
     arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
     assert main([*map(str, arguments), "--output", str(tmp_path / "out")]) == 0
-    assert read(tmp_path / "out", "five.jpg", 12, 20).quality.tolist() == [0.5, 1.0, 0.25]
+    assert read(tmp_path / "out", "five.jpg", 12, 20).mask_iou.tolist() == [0.5, 1.0, 0.25]
 
 
 def test_an_instance_result(main, tmp_path, annotations, instances, ids):
@@ -101,7 +101,7 @@ def test_an_instance_result(main, tmp_path, annotations, instances, ids):
     found = read(tmp_path / "out", "five.jpg", 12, 20)
     assert torch.equal(found.masks > 0, torch.from_numpy(ids.astype(int)) == torch.tensor([[[12]], [[300]]]))
     assert found.log_scores.argmax(1).tolist() == [0, 1]
-    assert found.quality.tolist() == [0.75, 0.5]
+    assert found.mask_iou.tolist() == [0.75, 0.5]
 
 
 def wrong_image(result):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipself_d2.panoptic import panoptic_segments, semantic_map, top_instances
-from clipself_d2.regions.bands import resized_bands
+from clipself_d2.regions.interpolate import interpolate_in_chunks
 
 
 @st.composite
@@ -55,7 +55,7 @@ def published_panoptic(scores, masks, isthing, size, object_threshold, overlap_t
 
 @pytest.fixture(params=[2**26, 1], ids=["whole", "row by row"])
 def bands(request, monkeypatch):
-    monkeypatch.setattr("clipself_d2.regions.bands._MAX_ELEMENTS", request.param)
+    monkeypatch.setattr("clipself_d2.regions.interpolate._MAX_ELEMENTS", request.param)
 
 
 @pytest.mark.usefixtures("bands")
@@ -141,7 +141,7 @@ def test_half_precision_logits_are_judged_in_full_precision():
 
 def test_250_masks_of_a_megapixel_are_never_held_at_once(monkeypatch):
     """The bands are as narrow as the limit asks for."""
-    monkeypatch.setattr("clipself_d2.regions.bands._MAX_ELEMENTS", 2**20)
-    sizes = [band.numel() for _, band in resized_bands(torch.zeros(250, 64, 64), (512, 256))]
+    monkeypatch.setattr("clipself_d2.regions.interpolate._MAX_ELEMENTS", 2**20)
+    sizes = [band.numel() for _, band in interpolate_in_chunks(torch.zeros(250, 64, 64), (512, 256))]
     assert max(sizes) <= 2**20
     assert sum(sizes) == 250 * 512 * 256

@@ -12,10 +12,10 @@ from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import build_image_tower
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper, trained_masks
-from clipself_d2.regions import Vocabulary
 from clipself_d2.training.checkpoint import Checkpointer
 from clipself_d2.training.launch import launch
 from clipself_d2.training.trainer import Trainer
+from clipself_d2.vocabulary import Vocabulary
 
 CONFIG = {
     "embed_dim": 16,
@@ -98,8 +98,8 @@ def test_it_learns_to_find_and_name_segments(config):
         assert best.min() > 0.6
         assert found.log_scores[which].argmax(dim=1).tolist() == sample["classes"].tolist()
         # Each once: suppression leaves little of the other cells of the same segment.
-        assert found.quality[which].min() > 0.5
-        assert int((found.quality > 0.5).sum()) <= 5
+        assert found.mask_iou[which].min() > 0.5
+        assert int((found.mask_iou > 0.5).sum()) <= 5
 
 
 def test_the_tower_stays_as_it_is(model):
@@ -193,7 +193,7 @@ def test_an_image_is_the_same_in_any_batch(model):
     together, alone = model([first, second]), [model([first])[0], model([second])[0]]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.masks, other.masks, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(one.quality, other.quality, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(one.mask_iou, other.mask_iou, rtol=1e-4, atol=1e-4)
 
 
 def test_a_generator_that_finds_nothing(config):

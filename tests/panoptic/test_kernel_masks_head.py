@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from clipself_d2.panoptic.kernel_masks_head import POSITION_TERMS, Cells, CosineScores, KernelHead, dynamic_masks
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 
 def naive_mask(features, kernel, centre):
@@ -54,7 +54,7 @@ def test_cells_lie_row_by_row_on_the_coarse_map():
     assert cells.features.shape == (2, 7, 8, 16)
     assert cells.kernels.shape == (2, 8, 7 + POSITION_TERMS)
     assert cells.embeddings.shape == (2, 8, 5)
-    assert cells.quality.shape == (2, 8)
+    assert cells.mask_iou.shape == (2, 8)
     expected = [((column + 0.5) / 4, (row + 0.5) / 2) for row in range(2) for column in range(4)]
     torch.testing.assert_close(cells.centres, torch.tensor(expected))
 
@@ -77,20 +77,22 @@ def vocabulary():
 
 def test_scores_are_the_softmax_of_cosines_times_the_temperature():
     words, features = vocabulary(), torch.randn(4, 5)
-    expected = (20 * F.cosine_similarity(features[:, None], words.rows[None], dim=-1)).log_softmax(dim=1)
-    torch.testing.assert_close(CosineScores(20.0)(features, words, only_seen=False), expected, rtol=1e-4, atol=1e-4)
+    expected = (20 * F.cosine_similarity(features[:, None], words.text_embeddings[None], dim=-1)).log_softmax(dim=1)
+    torch.testing.assert_close(CosineScores(20.0)(features, words, only_base=False), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_novel_classes_are_impossible_in_training():
     words, features = vocabulary(), torch.randn(4, 5)
-    log = CosineScores(20.0)(features, words, only_seen=True)
+    log = CosineScores(20.0)(features, words, only_base=True)
     assert (log[:, 1] == float("-inf")).all()
-    expected = (20 * F.cosine_similarity(features[:, None], words.rows[None, [0, 2]], dim=-1)).log_softmax(dim=1)
+    expected = (20 * F.cosine_similarity(features[:, None], words.text_embeddings[None, [0, 2]], dim=-1)).log_softmax(
+        dim=1
+    )
     torch.testing.assert_close(log[:, [0, 2]], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_embedding_of_zeros_is_no_nan():
     features = torch.zeros(1, 5, requires_grad=True)
-    log = CosineScores()(features, vocabulary(), only_seen=True)
+    log = CosineScores()(features, vocabulary(), only_base=True)
     log[0, 0].backward()
     assert features.grad.isfinite().all()

@@ -6,7 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import GroundTruthMasks, MaskPredictions, OpenVocabularyPanoptic
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.colour_tower import ColourTower
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -97,14 +97,14 @@ def test_the_results_are_those_of_detectron2():
     assert result["sem_seg"].argmax(0).unique().tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("fit", ["tight", "square"])
-def test_dense_forwards_of_a_batch_of_several_shapes(fit):
+@pytest.mark.parametrize("skip_padding", [True, False])
+def test_dense_forwards_of_a_batch_of_several_shapes(skip_padding):
     generator = Given(*[MaskPredictions(halves(s), PREDICTED.log()) for s in ((8, 16), (16, 8), (8, 8))])
-    net = model(generator, size=40, fit=fit)
+    net = model(generator, size=40, skip_padding=skip_padding)
     inputs = [picture(32, 64), picture(64, 32), picture(30, 30)]
     results = net(inputs)
-    tight = [("value", 1, 3, 24, 40), ("value", 1, 3, 40, 24), ("value", 1, 3, 40, 40)]
-    assert net.embedder.tower.calls == ([("value", 3, 3, 40, 40)] if fit == "square" else tight)
+    tight = [("no_attn", 1, 3, 24, 40), ("no_attn", 1, 3, 40, 24), ("no_attn", 1, 3, 40, 40)]
+    assert net.embedder.tower.calls == ([("no_attn", 3, 3, 40, 40)] if not skip_padding else tight)
     for result, sample in zip(results, inputs, strict=True):
         assert result["panoptic_seg"][0].shape == sample["image"].shape[1:]
         assert result["sem_seg"].shape == (3, *sample["image"].shape[1:])
@@ -210,19 +210,19 @@ def test_detectron2_finds_it_by_name():
 
 
 @pytest.mark.parametrize(
-    ("masks", "log_scores", "quality", "message"),
+    ("masks", "log_scores", "mask_iou", "message"),
     [
         (halves((16, 8)), PREDICTED.log(), None, "aspect"),
         (halves((32, 80)), PREDICTED.log(), None, "aspect"),
         (halves() > 0, PREDICTED.log(), None, "float logits"),
         (halves(), PREDICTED[:, :3].log(), None, "void"),
         (halves(), PREDICTED[:1].log(), None, "log_scores"),
-        (halves(), PREDICTED.log(), torch.ones(3), "quality"),
+        (halves(), PREDICTED.log(), torch.ones(3), "mask_iou"),
     ],
 )
-def test_predictions_that_do_not_fit_are_refused(masks, log_scores, quality, message):
+def test_predictions_that_do_not_fit_are_refused(masks, log_scores, mask_iou, message):
     with pytest.raises(InputError, match=message):
-        model(Given(MaskPredictions(masks, log_scores, quality)))([picture()])
+        model(Given(MaskPredictions(masks, log_scores, mask_iou)))([picture()])
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_one_dense_forward_a_call():
     head.test_labels = TEST_LABELS
     for _ in range(2):
         head({"images": picture()[None] / 255, "pred_masks": halves(), "pred_open_logits": LOGITS})
-    assert head.embedder.tower.calls == [("value", 1, 3, 32, 64)] * 2
+    assert head.embedder.tower.calls == [("no_attn", 1, 3, 32, 64)] * 2
 
 
 # FC-CLIP

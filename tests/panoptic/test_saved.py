@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import SavedMasks, save_predictions
 from clipself_d2.panoptic.saved import FORMAT
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 CLASSES = [("cat", "kitty"), ("dog",), ("grass", "lawn")]
 
@@ -36,12 +36,12 @@ def read(folder, *args, words=None, **kwargs):
 
 def test_logits_come_back(tmp_path):
     masks, scores = torch.randn(5, 12, 20), torch.randn(5, 4)
-    path = save(tmp_path, masks, scores, quality=torch.linspace(0, 1, 5))
+    path = save(tmp_path, masks, scores, mask_iou=torch.linspace(0, 1, 5))
     assert path == tmp_path / "a.safetensors"
     found = read(tmp_path)
     torch.testing.assert_close(found.masks.float(), masks, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.log_scores, scores.log_softmax(1), atol=1e-5, rtol=1e-5)
-    assert found.quality.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert found.mask_iou.tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
 @given(st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from([(24, 40), (6, 10), (12, 21)]))
@@ -52,7 +52,7 @@ def test_binary_masks_come_back_exactly(tmp_path_factory, count, seed, size):
     assert load_file(path)["masks"].numel() <= masks.numel() / 8 + count * size[0]
     found = read(folder)
     assert torch.equal(found.masks > 0, masks)
-    assert found.quality is None
+    assert found.mask_iou is None
 
 
 def test_large_logits_are_reduced_and_padding_is_cut_off(tmp_path):
@@ -165,7 +165,7 @@ def write(folder, metadata=(), **tensors):
         ({}, {"log_scores": torch.full((1, 4), 0.5)}, "log probabilities"),
         ({}, {"log_scores": torch.full((1, 4), float("nan"))}, "log probabilities"),
         ({}, {"log_scores": torch.zeros(1, 4, dtype=torch.long)}, "log probabilities"),
-        ({}, {"quality": torch.zeros(2)}, "quality"),
+        ({}, {"mask_iou": torch.zeros(2)}, "mask_iou"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, metadata, tensors, message):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.transformers_masks import TransformersMasks, link_classes
-from clipself_d2.regions import Vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 ROWS = {
     "cat": [1.0, 0.0, 0.0],
@@ -120,7 +120,7 @@ def test_it_gives_what_the_library_computes(folder, transformers):
     torch.testing.assert_close(found.masks, output.masks_queries_logits[0], rtol=1e-3, atol=1e-4)
     expected = output.class_queries_logits[0].log_softmax(dim=1)[:, [2, 1, 0, 3]]
     torch.testing.assert_close(found.log_scores, expected, rtol=1e-3, atol=1e-4)
-    assert found.quality is None
+    assert found.mask_iou is None
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 120), (333, 100), (7, 9)])

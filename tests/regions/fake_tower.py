@@ -25,11 +25,11 @@ class ColourTower(nn.Module):
         self.calls.append(("image", len(images)))
         return images.mean(dim=(2, 3))
 
-    def dense_embeddings(self, images, mode="value", canvas=None):
-        return self.features(images, (), mode, canvas).dense
+    def dense_embeddings(self, images, dense_mode="no_attn", padded_size=None):
+        return self.features(images, (), dense_mode, padded_size).dense
 
-    def features(self, images, blocks=(), mode="value", canvas=None):
-        self.calls.append((mode, len(images)))
+    def features(self, images, blocks=(), dense_mode="no_attn", padded_size=None):
+        self.calls.append((dense_mode, len(images)))
         return TowerFeatures(F.normalize(F.avg_pool2d(images, self.stride), dim=1), [])
 
     def masked_embeddings(self, images, masks):

@@ -25,7 +25,7 @@ def tower():
 def test_square_is_the_towers_own_map(tower):
     pixels = torch.randn(2, 3, 64, 64)
     expected = tower.dense_embeddings(pixels)
-    torch.testing.assert_close(dense_map(tower, pixels, [(48, 64), (64, 8)], fit="square"), expected)
+    torch.testing.assert_close(dense_map(tower, pixels, [(48, 64), (64, 8)], skip_padding=False), expected)
 
 
 def test_tight_leaves_out_the_patches_without_photograph(tower):
@@ -34,7 +34,7 @@ def test_tight_leaves_out_the_patches_without_photograph(tower):
     assert ours.shape == (len(SIZES), tower.embed_dim, 8, 8)
     for dense, image, (height, width) in zip(ours, pixels, SIZES, strict=True):
         rows, columns = next(n for n in range(9) if n * 8 >= height), next(n for n in range(9) if n * 8 >= width)
-        alone = tower.dense_embeddings(image[None, :, : rows * 8, : columns * 8], canvas=64)[0]
+        alone = tower.dense_embeddings(image[None, :, : rows * 8, : columns * 8], padded_size=64)[0]
         torch.testing.assert_close(dense[:, :rows, :columns], alone, atol=1e-5, rtol=0)
         assert not dense[:, rows:].any() and not dense[:, :, columns:].any()
 
@@ -47,7 +47,7 @@ def test_maps_of_blocks_lose_the_same_patches(tower):
         assert map_.shape == (len(SIZES), tower.block_dim, 8, 8)
         for ours, image, (height, width) in zip(map_, pixels, SIZES, strict=True):
             rows, columns = next(n for n in range(9) if n * 8 >= height), next(n for n in range(9) if n * 8 >= width)
-            features = tower.features(image[None, :, : rows * 8, : columns * 8], (block,), "full", canvas=64)
+            features = tower.features(image[None, :, : rows * 8, : columns * 8], (block,), "full", padded_size=64)
             torch.testing.assert_close(ours[:, :rows, :columns], features.blocks[0][0], atol=1e-4, rtol=1e-4)
             assert not ours[:, rows:].any() and not ours[:, :, columns:].any()
 
@@ -64,14 +64,16 @@ def test_stages_of_a_resnet_have_several_cells_a_patch(tmp_path):
 
 def test_an_image_that_fills_the_square_is_the_same_in_both(tower):
     pixels = torch.randn(1, 3, 64, 64)
-    tight, square = (dense_map(tower, pixels, [(64, 64)], fit=fit) for fit in ("tight", "square"))
+    tight, square = (dense_map(tower, pixels, [(64, 64)], skip_padding=skip) for skip in (True, False))
     assert torch.equal(tight, square)
 
 
-@pytest.mark.parametrize("fit", ["tight", "square"])
-def test_gradients_reach_every_image(tower, fit):
+@pytest.mark.parametrize("skip_padding", [True, False])
+def test_gradients_reach_every_image(tower, skip_padding):
     pixels = torch.randn(3, 3, 64, 64, requires_grad=True)
-    dense_map(tower, pixels, [(64, 24), (24, 64), (64, 24)], fit=fit)[:, :, :3, :3].pow(3).sum().backward()
+    dense_map(tower, pixels, [(64, 24), (24, 64), (64, 24)], skip_padding=skip_padding)[:, :, :3, :3].pow(
+        3
+    ).sum().backward()
     assert pixels.grad.flatten(1).abs().sum(dim=1).min() > 0
 
 
@@ -79,16 +81,14 @@ def test_places_on_the_canvas_are_those_of_the_square(tower):
     """The positions of a part are the square's, not those of a map of the part's size."""
     embedding = tower.position_embedding
     square = resize_position_embedding(embedding, tower.native_grid, (12, 12))[1:].unflatten(0, (12, 12))
-    tokens, _ = tower.embed(torch.zeros(1, 3, 40, 72), canvas=96)
+    tokens, _ = tower.embed(torch.zeros(1, 3, 40, 72), padded_size=96)
     plain = tower.pre_norm(torch.cat([tower.class_token[None] + embedding[:1], square[:5, :9].flatten(0, 1)])[None])
     torch.testing.assert_close(tokens, plain, atol=1e-5, rtol=1e-5)
 
 
-def test_wrong_fit_and_canvas_are_named(tower):
+def test_wrong_padded_size_is_named(tower):
     pixels = torch.randn(1, 3, 64, 64)
-    with pytest.raises(InputError, match="fit='loose': use one of tight, square"):
-        dense_map(tower, pixels, [(64, 64)], fit="loose")
-    with pytest.raises(InputError, match="do not fit on a canvas of 32"):
-        tower.dense_embeddings(pixels, canvas=32)
-    with pytest.raises(InputError, match="canvas=60: no multiple of the tower's stride 8"):
-        tower.dense_embeddings(pixels, canvas=60)
+    with pytest.raises(InputError, match="do not fit into 32"):
+        tower.dense_embeddings(pixels, padded_size=32)
+    with pytest.raises(InputError, match="padded_size=60: no multiple of the tower's stride 8"):
+        tower.dense_embeddings(pixels, padded_size=60)

@@ -23,14 +23,14 @@ RED = F.normalize(torch.tensor([1.1, 0.1, 0.1]), dim=0)
 BLUE = F.normalize(torch.tensor([0.1, 0.1, 1.1]), dim=0)
 
 
-@pytest.mark.parametrize("mode", ["value", "masked"])
+@pytest.mark.parametrize("mode", ["no_attn", "masked"])
 @pytest.mark.parametrize("mask_resize", ["area", "bicubic"])
 def test_regions_have_their_colours(mode, mask_resize):
     sample = halves()
     # Two cells inward, away from the bicubic overshoot at the border of the colours.
     sample["boxes"] = Boxes(torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]]))
     sample["masks"][:, :, 16:48] = False
-    [output] = RegionEmbedder(ColourTower(), 64, mode=mode, mask_resize=mask_resize)([sample])
+    [output] = RegionEmbedder(ColourTower(), 64, dense_mode=mode, mask_resize=mask_resize)([sample])
     assert set(output) == {"boxes", "masks", "crops"}
     torch.testing.assert_close(output["boxes"], torch.stack([RED, BLUE]), atol=1e-4, rtol=0)
     if mask_resize == "area":
@@ -39,14 +39,14 @@ def test_regions_have_their_colours(mode, mask_resize):
         assert (output["masks"].argmax(dim=1) == torch.tensor([0, 2])).all()
 
 
-@pytest.mark.parametrize(("fit", "forwards"), [("square", 1), ("tight", 3)])
-def test_batch_equals_images_alone(fit, forwards):
+@pytest.mark.parametrize(("skip_padding", "forwards"), [(False, 1), (True, 3)])
+def test_batch_equals_images_alone(skip_padding, forwards):
     tower, samples = ColourTower(), [halves(32, 64), halves(50, 30), halves(17, 90)]
     samples[1]["boxes"] = Boxes(torch.tensor([[3.0, 4, 20, 30], [1, 1, 30, 50], [0, 40, 9, 50]]))
-    embedder = RegionEmbedder(tower, 32, fit=fit)
+    embedder = RegionEmbedder(tower, 32, skip_padding=skip_padding)
     together = embedder(samples)
     # one forward for all images of one shape
-    assert [name for name, _ in tower.calls] == ["value"] * forwards + ["image"]
+    assert [name for name, _ in tower.calls] == ["no_attn"] * forwards + ["image"]
     for output, sample in zip(together, samples, strict=True):
         [alone] = embedder([sample])
         for field in ("boxes", "masks", "crops"):
@@ -55,7 +55,7 @@ def test_batch_equals_images_alone(fit, forwards):
 
 def test_parts_follow_the_functions():
     tower, sample = ColourTower(), halves(50, 30)
-    [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic", fit="square")([sample])
+    [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic", skip_padding=False)([sample])
     pixels, [scale] = letterbox([sample["image"]], 40)
     dense = tower.dense_embeddings(tower.normalize(pixels))
     torch.testing.assert_close(output["boxes"], pool_boxes(dense, [sample["boxes"].tensor * scale], 8))
@@ -83,8 +83,8 @@ def test_many_crops_go_through_in_parts():
 
 def test_no_regions_and_no_images():
     none = {"boxes": Boxes(torch.zeros(0, 4)), "masks": torch.zeros(0, 32, 64), "crop_boxes": Boxes(torch.zeros(0, 4))}
-    for mode in ("value", "masked"):
-        embedder = RegionEmbedder(ColourTower(), 32, mode=mode)
+    for mode in ("no_attn", "masked"):
+        embedder = RegionEmbedder(ColourTower(), 32, dense_mode=mode)
         assert embedder([]) == []
         [output] = embedder([{"image": halves()["image"], **none}])
         assert {name: tuple(e.shape) for name, e in output.items()} == dict.fromkeys(
@@ -95,7 +95,7 @@ def test_no_regions_and_no_images():
 def test_masked_mode_never_asks_for_an_empty_region():
     boxes = Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64, 32]]))
     sample = {"image": halves()["image"], "boxes": boxes}
-    [output] = RegionEmbedder(ColourTower(), 64, mode="masked")([sample])
+    [output] = RegionEmbedder(ColourTower(), 64, dense_mode="masked")([sample])
     assert torch.isfinite(output["boxes"]).all()
     assert output["boxes"][:2].argmax(dim=1).tolist() == [0, 2]
 

@@ -87,7 +87,7 @@ def test_metrics_exist_and_figures_are_known(name, scale):
     tasks |= {f"segm.{name}" for name in ("AP", "APr", "APc", "APf")}
     tasks |= {"panoptic.PQ", "panoptic.PQ_seen", "panoptic.PQ_novel"}
     tasks |= {f"sem_seg.{name}" for name in ("mIoU", "mACC", "mIoU_seen", "mIoU_novel")}
-    kinds = [f"{tower}, {mode}" for tower in ("original", "CLIPSelf") for mode in ("value", "full")]
+    kinds = [f"{tower}, {mode}" for tower in ("original", "CLIPSelf") for mode in ("no_attn", "full")]
     tasks |= {f"auc.{kind}.{relation}" for kind in kinds for relation in ("object", "class", "class_across")}
     assert all(set(row.metrics) <= {*tasks, ""} for row in table.rows)
     assert len({row.label for row in table.rows}) == len(table.rows)
@@ -206,7 +206,7 @@ def test_table_a2_compares_towers_in_one_run_and_ways_in_several(planner):
     assert {row.metrics[:3] for row in coherence} == {
         tuple(f"auc.{tower}, {mode}.{relation}" for relation in ("object", "class", "class_across"))
         for tower in ("original", "CLIPSelf")
-        for mode in ("value", "full")
+        for mode in ("no_attn", "full")
     }
     assert {row.metrics[3:] for row in segmentation} == {("sem_seg.mIoU", "sem_seg.mACC")}
     assert len({planner.job(row.run).digest for row in segmentation}) == len(segmentation) == 8

@@ -76,7 +76,7 @@ def test_dense_maps_end_where_the_photograph_ends(tiny):
     _, _, tower = tiny
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
     [dense] = dense_maps(tower, [image], 64)
-    alone = tower.dense_embeddings(tower.normalize(letterbox([image], 64)[0])[:, :, :48], canvas=64)[0]
+    alone = tower.dense_embeddings(tower.normalize(letterbox([image], 64)[0])[:, :, :48], padded_size=64)[0]
     assert dense.shape == (16, 6, 8)  # 40 x 60 becomes 42.7 x 64 pixels: 6 rows of 8 cells
     torch.testing.assert_close(dense, alone)
 

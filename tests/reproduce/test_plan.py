@@ -20,9 +20,9 @@ def folders(table, output, *overrides, **options):
 
 def test_a_tower_is_trained_before_it_is_evaluated(tmp_path, photographs):
     training = Run(write_config(tmp_path))
-    rows = (Row("after", training.exported(), ("boxes.top1",)), Row("training", training, ("boxes.top1",)))
+    rows = (Row("after", training.ensembled_weights(), ("boxes.top1",)), Row("training", training, ("boxes.top1",)))
     first, second = Planner(tmp_path).jobs(Table("X", "paper", "", "", ("boxes",), rows))
-    assert (first.run, second.run) == (training, training.exported())
+    assert (first.run, second.run) == (training, training.ensembled_weights())
     assert second.config.clip.pretrained == str(first.folder / "tower.safetensors")
     assert (first.tower, second.tower) == (first.folder / "tower.safetensors", second.config.clip.pretrained)
 

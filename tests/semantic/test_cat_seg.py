@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions import Vocabulary
 from clipself_d2.semantic import CATSeg, UpsamplingDecoder, cat_seg
+from clipself_d2.vocabulary import Vocabulary
 from tests.detection.tiny import build_tower
 from tests.semantic.tiny import WORDS, build, sample, words
 
@@ -141,7 +141,7 @@ def test_of_too_many_classes_the_likely_ones_are_looked_for(vit):
     dense = vit.dense_embeddings(
         vit.normalize(F.interpolate(inputs[0]["image"][None].float(), (32, 32), mode="bilinear", antialias=True))
     )
-    peaks = torch.einsum("chw,kc->khw", dense[0], words().rows).flatten(1).amax(dim=1)
+    peaks = torch.einsum("chw,kc->khw", dense[0], words().text_embeddings).flatten(1).amax(dim=1)
     likely = set(peaks.topk(2).indices.tolist())
     for k in range(len(WORDS)):
         assert (few[k] > 1e-6).all() == (k in likely)
@@ -197,7 +197,7 @@ def test_under_autocast(vit):
         ({"size": 33}, "model.size=33: no multiple of the tower's stride 8; try 32"),
         ({"blocks": (0, 7)}, r"blocks \[7\] do not exist"),
         ({"blocks": (0,)}, r"model.blocks=\[0\]: the decoder is guided by 2 blocks"),
-        ({"mode": "valve"}, "dense mode 'valve'"),
+        ({"dense_mode": "valve"}, "dense mode 'valve'"),
         ({"window": 24, "canvas": 16}, "16 x 16 pixels, a window 24 x 24"),
         ({"max_classes": 0}, "model.max_classes=0"),
         ({"train_classes": 0}, "model.train_classes=0"),

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clipself_d2.regions import Vocabulary
 from clipself_d2.semantic.cost import at_classes, class_embeddings, cost_volume, likely_classes, to_all_classes
+from clipself_d2.vocabulary import Vocabulary
 
 DENSE = F.normalize(torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(1)), dim=1)
 ROWS = torch.randn(5, 5, generator=torch.Generator().manual_seed(2))

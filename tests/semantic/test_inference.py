@@ -71,7 +71,7 @@ def test_windows_of_an_image_are_merged_to_it():
 
 @pytest.mark.parametrize("limit", [2**26, 1])
 def test_resizing_by_bands_is_resizing(limit, monkeypatch):
-    monkeypatch.setattr("clipself_d2.regions.bands._MAX_ELEMENTS", limit)
+    monkeypatch.setattr("clipself_d2.regions.interpolate._MAX_ELEMENTS", limit)
     scores = torch.rand(5, 6, 7)
     expected = F.interpolate(scores[None], (20, 15), mode="bilinear", align_corners=False)[0]
     assert torch.allclose(resize_scores(scores, (20, 15)), expected, atol=1e-6)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from clipself_d2.clip import build_image_tower
 from clipself_d2.errors import InputError
 from clipself_d2.miniature import MODEL
-from clipself_d2.regions import Vocabulary, letterbox
+from clipself_d2.regions import letterbox
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter, confident_classes, patch_weighted_scores, resize_cells
+from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.colour_tower import ColourTower
 
 RGB = torch.eye(3)
@@ -132,7 +133,7 @@ def test_every_cell_by_loops(scoring, denoise):
     options = {"scoring": scoring, "denoise": denoise, "patch_temperature": 3.0}
     found = model(words, temperature=15.0, **options)([sample])[0]["sem_seg"]
 
-    texts = words.rows.tolist()
+    texts = words.text_embeddings.tolist()
     cells = [cell for row in cells_of(sample["image"]) for cell in row]
     logits = [[15 * dot(cell, text) for text in texts] for cell in cells]
     if scoring == "patch_weighted":
@@ -192,9 +193,9 @@ def test_a_finer_map_finds_the_border():
 
 
 def test_a_finer_map_is_batched():
-    segmenter = model(finer=2, fit="square")
+    segmenter = model(finer=2, skip_padding=False)
     together = segmenter([picture(), noise()])
-    assert segmenter.tower.calls == [("value", 8, 3, 64, 64)]
+    assert segmenter.tower.calls == [("no_attn", 8, 3, 64, 64)]
     for sample, result in zip([picture(), noise()], together, strict=True):
         torch.testing.assert_close(model(finer=2)([sample])[0]["sem_seg"], result["sem_seg"])
 
@@ -204,7 +205,7 @@ def test_a_finer_map_is_batched():
 def test_the_padding_is_left_out_and_nothing_else(finer, size):
     """A tower whose cells do not see each other gives the same with and without it."""
     sample = noise(*size)
-    tight, square = model(finer=finer), model(finer=finer, fit="square")
+    tight, square = model(finer=finer), model(finer=finer, skip_padding=False)
     torch.testing.assert_close(tight([sample])[0]["sem_seg"], square([sample])[0]["sem_seg"])
     assert sum(b * h * w for _, b, _, h, w in tight.tower.calls) < sum(
         b * h * w for _, b, _, h, w in square.tower.calls
@@ -221,13 +222,13 @@ def test_a_real_tower_without_the_padding():
     ]
     pixels, _ = letterbox([image], 64)
     with torch.no_grad():
-        dense = tower.dense_embeddings(tower.normalize(pixels[:, :, :40]), canvas=64)[0]
-    expected = torch.einsum("chw,kc->khw", dense, words.rows).mul(10).softmax(dim=0)
+        dense = tower.dense_embeddings(tower.normalize(pixels[:, :, :40]), padded_size=64)[0]
+    expected = torch.einsum("chw,kc->khw", dense, words.text_embeddings).mul(10).softmax(dim=0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_frame_and_the_mode():
-    segmenter = model(mode="full")
+    segmenter = model(dense_mode="full")
     found = segmenter([{**picture(), "height": 48, "width": 96}])[0]["sem_seg"]
     assert found.shape == (3, 48, 96)
     assert segmenter.tower.calls[0][0] == "full"
@@ -305,7 +306,6 @@ def test_it_is_a_meta_architecture_without_weights():
         ({"size": 60}, "model.size=60.*stride 8"),
         ({"temperature": 0}, "model.temperature=0"),
         ({"scoring": "best"}, "scoring='best'.*cell or patch_weighted"),
-        ({"fit": "loose"}, "fit='loose'"),
         ({"denoise": 1.5}, "model.denoise=1.5"),
         ({"background_threshold": -0.1}, "model.background_threshold=-0.1"),
         ({"background_class": "void"}, "background_class='void'.*3 classes"),

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from clipself_d2.clip import ImageTower
-from clipself_d2.regions import Vocabulary
 from clipself_d2.semantic import CATSeg, CostAggregator, UpsamplingDecoder
+from clipself_d2.vocabulary import Vocabulary
 from tests.detection.tiny import build_words
 
 TOWERS = ("tiny-vit-8", "tiny-eva-14")
@@ -16,7 +16,7 @@ WORDS = ["red", "blue", "green", "lawn", "pond", "sky"]
 def words(names=WORDS, novel=()) -> Vocabulary:
     """Random embeddings, the same for the same word; no background."""
     full = build_words(list(names), list(novel))
-    return Vocabulary(full.classes, full.rows, novel=list(novel))
+    return Vocabulary(full.classes, full.text_embeddings, novel=list(novel))
 
 
 def build(tower: ImageTower, vocabulary: Vocabulary | None = None, seed: int = 0, **options: Any) -> CATSeg:

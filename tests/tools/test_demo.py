@@ -42,7 +42,7 @@ class ColourDetector(nn.Module):
         outputs = []
         for x in inputs:
             boxes, classes = [], []
-            for label, row in enumerate(vocabulary.rows):
+            for label, row in enumerate(vocabulary.text_embeddings):
                 there = ((x["image"].float() - 255 * row[:, None, None]).abs() < 60).all(dim=0).nonzero()
                 if len(there):
                     (y0, x0), (y1, x1) = there.min(dim=0).values, there.max(dim=0).values + 1

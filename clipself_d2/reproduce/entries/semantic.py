@@ -33,7 +33,7 @@ _WAYS = {
     "MaskCLIP": (),
     "MaskCLIP, map twice as fine": ("model.finer=2",),
     "PACL's score of the image besides": ("model.scoring=patch_weighted",),
-    "ordinary last block": ("model.mode=full",),
+    "ordinary last block": ("model.dense_mode=full",),
 }
 
 ZERO_SHOT = Run("miniature/zero_shot_semantic.py", trains=False)
@@ -68,9 +68,9 @@ def table_a2(scale: str) -> Table:
     columns = {**_COHERENCE, **_METRICS}
     rows = []
     for name, (probed, segmented) in _untrained(scale).items():
-        for mode, title in (("value", "last block without attention"), ("full", "ordinary last block")):
+        for dense_mode, title in (("no_attn", "last block without attention"), ("full", "ordinary last block")):
             for tower in COMPARED:
-                areas = (f"auc.{tower}, {mode}.{relation}" for relation in _COHERENCE.values())
+                areas = (f"auc.{tower}, {dense_mode}.{relation}" for relation in _COHERENCE.values())
                 rows.append(Row(f"{name}coherence, {title}, {tower}", probed, (*areas, *_empty(_METRICS))))
         for way, overrides in _WAYS.items():
             for tower, run in zip(COMPARED, segmented, strict=True):

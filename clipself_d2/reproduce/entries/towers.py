@@ -102,8 +102,8 @@ def table_a1(scale: str) -> Table:
     rows = (
         Row("image crop (the teacher)", value, crops),
         Row("dense map, last block without attention", value, metrics, (18.2, 33.2, 20.6, 36.5, 18.4, 43.5)),
-        Row("dense map, ordinary last block", run.untouched("model.mode=full"), metrics),
-        Row("class token that attends to the region alone", run.untouched("model.mode=masked"), metrics),
+        Row("dense map, ordinary last block", run.untouched("model.dense_mode=full"), metrics),
+        Row("class token that attends to the region alone", run.untouched("model.dense_mode=masked"), metrics),
     )
     note = "The paper's numbers of row 2 are those of its table 2; those of the other rows are not known to us."
     return Table(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipself_d2.clip import load_text_embeddings, save_text_embeddings
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import load_text_embeddings, save_text_embeddings
 
 NAMES = ["cat", "hot_dog", "tv"]
 

@@ -14,7 +14,7 @@ _MAX_ELEMENTS = 2**26
 _IN_CACHE = 2**20
 
 
-def resized_bands(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+def interpolate_in_chunks(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
     """Resizes maps bilinearly, some rows at a time; together the bands are the whole, for no two differ from it.
 
     Args:

@@ -7,9 +7,9 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, COC
 from hypothesis import given
 from hypothesis import strategies as st
 
-import clipself_d2.data.label_sets as module
-from clipself_d2.data.label_sets import LABEL_SETS, class_names, label_set, seen_classes
+import clipself_d2.vocabulary.label_sets as module
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import LABEL_SETS, class_names, label_set, seen_classes
 
 FOLDER = Path(module.__file__).parent / "label_sets"
 

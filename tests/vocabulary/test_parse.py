@@ -1,7 +1,7 @@
 import pytest
 
-from clipself_d2.clip.words import read_vocabulary
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import read_vocabulary
 
 
 @pytest.mark.parametrize(

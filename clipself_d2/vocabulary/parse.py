@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clipself_d2.clip.text import check_vocabulary
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary.synonyms import check_vocabulary
 
 
 def read_vocabulary(source: str) -> list[tuple[str, ...]]:

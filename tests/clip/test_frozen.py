@@ -1,17 +1,17 @@
 import torch
 from torch import nn
 
-from clipself_d2.clip.aside import HoldsAside
+from clipself_d2.clip.frozen import FrozenModules
 
 
-class Model(HoldsAside):
+class Model(FrozenModules):
     def __init__(self):
         super().__init__()
         self.own = nn.Linear(2, 2)
         self.first, self.second = nn.Linear(2, 2), nn.BatchNorm1d(2)
         kept = [self._modules.pop(name) for name in ("first", "second")]
         for module in kept:
-            self.hold_aside(module)
+            self.hold_frozen(module)
         self.kept = tuple(kept)
 
 
@@ -27,5 +27,5 @@ def test_what_is_held_aside_moves_along_and_is_nothing_else_of_the_module():
 
 def test_modules_hold_their_own():
     one, other = Model(), Model()
-    assert len(one._aside) == len(other._aside) == 2 and one._aside[0] is not other._aside[0]
-    assert HoldsAside._aside == ()
+    assert len(one._frozen) == len(other._frozen) == 2 and one._frozen[0] is not other._frozen[0]
+    assert FrozenModules._frozen == ()

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip.precomputed import load_text_embeddings
-from clipself_d2.clip.text import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary.text_embeddings import load_text_embeddings
 
 
 class Vocabulary(nn.Module):
@@ -21,15 +21,15 @@ class Vocabulary(nn.Module):
 
     Attributes:
         classes: for every class its synonyms, the first of which is its name.
-        seen: K bool; false for the classes that no training label named.
-        rows: N x C unit vectors: a row a class, or a row a synonym, of which a class takes the best.
-        row_classes: N class numbers.
+        is_base: K bool; false for the classes that no training label named.
+        text_embeddings: N x C unit vectors: a row a class, or a row a synonym, of which a class takes the best.
+        class_ids: N class numbers.
         background: C unit vector, or None.
     """
 
-    seen: Tensor
-    rows: Tensor
-    row_classes: Tensor
+    is_base: Tensor
+    text_embeddings: Tensor
+    class_ids: Tensor
     background: Tensor | None
 
     def __init__(
@@ -71,10 +71,10 @@ class Vocabulary(nn.Module):
                 f"{embeddings.shape[1]}: use the same text tower"
             )
         numbers = torch.arange(len(names)) if len(embeddings) == len(names) else synonym_classes(classes)
-        seen = torch.tensor([name not in novel for name in names], device=embeddings.device)
-        self.register_buffer("seen", seen, persistent=False)
-        self.register_buffer("rows", F.normalize(embeddings.detach().float(), dim=-1), persistent=False)
-        self.register_buffer("row_classes", numbers.to(embeddings.device), persistent=False)
+        is_base = torch.tensor([name not in novel for name in names], device=embeddings.device)
+        self.register_buffer("is_base", is_base, persistent=False)
+        self.register_buffer("text_embeddings", F.normalize(embeddings.detach().float(), dim=-1), persistent=False)
+        self.register_buffer("class_ids", numbers.to(embeddings.device), persistent=False)
         unit = None if background is None else F.normalize(background.detach().float(), dim=-1)
         self.register_buffer("background", unit, persistent=False)
 
@@ -91,7 +91,7 @@ class Vocabulary(nn.Module):
     @property
     def embed_dim(self) -> int:
         """C."""
-        return self.rows.shape[1]
+        return self.text_embeddings.shape[1]
 
     def __len__(self) -> int:
         return self.num_classes
@@ -108,10 +108,10 @@ class Vocabulary(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            rows = self.rows.to(features.device)
+            rows = self.text_embeddings.to(features.device)
             cosines = features @ rows.T
             if len(rows) != self.num_classes:
-                cosines = max_over_synonyms(cosines, self.row_classes)
+                cosines = max_over_synonyms(cosines, self.class_ids)
             background = self.background if background is None else background
             if background is None:
                 return cosines
@@ -130,16 +130,16 @@ class Vocabulary(nn.Module):
         if self.embed_dim != embed_dim:
             raise InputError(f"vocabulary: its embeddings have length {self.embed_dim}, {whose} {embed_dim}: {mend}")
 
-    def only_seen(self) -> Vocabulary:
+    def only_base(self) -> Vocabulary:
         """The vocabulary of the seen classes alone.
 
         Raises:
             InputError: if there is none.
         """
-        if not self.seen.any():
+        if not self.is_base.any():
             raise InputError("vocabulary: none of its classes is seen")
-        kept = [synonyms for synonyms, seen in zip(self.classes, self.seen.tolist(), strict=True) if seen]
-        return Vocabulary(kept, self.rows[self.seen[self.row_classes]], background=self.background)
+        kept = [synonyms for synonyms, seen in zip(self.classes, self.is_base.tolist(), strict=True) if seen]
+        return Vocabulary(kept, self.text_embeddings[self.is_base[self.class_ids]], background=self.background)
 
 
 def _check_novel(novel: Sequence[str], classes: Sequence[Sequence[str]]) -> None:

@@ -2,9 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from clipself_d2.clip.precomputed import save_text_embeddings
 from clipself_d2.errors import InputError
-from clipself_d2.regions.vocabulary import Vocabulary, build_vocabulary
+from clipself_d2.vocabulary import Vocabulary, build_vocabulary, save_text_embeddings
 
 CLASSES = [("cat", "kitty"), "dog", "red star"]
 
@@ -24,11 +23,11 @@ def test_what_it_holds():
     embeddings, background = rows(3) * 5, rows(1)[0] * 3
     vocabulary = Vocabulary(CLASSES, embeddings, novel=["dog"], background=background)
     assert vocabulary.classes == [("cat", "kitty"), ("dog",), ("red star",)]
-    assert vocabulary.names == ["cat", "dog", "red star"] and vocabulary.seen.tolist() == [True, False, True]
+    assert vocabulary.names == ["cat", "dog", "red star"] and vocabulary.is_base.tolist() == [True, False, True]
     assert vocabulary.num_classes == len(vocabulary) == 3 and vocabulary.embed_dim == 8
-    torch.testing.assert_close(vocabulary.rows, embeddings / embeddings.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(vocabulary.text_embeddings, embeddings / embeddings.norm(dim=1, keepdim=True))
     torch.testing.assert_close(vocabulary.background, background / background.norm())
-    assert vocabulary.row_classes.tolist() == [0, 1, 2]
+    assert vocabulary.class_ids.tolist() == [0, 1, 2]
 
 
 def test_it_moves_with_a_module_and_is_in_no_checkpoint():
@@ -46,8 +45,8 @@ def test_buffers_are_where_the_embeddings_are():
 
 def test_embeddings_are_taken_without_their_graph():
     embeddings = rows(3).requires_grad_()
-    assert not Vocabulary(CLASSES, embeddings).rows.requires_grad
-    assert Vocabulary(CLASSES, embeddings.detach().half()).rows.dtype == torch.float32
+    assert not Vocabulary(CLASSES, embeddings).text_embeddings.requires_grad
+    assert Vocabulary(CLASSES, embeddings.detach().half()).text_embeddings.dtype == torch.float32
 
 
 # ---- cosines ----
@@ -71,7 +70,7 @@ def test_another_background_replaces_its_own():
 def test_the_best_synonym_counts():
     embeddings, features = rows(4), nn.functional.normalize(rows(6), dim=1)
     vocabulary = Vocabulary(CLASSES, embeddings, background=rows(1)[0])
-    assert vocabulary.row_classes.tolist() == [0, 0, 1, 2] and vocabulary.num_classes == 3
+    assert vocabulary.class_ids.tolist() == [0, 0, 1, 2] and vocabulary.num_classes == 3
     cosines = vocabulary.cosines(features)
     assert cosines.shape == (6, 4)
     for f, row in zip(features, cosines.tolist(), strict=True):
@@ -100,11 +99,11 @@ def test_autocast_does_not_coarsen():
 @pytest.mark.parametrize("count", [3, 4])
 def test_only_seen(count):
     vocabulary = Vocabulary(CLASSES, rows(count), novel=["dog"], background=rows(1)[0])
-    base, features = vocabulary.only_seen(), nn.functional.normalize(rows(5), dim=1)
-    assert base.classes == [("cat", "kitty"), ("red star",)] and base.seen.tolist() == [True, True]
+    base, features = vocabulary.only_base(), nn.functional.normalize(rows(5), dim=1)
+    assert base.classes == [("cat", "kitty"), ("red star",)] and base.is_base.tolist() == [True, True]
     torch.testing.assert_close(base.cosines(features), vocabulary.cosines(features)[:, [0, 2, 3]])
     with pytest.raises(InputError, match="none of its classes is seen"):
-        Vocabulary(["dog"], rows(1), novel=["dog"]).only_seen()
+        Vocabulary(["dog"], rows(1), novel=["dog"]).only_base()
 
 
 # ---- bad input ----
@@ -135,7 +134,7 @@ def test_classes_that_cannot_be(classes, novel, message):
 def test_classes_may_share_a_synonym():
     """As those of ADE20K do, whether seen or not."""
     vocabulary = Vocabulary([("door", "gate"), ("gate", "portal")], rows(4), novel=["gate"])
-    assert vocabulary.names == ["door", "gate"] and vocabulary.seen.tolist() == [True, False]
+    assert vocabulary.names == ["door", "gate"] and vocabulary.is_base.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (5, 8), (3, 8, 1), (3,)])
@@ -171,9 +170,9 @@ def test_from_a_text_tower(one_row_a_synonym):
     vocabulary = build_vocabulary(CLASSES, text, novel=["dog"])
     assert text.asked == [[("cat", "kitty"), ("dog",), ("red star",), ("background",)]]
     count = 4 if one_row_a_synonym else 3
-    assert torch.equal(vocabulary.rows, torch.eye(count, 8))
+    assert torch.equal(vocabulary.text_embeddings, torch.eye(count, 8))
     assert vocabulary.background.nonzero().item() == count
-    assert vocabulary.seen.tolist() == [True, False, True]
+    assert vocabulary.is_base.tolist() == [True, False, True]
 
 
 def test_the_word_for_the_background():
@@ -191,7 +190,7 @@ def test_from_a_file(tmp_path, suffix):
     embeddings, path = rows(4), tmp_path / f"rows{suffix}"
     save_text_embeddings(embeddings, ["cat", "dog", "red star", "background"], path)
     vocabulary = build_vocabulary(CLASSES, path, embed_dim=8)
-    torch.testing.assert_close(vocabulary.rows, nn.functional.normalize(embeddings[:3], dim=1))
+    torch.testing.assert_close(vocabulary.text_embeddings, nn.functional.normalize(embeddings[:3], dim=1))
     torch.testing.assert_close(vocabulary.background, nn.functional.normalize(embeddings[3], dim=0))
     with pytest.raises(InputError, match="have length 8, the image tower's 512"):
         build_vocabulary(CLASSES, path, embed_dim=512)
@@ -212,6 +211,6 @@ def test_the_published_embeddings(assets):
         pytest.skip(f"no {path.name}")
     vocabulary = build_vocabulary(["person", "cat", "umbrella"], path, novel=["cat", "umbrella"], embed_dim=512)
     table = torch.load(path, weights_only=True)
-    assert vocabulary.rows.shape == (3, 512) and vocabulary.seen.tolist() == [True, False, False]
-    torch.testing.assert_close(vocabulary.rows[1], table["cat"].flatten())
+    assert vocabulary.text_embeddings.shape == (3, 512) and vocabulary.is_base.tolist() == [True, False, False]
+    torch.testing.assert_close(vocabulary.text_embeddings[1], table["cat"].flatten())
     torch.testing.assert_close(vocabulary.background, table["background"].flatten())

@@ -1,0 +1,67 @@
+"""Classes as tuples of synonyms, and scores of synonyms brought together to scores of classes."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from clipself_d2.errors import InputError
+
+ClassNames = Sequence[str | Sequence[str]]
+
+
+def check_vocabulary(vocabulary: ClassNames) -> list[tuple[str, ...]]:
+    """Every class (a name, or a list or tuple of names) as a tuple of synonyms.
+
+    Raises:
+        InputError: an empty, repeated or wrongly typed entry.
+    """
+    if isinstance(vocabulary, str) or len(vocabulary) == 0:
+        raise InputError("the vocabulary must be a list of at least one class name")
+    classes = [tuple(entry) if isinstance(entry, list | tuple) else (entry,) for entry in vocabulary]
+    seen: set[tuple[str, ...]] = set()
+    for number, synonyms in enumerate(classes):
+        if not synonyms or not all(isinstance(name, str) and name.strip() for name in synonyms):
+            raise InputError(
+                f"class {number} of the vocabulary is {vocabulary[number]!r}: give a name or a list of names"
+            )
+        if synonyms in seen or len(set(synonyms)) < len(synonyms):
+            raise InputError(f"class {number} of the vocabulary, {vocabulary[number]!r}, is given twice: remove one")
+        seen.add(synonyms)
+    return classes
+
+
+def synonym_classes(vocabulary: ClassNames) -> Tensor:
+    """The class number of each row that a ``"max"`` classifier returns, ``M`` longs."""
+    classes = check_vocabulary(vocabulary)
+    return torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(c) for c in classes]))
+
+
+def embed_synonyms(text: Callable[[ClassNames], Tensor], classes: Sequence[Sequence[str]]) -> Tensor:
+    """A row a synonym, class by class, of classes that may share names: each name is embedded once.
+
+    Args:
+        text: a `TextClassifier`.
+        classes: for each class its synonyms.
+
+    Returns:
+        ``M x C``, on the text tower's device.
+    """
+    names = list(dict.fromkeys(name for synonyms in classes for name in synonyms))
+    position = {name: number for number, name in enumerate(names)}
+    return text(names)[[position[name] for synonyms in classes for name in synonyms]]
+
+
+def max_over_synonyms(scores: Tensor, classes: Tensor) -> Tensor:
+    """The best synonym's score for each class (ODISE, FC-CLIP).
+
+    Args:
+        scores: ``... x M``, one column a synonym.
+        classes: ``M`` class numbers 0..K-1, each at least once; see `synonym_classes`.
+
+    Returns:
+        ``... x K``.
+    """
+    count = int(classes.max()) + 1
+    index = classes.to(scores.device).expand(scores.shape)
+    return scores.new_empty(*scores.shape[:-1], count).scatter_reduce(-1, index, scores, "amax", include_self=False)

@@ -1,0 +1,122 @@
+"""Class names to text embeddings by prompt templates, cached on disk by content."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from clipself_d2.clip.checkpoint import save_tensors
+from clipself_d2.clip.text import TextTower
+from clipself_d2.errors import InputError
+from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary
+from clipself_d2.vocabulary.templates import TEMPLATES, fill
+
+
+class TextClassifier:
+    """Class names (with synonyms) and templates to rows of a classifier, cached on disk by content.
+
+    Each prompt's embedding is normalised; the templates of a name are averaged and normalised again (ViLD).
+
+    Args:
+        tower: the text tower; its device is used.
+        templates: ``"vild"`` (63 templates, the paper's), ``"photo"`` (``a photo of a {}.``), a template, or a sequence
+            of templates; ``{}`` is the name and ``{article}`` "a" or "an".
+        synonyms: ``"mean"``: the rows of a class's synonyms are averaged and normalised, one row a class. ``"max"``:
+            every synonym keeps its row; take the best of each class with `max_over_synonyms`.
+        cache_dir: where rows are kept; by default ``$CLIPSELF_D2_CACHE``, else ``~/.cache/clipself_d2``. Processes may
+            share it: a file appears whole, under the hash of all that it depends on.
+        batch_size: prompts encoded at once.
+
+    Raises:
+        InputError: an unknown name of templates, a template without ``{}``, another word for `synonyms`.
+    """
+
+    def __init__(
+        self,
+        tower: TextTower,
+        templates: str | Sequence[str] = "vild",
+        synonyms: str = "mean",
+        cache_dir: str | Path | None = None,
+        batch_size: int = 256,
+    ) -> None:
+        if synonyms not in ("mean", "max"):
+            raise InputError(f"synonyms is '{synonyms}': use 'mean' or 'max'")
+        self.tower = tower
+        self.templates = _resolve_templates(templates)
+        self.synonyms = synonyms
+        self.cache_dir = Path(
+            cache_dir or os.environ.get("CLIPSELF_D2_CACHE") or Path.home() / ".cache" / "clipself_d2"
+        )
+        self.batch_size = batch_size
+
+    def __call__(self, vocabulary: ClassNames) -> Tensor:
+        """Embed a vocabulary.
+
+        Args:
+            vocabulary: a class is a name, or a sequence of synonyms.
+
+        Returns:
+            fp32 unit vectors on the tower's device: ``K x C`` for ``"mean"``; for ``"max"`` ``M x C``, one row a
+            synonym, class by class.
+
+        Raises:
+            InputError: an empty vocabulary, a class that is no text or is given twice.
+        """
+        classes = check_vocabulary(vocabulary)
+        device = self.tower.logit_scale.device
+        path = self.cache_dir / "text" / f"{self._key(classes)}.safetensors"
+        rows = _load_rows(path)
+        if rows is None:
+            rows = self._embed(classes)
+            with suppress(OSError):  # a cache that cannot be written is no reason to fail
+                save_tensors({"rows": rows}, path)
+        return rows.to(device)
+
+    @torch.no_grad()  # not inference_mode: a head that trains must be able to save the rows for its backward
+    def _embed(self, classes: list[tuple[str, ...]]) -> Tensor:
+        names = [name for synonyms in classes for name in synonyms]
+        prompts = [fill(template, name) for name in names for template in self.templates]
+        training = self.tower.training
+        self.tower.eval()
+        batches = [prompts[start : start + self.batch_size] for start in range(0, len(prompts), self.batch_size)]
+        shown = tqdm(batches, "embedding prompts", unit=" batches", delay=5, leave=False)
+        # Whoever comes first fills the cache for all: no caller's autocast may decide on its precision.
+        with torch.autocast(self.tower.logit_scale.device.type, enabled=False):
+            embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in shown])
+        self.tower.train(training)
+        rows = F.normalize(embeddings.unflatten(0, (len(names), -1)).mean(dim=1), dim=-1)
+        if self.synonyms == "max":
+            return rows
+        return F.normalize(torch.stack([group.mean(dim=0) for group in rows.split([len(c) for c in classes])]), dim=-1)
+
+    def _key(self, classes: list[tuple[str, ...]]) -> str:
+        precision = str(self.tower.logit_scale.dtype)
+        content = repr((self.tower.fingerprint, self.templates, self.synonyms, classes, precision))
+        return hashlib.blake2b(content.encode(), digest_size=20).hexdigest()
+
+
+def _resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        if templates in TEMPLATES:
+            return TEMPLATES[templates]
+        templates = (templates,)
+    if not templates or not all(isinstance(template, str) and "{}" in template for template in templates):
+        raise InputError(
+            f"templates {templates!r}: give one of {', '.join(TEMPLATES)}, or templates with {{}} where the name stands"
+        )
+    return tuple(templates)
+
+
+def _load_rows(path: Path) -> Tensor | None:
+    try:
+        return load_file(path)["rows"]
+    except (OSError, KeyError, SafetensorError):  # absent, or damaged by something else than us: made again
+        return None
