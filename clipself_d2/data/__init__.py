@@ -17,7 +17,6 @@ from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.panoptic import PanopticMapper
 from clipself_d2.data.sampler import EpochBatchSampler
 from clipself_d2.data.semantic import SemanticMapper
-from clipself_d2.vocabulary import label_set, seen_classes
 
 __all__ = [
     "CaptionMapper",
@@ -35,7 +34,6 @@ __all__ = [
     "build_test_loader",
     "build_train_loader",
     "get_dataset",
-    "label_set",
     "load_captioned_images",
     "load_captions",
     "load_category_names",
@@ -46,5 +44,4 @@ __all__ = [
     "register_image_list",
     "register_instances",
     "register_panoptic_regions",
-    "seen_classes",
 ]

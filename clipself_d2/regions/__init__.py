@@ -8,15 +8,12 @@ from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
 from clipself_d2.regions.pooling import letterbox_masks, pool_boxes, pool_masks, resize_masks
 from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposals, sample_proposals
-from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 __all__ = [
     "GridRegions",
     "ProposalRegions",
     "RegionClassifier",
     "RegionEmbedder",
-    "Vocabulary",
-    "build_vocabulary",
     "crop_and_resize",
     "dense_map",
     "enlarge",

@@ -124,7 +124,7 @@ def test_regions_of_real_photographs_are_classified(folder, assets):
 
     annotations = data / "annotations/panoptic_val2017.json"
     register_panoptic_regions("real_regions", annotations, data / "annotations/panoptic_val2017", data / "val2017")
-    text = "{_target_: clipself_d2.clip.TextClassifier, tower: {_target_: clipself_d2.clip.build_text_tower,"
+    text = "{_target_: clipself_d2.vocabulary.TextClassifier, tower: {_target_: clipself_d2.clip.build_text_tower,"
     text += f" name: {folder}/tiny-vit.json, pretrained: random}}, templates: photo, cache_dir: {folder}/cache}}"
     evaluator = "{_target_: clipself_d2.evaluation.RegionClassificationEvaluator, dataset_name: real_regions, "
     more = [f"dataloader.evaluator={evaluator}text: {text}}}", "dataloader.test.dataset=real_regions"]
