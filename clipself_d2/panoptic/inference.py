@@ -1,8 +1,7 @@
-"""From fused scores and masks to panoptic, semantic and instance results: the rules of Mask2Former, ODISE and FC-CLIP.
+"""Panoptic, semantic and instance results from fused scores and masks: the rules of Mask2Former, ODISE and FC-CLIP.
 
-All take the masks as logits at the generator's resolution and resize them bilinearly to the photograph, a band of rows
-at a time: 250 masks of a photograph of a megapixel are a gigabyte that is never held at once. No two bands differ from
-the whole, so neither do the results.
+All functions take masks as logits at the generator's resolution and resize them bilinearly to the image, in row chunks:
+250 masks of a megapixel are a gigabyte that is never held at once. The chunks do not change the results.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ def panoptic_segments(
     object_threshold: float = 0.0,
     overlap_threshold: float = 0.8,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Gives every pixel to one mask.
+    """Assign every pixel to at most one mask.
 
-    A mask takes part if its best class is not void and scores above the object threshold. A pixel goes to the mask of
+    A mask takes part if its best class is not void and scores above the object threshold. A pixel goes to the mask with
     the highest score x probability, and is segmented where that mask's probability is at least 0.5. A mask is dropped
-    if the pixels that it won are less than the overlap threshold of those where its probability is at least 0.5. The
-    masks of a class of stuff are one segment.
+    if it wins fewer pixels than the overlap threshold times those where its probability is at least 0.5. All masks of a
+    stuff class are one segment.
 
     Args:
         scores: Q x (K + 1) probabilities, void last.
-        masks: Q x h x w logits of the whole photograph.
+        masks: Q x h x w logits of the whole image.
         isthing: K bool.
-        size: rows and columns of the photograph.
-        object_threshold: least score of a mask, itself excluded.
+        size: rows and columns of the image.
+        object_threshold: score that a mask must exceed.
         overlap_threshold: least part of a mask that must stay visible.
 
     Returns:
-        H x W int32 segment ids (0: none), and for each segment ``id``, ``category_id`` (0..K-1), ``isthing`` and
-        ``score`` (the best of its masks), in the order of the masks.
+        H x W int32 segment ids (0: none), and for each segment `id`, `category_id` (0..K-1), `isthing` and `score` (the
+        best of its masks), in the order of the masks.
     """
     best, label = scores.float().max(dim=1)
     taking_part = (label < scores.shape[1] - 1) & (best > object_threshold)
@@ -59,7 +58,7 @@ def panoptic_segments(
         owner = probability.mul_(best[:, None, None]).argmax(dim=0)
         won += owner.flatten().bincount(minlength=count)
         extent += inside.flatten(1).sum(dim=1)
-        owners.append(owner.where(inside.gather(0, owner[None])[0], count))  # `count` is nobody
+        owners.append(owner.where(inside.gather(0, owner[None])[0], count))  # `count`: no mask
     owner = torch.cat(owners)
     visible = owner.flatten().bincount(minlength=count + 1)[:count]
     kept = (visible > 0) & (won >= overlap_threshold * extent)
@@ -68,7 +67,7 @@ def panoptic_segments(
     ids = torch.zeros(count + 1, dtype=torch.int32)
     segments: list[dict[str, Any]] = []
     stuff: dict[int, dict[str, Any]] = {}
-    for row, (is_kept, thing, category, score) in enumerate(
+    for number, (is_kept, thing, category, score) in enumerate(
         zip(kept.tolist(), things, label.tolist(), best.tolist(), strict=True)
     ):
         if not is_kept:
@@ -81,21 +80,21 @@ def panoptic_segments(
         else:
             segment = stuff[category]
             segment["score"] = max(segment["score"], score)
-        ids[row] = segment["id"]
+        ids[number] = segment["id"]
     return ids.to(owner.device)[owner], segments
 
 
 @torch.no_grad()
 def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """The masks' probabilities, each weighted by its classes' scores, summed.
+    """Sum the masks' probabilities, weighted by their class scores.
 
     Args:
         scores: Q x (K + 1) probabilities, void last.
-        masks: Q x h x w logits of the whole photograph.
-        size: rows and columns of the photograph.
+        masks: Q x h x w logits of the whole image.
+        size: rows and columns of the image.
 
     Returns:
-        K x H x W float32; the class of a pixel is the largest.
+        K x H x W float32; the largest is the pixel's class.
     """
     classes = scores[:, :-1].float()
     result = classes.new_zeros(classes.shape[1], *size)
@@ -107,18 +106,18 @@ def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor
 
 @torch.no_grad()
 def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[int, int], topk: int = 100) -> Instances:
-    """The best pairs of a mask and a class, of which the things are instances.
+    """Keep the best pairs of a mask and a class; those of things are instances.
 
     Args:
         scores: Q x (K + 1) probabilities, void last.
-        masks: Q x h x w logits of the whole photograph.
+        masks: Q x h x w logits of the whole image.
         isthing: K bool.
-        size: rows and columns of the photograph.
+        size: rows and columns of the image.
         topk: how many of the Q x K pairs are considered.
 
     Returns:
-        Instances of the photograph's size: ``pred_masks`` (N x H x W bool), ``pred_boxes``, ``pred_classes``, and
-        ``scores``: the class's times the mask's mean probability inside itself. Those of score 0 are left out.
+        Instances of the image's size: `pred_masks` (N x H x W bool), `pred_boxes`, `pred_classes`, and `scores` (the
+        class score times the mask's mean probability inside itself). Pairs of score 0 and empty masks are left out.
     """
     classes = scores[:, :-1].float()
     num_classes = classes.shape[1]
@@ -126,7 +125,7 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     label = pair % max(1, num_classes)
     chosen = isthing.to(label.device)[label] & (best > 0)
     best, label = best[chosen], label[chosen]
-    # A mask is resized once, however many classes it is good for.
+    # A mask is resized once, whatever the number of its classes.
     query, which = (pair[chosen] // max(1, num_classes)).unique(return_inverse=True)
     masks = masks[query]
 
@@ -137,7 +136,7 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
         total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
     area = binary.flatten(1).sum(dim=1)
     found = area[which] > 0
-    boxes = BitMasks(binary).get_bounding_boxes()
+    boxes = BitMasks(binary).get_bounding_boxes().to(binary.device)  # Detectron2 makes them on the CPU
     which = which[found]
     return Instances(
         size,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from clipself_d2.panoptic import panoptic_segments, semantic_map, top_instances
 from clipself_d2.regions.interpolate import interpolate_in_chunks
+from tests.second_device import CUDA, SecondDevice
 
 
 @st.composite
@@ -100,6 +101,21 @@ def test_top_instances_are_the_best_pairs_that_are_things(predicted, topk):
         assert np.array_equal(mask.numpy(), inside)
         y, x = np.nonzero(inside)
         assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def test_all_results_are_on_the_device_of_the_scores():
+    scores, masks, isthing = torch.rand(5, 4).softmax(1), torch.randn(5, 7, 5), torch.tensor([True, False, True])
+    expected = top_instances(scores, masks, isthing, (14, 10))
+    with SecondDevice():
+        there = scores.to("cuda"), masks.to("cuda"), isthing  # the last on either
+        ids, _ = panoptic_segments(*there, (14, 10))
+        found = top_instances(*there, (14, 10))
+        assert ids.device == semantic_map(*there[:2], (14, 10)).device == CUDA
+        assert all(value.device == CUDA for value in found.get_fields().values())
+        found = found.to("cpu")
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.pred_masks, expected.pred_masks)
+    assert torch.equal(found.scores, expected.scores)
 
 
 def logits(*rows):

@@ -8,6 +8,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.panoptic import GroundTruthMasks, MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.colour_tower import ColourTower
+from tests.second_device import CUDA, SecondDevice
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
 
@@ -109,6 +110,22 @@ def test_dense_forwards_of_a_batch_of_several_shapes(skip_padding):
         assert result["panoptic_seg"][0].shape == sample["image"].shape[1:]
         assert result["sem_seg"].shape == (3, *sample["image"].shape[1:])
     assert net([]) == []
+
+
+@pytest.mark.parametrize("own_vocabulary", [True, False])
+def test_all_tasks_run_on_a_gpu(own_vocabulary):
+    """On a simulated one; the generator's masks may be on the CPU, as saved masks are."""
+    words = {} if own_vocabulary else {"vocabulary": vocabulary(), "isthing": [True, True, False]}
+    net = model()
+    expected = net([picture()], **words)[0]
+    with SecondDevice():
+        found = net.to("cuda")([picture()], **words)[0]
+        assert found["sem_seg"].device == found["panoptic_seg"][0].device == CUDA
+        assert torch.equal(found["sem_seg"].cpu(), expected["sem_seg"])
+        assert torch.equal(found["panoptic_seg"][0].cpu(), expected["panoptic_seg"][0])
+        boxes = found["instances"].pred_boxes.tensor
+        assert boxes.device == found["instances"].scores.device == CUDA
+        assert torch.equal(boxes.cpu(), expected["instances"].pred_boxes.tensor)
 
 
 def test_results_come_in_the_frame_that_is_asked_for():
