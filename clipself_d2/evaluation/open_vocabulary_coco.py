@@ -28,17 +28,14 @@ class OpenVocabularyCOCOEvaluator(DetectionEvaluator):
     ``AP_base``, in percent, averaged over the classes that have ground truth; left out where none has. With an output
     folder ``per_class.json`` has AP50 and AP of every class.
 
-    Classes are novel by the metadata's ``novel_classes`` (names), the others are base.
+    Classes are novel by the metadata's ``novel_classes`` (names), the others are base. Without that key all are base.
     """
 
     def judge(self, truth: GroundTruth, found: Objects) -> Results:
         """AP50 and AP, averaged over the groups of classes."""
         novel = novel_classes(self.dataset_name)
         if novel is None:
-            raise InputError(
-                f"data set {self.dataset_name!r} has no novel_classes in its metadata: set them, or use "
-                "TransferEvaluator"
-            )
+            novel = np.zeros(len(truth.names), dtype=bool)
         ap = average_precision(truth, found, max_dets=(MAX_DETS,))[:, :, 0, 0]
         self.write("per_class.json", {"bbox": per_class(truth, ap, np.where(novel, "novel", "base").tolist())})
         return {

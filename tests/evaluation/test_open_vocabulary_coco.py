@@ -148,6 +148,23 @@ def test_groups_without_ground_truth_are_left_out(catalog):
     assert results == {name: pytest.approx(100) for name in ("AP50_base", "AP50_all", "AP", "AP_base")}
 
 
+def test_without_novel_classes_all_are_base(catalog, tmp_path):
+    records, detections = noisy_world(0)
+    answers = [output(r, d) for r, d in zip(records, detections, strict=True)]
+    register("split", records, CLASSES, novel_classes=NOVEL)
+    register("closed", records, CLASSES)
+    split = evaluate(OpenVocabularyCOCOEvaluator("split"), records, answers)["bbox"]
+    closed = evaluate(OpenVocabularyCOCOEvaluator("closed", tmp_path), records, answers)["bbox"]
+    assert closed == {
+        "AP50_base": split["AP50_all"],
+        "AP50_all": split["AP50_all"],
+        "AP": split["AP"],
+        "AP_base": split["AP"],
+    }
+    table = json.loads((tmp_path / "per_class.json").read_text())["bbox"]
+    assert {row["group"] for row in table.values()} == {"base"}
+
+
 def test_what_is_not_finite_or_comes_twice_does_not_count(catalog):
     records = [record(1, [(0, BOX)]), record("two", [(1, BOX)])]
     nan, inf = float("nan"), float("inf")
@@ -215,9 +232,6 @@ def test_wrong_input_is_said(catalog):
     register("alien", [record(1, [(6, BOX)])], CLASSES, novel_classes=[])
     with pytest.raises(InputError, match="annotations of class 6"):
         TransferEvaluator("alien").evaluate()
-    register("closed", records, CLASSES)
-    with pytest.raises(InputError, match="no novel_classes"):
-        OpenVocabularyCOCOEvaluator("closed").evaluate()
     register("typo", records, CLASSES, novel_classes=["dgo"])
     with pytest.raises(InputError, match="'dgo' is not among"):
         OpenVocabularyCOCOEvaluator("typo").evaluate()
