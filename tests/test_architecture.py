@@ -13,7 +13,7 @@ PACKAGE = ROOT / "clipself_d2"
 CORE = {"clip"}
 VOCABULARY = CORE | {"vocabulary"}
 REGIONS = VOCABULARY | {"regions"}
-SHARED = REGIONS | {"backbones", "data", "evaluation", "training"}
+SHARED = REGIONS | {"backbones", "data", "evaluation", "engine"}
 MAY_IMPORT = {
     "clip": CORE,
     "vocabulary": VOCABULARY,
@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "backbones": REGIONS | {"backbones"},
     "data": REGIONS | {"data"},
     "evaluation": REGIONS | {"data", "evaluation"},
-    "training": REGIONS | {"training"},
+    "engine": REGIONS | {"engine"},
     "visualization": SHARED | {"visualization"},
     "distillation": SHARED | {"distillation"},
     "detection": SHARED | {"detection"},

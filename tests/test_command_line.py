@@ -1,8 +1,8 @@
 import pytest
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.engine.errors import CheckpointError
 from clipself_d2.errors import InputError, RunError
-from clipself_d2.training.errors import CheckpointError
 
 
 @pytest.mark.parametrize(

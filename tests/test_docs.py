@@ -22,8 +22,8 @@ import clipself_d2.data
 import clipself_d2.miniature
 import clipself_d2.miniature.panoptic_data  # noqa: F401  (registers data sets, as those above)
 from clipself_d2.command_line import ArgumentParser
+from clipself_d2.engine.config import load_config
 from clipself_d2.reproduce.entries import find
-from clipself_d2.training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "clipself_d2"

@@ -39,12 +39,12 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import ImageError
 from clipself_d2.detection import demo as detection
+from clipself_d2.engine.config import load_config, train_settings
+from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.miniature.demo import Demo
 from clipself_d2.panoptic import demo as panoptic
 from clipself_d2.semantic import demo as semantic
-from clipself_d2.training.config import load_config, train_settings
-from clipself_d2.training.inference import autocast, load_trained, resolve_device
 from clipself_d2.visualization import draw_detections, draw_segments, find_media, open_medium, save_frames, to_pil
 from clipself_d2.vocabulary import read_vocabulary
 

@@ -29,10 +29,10 @@ from tqdm import tqdm
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
 from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, propose, write_proposals
+from clipself_d2.engine.config import load_config, target, train_settings
+from clipself_d2.engine.inference import autocast, load_trained
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import ProposalEvaluator
-from clipself_d2.training.config import load_config, target, train_settings
-from clipself_d2.training.inference import autocast, load_trained
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -38,9 +38,9 @@ from clipself_d2.data import ImageMapper, build_test_loader, get_dataset, load_c
 from clipself_d2.data.coco_json import box_fields, write_annotations
 from clipself_d2.data.nouns import ImageNouns, find_nouns, object_nouns, phrases
 from clipself_d2.distillation.pseudo_pairs import match_pairs
+from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionEmbedder, load_proposals
-from clipself_d2.training.inference import resolve_device
 from clipself_d2.vocabulary import ClassNames, TextClassifier, read_vocabulary
 
 _MOST_COMMON = 8

@@ -30,11 +30,11 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.clip.tower import DENSE_MODES
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
+from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import SemanticCoherenceEvaluator
 from clipself_d2.evaluation.semantic_coherence import RELATIONS, dense_features
 from clipself_d2.miniature import MODEL, WEIGHTS
-from clipself_d2.training.inference import resolve_device
 from clipself_d2.visualization.coherence import draw_coherence
 
 

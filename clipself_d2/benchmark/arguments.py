@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import load_config
-from clipself_d2.training.trainer import PRECISIONS
 
 IMAGE = (480, 640)
 """Height and width of most of COCO's photographs."""

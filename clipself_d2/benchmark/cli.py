@@ -16,8 +16,8 @@ from rich.table import Table
 from clipself_d2.benchmark import data, detect, distill, evaluate, memory, panoptic, scale, teacher
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
-from clipself_d2.training.inference import resolve_device
 
 BENCHMARKS = {
     "distill": distill,

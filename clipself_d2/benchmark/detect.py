@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least, random_config
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
-from clipself_d2.training.config import build
-from clipself_d2.training.trainer import PRECISIONS
+from clipself_d2.engine.config import build
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.vocabulary import Vocabulary
 
 CONFIGS = {

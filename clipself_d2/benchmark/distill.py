@@ -21,10 +21,10 @@ from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flop
 from clipself_d2.data import DistillationMapper
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.distillation.teacher_cache import TeacherCache
+from clipself_d2.engine.config import build
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
 from clipself_d2.regions import dense_map, pool_boxes
-from clipself_d2.training.config import build
-from clipself_d2.training.trainer import PRECISIONS
 
 CONFIGS = {
     "EVA02-B-16": "distillation/clipself_eva02_b16_coco_patches.py",

@@ -20,10 +20,10 @@ from clipself_d2.benchmark import plain
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import ImageTower, build_image_tower
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError, RunError
 from clipself_d2.evaluation import RegionClassificationEvaluator
 from clipself_d2.regions import RegionEmbedder, embedder
-from clipself_d2.training.trainer import PRECISIONS
 
 COSINE_TOLERANCE = 0.02
 """Most that the cosine of a region's embeddings by the two paths may fall short of 1."""

@@ -17,9 +17,9 @@ from clipself_d2.benchmark.arguments import autocast
 from clipself_d2.benchmark.distill import CONFIGS, Step, load_distillation_config, write_photographs
 from clipself_d2.benchmark.measure import medians, peak_memory
 from clipself_d2.data import DistillationMapper
+from clipself_d2.engine.config import build
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import build
-from clipself_d2.training.trainer import PRECISIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,11 @@ from clipself_d2.benchmark import plain
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import build_image_tower
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic, mask_embedder, open_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments
 from clipself_d2.regions import dense_map, fuse_scores
-from clipself_d2.training.trainer import PRECISIONS
 from clipself_d2.vocabulary import Vocabulary
 
 COSINE_TOLERANCE = 0.02

@@ -18,8 +18,8 @@ from clipself_d2.benchmark.arguments import add_common, autocast, check_at_least
 from clipself_d2.benchmark.distill import CONFIGS, load_distillation_config, write_photographs
 from clipself_d2.benchmark.measure import medians
 from clipself_d2.data import DistillationMapper
-from clipself_d2.training.config import build
-from clipself_d2.training.launch import launch
+from clipself_d2.engine.config import build
+from clipself_d2.engine.launch import launch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

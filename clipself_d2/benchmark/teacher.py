@@ -17,9 +17,9 @@ from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flop
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data.mappers import image_key
 from clipself_d2.distillation import CLIPSelf, TeacherCache
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
 from clipself_d2.regions import GridRegions, crop_embeddings
-from clipself_d2.training.trainer import PRECISIONS
 
 COSINE_TOLERANCE = 0.01
 """Most that the cosine of a crop's embeddings by two paths may fall short of 1."""

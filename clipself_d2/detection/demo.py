@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from clipself_d2.data.vocabulary import dataset_classes
+from clipself_d2.engine.config import build
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import build
 from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 
@@ -60,7 +60,7 @@ def detect(
         images: 3 x H x W uint8 RGB, of any sizes.
         vocabulary: the classes to look for.
         batch_size: images at once.
-        precision: a context in which the model runs, as `training.inference.autocast` gives.
+        precision: a context in which the model runs, as `engine.inference.autocast` gives.
 
     Yields:
         Each image with its detections (`pred_boxes` in its pixels, `scores`, `pred_classes`), on the CPU.

@@ -76,7 +76,7 @@ def propose(
     Args:
         model: has `propose(inputs) -> list[Instances]`, in evaluation mode.
         loader: lists of samples of `ImageMapper`.
-        precision: a context in which the model runs, as `training.inference.autocast` gives.
+        precision: a context in which the model runs, as `engine.inference.autocast` gives.
 
     Yields:
         Each sample with its proposals in pixels of the photograph, on the CPU.

@@ -13,7 +13,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack, level_names
-from clipself_d2.training.errors import NonFiniteLossError
+from clipself_d2.engine.errors import NonFiniteLossError
 
 
 class RPNHead(nn.Module):

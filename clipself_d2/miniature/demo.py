@@ -22,13 +22,13 @@ from clipself_d2.clip import build_towers
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import PanopticRegionMapper, get_dataset
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.evaluate import evaluate
+from clipself_d2.engine.inference import resolve_device
+from clipself_d2.engine.run import train
 from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, letterbox
-from clipself_d2.training.config import load_config
-from clipself_d2.training.evaluate import evaluate
-from clipself_d2.training.inference import resolve_device
-from clipself_d2.training.run import train
 from clipself_d2.visualization import (
     Code,
     Curve,

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from clipself_d2.data.vocabulary import dataset_things
+from clipself_d2.engine.config import build
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.ground_truth import json_mask
-from clipself_d2.training.config import build
 from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 Segmentation = tuple[Tensor, list[dict[str, Any]]]
@@ -87,7 +87,7 @@ def segment(
         images: 3 x H x W uint8 RGB, of any sizes.
         vocabulary: the classes to look for.
         isthing: which of them are things.
-        precision: a context in which the model runs, as `training.inference.autocast` gives.
+        precision: a context in which the model runs, as `engine.inference.autocast` gives.
         file_name: where the images come from; `SavedMasks` finds its file by it.
 
     Yields:

@@ -11,12 +11,12 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from clipself_d2.backbones import CLIPBackbone
+from clipself_d2.engine.checkpoint import load_model
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.kernel_masks_head import Cells, CosineScores, KernelHead
 from clipself_d2.panoptic.kernel_masks_losses import cell_owners, mask_losses, matrix_nms, sample_cells
 from clipself_d2.panoptic.masks import MaskPredictions
 from clipself_d2.regions import letterbox, letterbox_masks
-from clipself_d2.training.checkpoint import load_model
 from clipself_d2.vocabulary import Vocabulary
 
 LOSS_WEIGHTS = {"mask": 5.0, "dice": 5.0, "class": 2.0, "mask_iou": 1.0}

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
 from clipself_d2.data.panoptic import ignore_label
+from clipself_d2.engine.inference import load_trained
 from clipself_d2.regions import dense_map, letterbox
 from clipself_d2.regions.crops import content_sizes
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
-from clipself_d2.training.inference import load_trained
 from clipself_d2.visualization import compare_kmeans, compare_segmentations
 
 PICTURES = 6

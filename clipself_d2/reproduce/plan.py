@@ -16,10 +16,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from clipself_d2.clip.tower import DENSE_MODES
+from clipself_d2.engine.config import load_config
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.needs import Need, dataset_needs, file_need, weights_needs
 from clipself_d2.reproduce.table import Run, Table
-from clipself_d2.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOWER = "tower.safetensors"

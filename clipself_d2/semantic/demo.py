@@ -9,11 +9,11 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from clipself_d2.engine.config import build, target
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.ground_truth import json_mask
 from clipself_d2.semantic.cat_seg import CATSeg
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter
-from clipself_d2.training.config import build, target
 from clipself_d2.vocabulary import Vocabulary, build_vocabulary
 
 Segmentation = tuple[Tensor, Tensor]
@@ -45,7 +45,7 @@ def segment(
         model: a `CATSeg` or a `ZeroShotSegmenter` in evaluation mode.
         images: 3 x H x W uint8 RGB, of any sizes.
         vocabulary: the classes to look for.
-        precision: a context in which the model runs, as `training.inference.autocast` gives.
+        precision: a context in which the model runs, as `engine.inference.autocast` gives.
         threshold: pixels with a lower score are of no class, as are those that the model calls background.
 
     Yields:

@@ -7,8 +7,8 @@ from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import DetectionMapper, ImageMapper, build_test_loader, build_train_loader
 from clipself_d2.data.vocabulary import dataset_vocabulary
 from clipself_d2.detection import BoxHead, CosineClassifier, FViT, OpenVocabularyROIHeads, build_rpn
+from clipself_d2.engine.config import on_device
 from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator
-from clipself_d2.training.config import on_device
 from clipself_d2.vocabulary import TextClassifier
 
 clip = dict(name="EVA02-B-16", pretrained="merged2b_s8b_b131k")

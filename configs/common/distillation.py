@@ -5,9 +5,9 @@ from detectron2.config import LazyCall as L
 from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import DistillationMapper, PanopticRegionMapper, build_test_loader, build_train_loader
 from clipself_d2.distillation import CLIPExporter, CLIPSelf, open_teacher_cache
+from clipself_d2.engine.config import on_device
 from clipself_d2.evaluation import RegionClassificationEvaluator
 from clipself_d2.regions import GridRegions
-from clipself_d2.training.config import on_device
 from clipself_d2.vocabulary import TextClassifier
 
 clip = dict(name="EVA02-B-16", pretrained="merged2b_s8b_b131k")

@@ -3,7 +3,7 @@
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW
 
-from clipself_d2.training.optim import param_groups, warmup_cosine
+from clipself_d2.engine.optim import param_groups, warmup_cosine
 
 optimizer = L(AdamW)(
     params=L(param_groups)(weight_decay=0.1),

@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import PanopticMapper, build_test_loader
+from clipself_d2.engine.config import on_device
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.panoptic import (
     GroundTruthMasks,
@@ -13,7 +14,6 @@ from clipself_d2.panoptic import (
     dataset_things,
     panoptic_vocabulary,
 )
-from clipself_d2.training.config import on_device
 from clipself_d2.vocabulary import TextClassifier, label_set
 
 from .optim import lr_multiplier, optimizer  # nothing is trained, but every config has these sections

@@ -5,7 +5,7 @@ from detectron2.config import LazyCall as L
 from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import LabeledRegionMapper, LabeledRegions
 from clipself_d2.distillation import RegionText
-from clipself_d2.training.config import on_device
+from clipself_d2.engine.config import on_device
 from clipself_d2.vocabulary import TextClassifier
 
 model = L(RegionText)(

@@ -6,10 +6,10 @@ from torch.optim import AdamW
 from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import PanopticMapper, SemanticMapper, build_test_loader, build_train_loader
 from clipself_d2.data.vocabulary import panoptic_vocabulary, unseen_classes
+from clipself_d2.engine.config import on_device
+from clipself_d2.engine.optim import param_groups, warmup_cosine
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.semantic import CATSeg, CostAggregator, UpsamplingDecoder
-from clipself_d2.training.config import on_device
-from clipself_d2.training.optim import param_groups, warmup_cosine
 from clipself_d2.vocabulary import TextClassifier
 
 from .train import train

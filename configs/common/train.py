@@ -1,7 +1,6 @@
-"""The `train` section that configs start from; `clipself_d2.training.settings.TrainSettings` explains every value."""
+"""The `train` section that configs start from; `clipself_d2.engine.settings.TrainSettings` explains every value."""
 
 train = dict(
-    output_dir="output/run",
     max_iter=1000,
     seed=0,
     device="auto",

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from clipself_d2.backbones import CLIPBackbone, FPNPyramid, SimplePyramid
+from clipself_d2.engine.optim import param_groups
 from clipself_d2.errors import InputError
-from clipself_d2.training.optim import param_groups
 
 NAMES = ["tiny-vit-8", "tiny-eva-14"]
 

@@ -9,10 +9,10 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from clipself_d2.data import SemanticMapper
+from clipself_d2.engine.config import load_config, target, train_settings
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.reproduce.plan import ROOT
 from clipself_d2.semantic import CATSeg
-from clipself_d2.training.config import load_config, target, train_settings
 
 FOLDER = ROOT / "configs/semantic"
 MODELS = {  # -> open_clip's name and tag, input size, blocks, channels of blocks, length of embeddings

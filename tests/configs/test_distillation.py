@@ -11,7 +11,7 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import OmegaConf
 
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.engine.config import load_config, train_settings
 
 FOLDER = Path(__file__).parents[2] / "configs/distillation"
 MODELS = {  # model -> open_clip's name and tag, student size, teacher size, trainable blocks, alpha

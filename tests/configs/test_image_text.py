@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from clipself_d2.data import CaptionMapper
 from clipself_d2.distillation import ImageText
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.engine.config import load_config, train_settings
 
 FOLDER = Path(__file__).parents[2] / "configs"
 PAIRS = {  # ours -> CLIPSelf's, the data set, and the learning rate

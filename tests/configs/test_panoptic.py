@@ -9,9 +9,9 @@ import open_clip
 import pytest
 from omegaconf import OmegaConf
 
+from clipself_d2.engine.config import load_config, target, train_settings
+from clipself_d2.engine.run import main
 from clipself_d2.panoptic import GroundTruthMasks, OpenVocabularyPanoptic, SavedMasks, TransformersMasks
-from clipself_d2.training.config import load_config, target, train_settings
-from clipself_d2.training.run import main
 
 FOLDER = Path(__file__).parents[2] / "configs/panoptic"
 WEIGHTS = {  # generator -> class, fusion, alpha, beta, templates

@@ -9,7 +9,7 @@ import pytest
 from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
-from clipself_d2.training.config import load_config, train_settings
+from clipself_d2.engine.config import load_config, train_settings
 
 FOLDER = Path(__file__).parents[2] / "configs/distillation"
 MODELS = {"eva02_b16": 12, "eva02_l14_336": 24}

@@ -9,11 +9,11 @@ from torch import nn
 from torch.optim import AdamW
 
 from clipself_d2.detection.fvit import PIXEL_STATS
+from clipself_d2.engine.checkpoint import Checkpointer
+from clipself_d2.engine.errors import NonFiniteLossError
+from clipself_d2.engine.optim import param_groups
+from clipself_d2.engine.trainer import Trainer
 from clipself_d2.errors import InputError
-from clipself_d2.training.checkpoint import Checkpointer
-from clipself_d2.training.errors import NonFiniteLossError
-from clipself_d2.training.optim import param_groups
-from clipself_d2.training.trainer import Trainer
 from tests.detection.tiny import CLASSES, build_detector, build_words, scene
 
 NAMES = ["tiny-vit-8", "tiny-eva-14"]

@@ -12,9 +12,9 @@ from detectron2.utils.events import EventStorage
 from safetensors.torch import save_file
 
 from clipself_d2.detection.proposal_network import from_torchvision, resnet50
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.errors import NonFiniteLossError
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import load_config
-from clipself_d2.training.errors import NonFiniteLossError
 
 CONFIG = Path(__file__).parents[2] / "configs/detection/rpn_r50_fpn_ovcoco.py"
 TINY = ["model.backbone.bottom_up.weights=random", "model.short_edge=64", "model.long_edge=96"]

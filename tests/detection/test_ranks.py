@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from clipself_d2.training.launch import launch
+from clipself_d2.engine.launch import launch
 from tests.detection.tiny import STEPS, train_share
 
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import ImageTower, build_image_tower
 from clipself_d2.detection import BoxHead, CosineClassifier, FViT, OpenVocabularyROIHeads, build_rpn
-from clipself_d2.training.trainer import Trainer
+from clipself_d2.engine.trainer import Trainer
 from clipself_d2.vocabulary import Vocabulary
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2.clip import build_towers
 from clipself_d2.distillation import ImageText
-from clipself_d2.training.trainer import Trainer
+from clipself_d2.engine.trainer import Trainer
 from tests.distillation.tiny import Record
 
 WORDS = ("a", "cat", "dog", "two", "red", "chairs", "and", "on", "grass", "near")

@@ -14,8 +14,8 @@ import torch
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import register_image_list
+from clipself_d2.engine.run import main
 from clipself_d2.regions import RegionClassifier
-from clipself_d2.training.run import main
 from tests.distillation.tiny import write_model, write_photographs
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def test_a_run_fills_the_cache_as_it_goes_and_an_interrupted_one_too(folder, mon
     few = [cache, "train.max_iter=6", "train.checkpointer.period=0"]
     with monkeypatch.context() as patch:
         steps = iter(range(100))
-        patch.setattr("clipself_d2.training.trainer.Trainer._update", lambda *_: 1 / (3 - next(steps)))
+        patch.setattr("clipself_d2.engine.trainer.Trainer._update", lambda *_: 1 / (3 - next(steps)))
         with pytest.raises(ZeroDivisionError):
             main(arguments(folder, "interrupted", *few))
     assert len(list((folder / "as_it_goes").rglob("[!.]*.shard"))) == 1

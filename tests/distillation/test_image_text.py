@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.distillation import ImageText
+from clipself_d2.engine.launch import launch
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
-from clipself_d2.training.launch import launch
 from tests.distillation import captioned
 from tests.distillation.captioned import STEPS, build, sample
 from tests.distillation.tiny import perturb, write_model

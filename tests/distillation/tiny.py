@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.distillation import CLIPSelf
-from clipself_d2.training.trainer import Trainer
+from clipself_d2.engine.trainer import Trainer
 
 VIT = {
     "embed_dim": 16,

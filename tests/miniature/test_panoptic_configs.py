@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from clipself_d2.clip.checkpoint import content_hash
+from clipself_d2.engine.config import build, load_config
+from clipself_d2.engine.run import main
 from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
-from clipself_d2.training.config import build, load_config
-from clipself_d2.training.run import main
 
 FOLDER = Path(__file__).parents[2] / "configs/miniature"
 

@@ -9,10 +9,10 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from clipself_d2.data import PanopticMapper, get_dataset
+from clipself_d2.engine.run import main
 from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
 from clipself_d2.miniature.semantic_data import register_ov_shapes_semantic
 from clipself_d2.miniature.world import CLASSES
-from clipself_d2.training.run import main
 
 CONFIG = Path(__file__).parents[2] / "configs/miniature/cat_seg.py"
 

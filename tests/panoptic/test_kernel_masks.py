@@ -10,11 +10,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2.backbones import CLIPBackbone, FPNPyramid
 from clipself_d2.clip import build_image_tower
+from clipself_d2.engine.checkpoint import Checkpointer
+from clipself_d2.engine.launch import launch
+from clipself_d2.engine.trainer import Trainer
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import KernelHead, KernelMasks, SegmentMapper, trained_masks
-from clipself_d2.training.checkpoint import Checkpointer
-from clipself_d2.training.launch import launch
-from clipself_d2.training.trainer import Trainer
 from clipself_d2.vocabulary import Vocabulary
 
 CONFIG = {

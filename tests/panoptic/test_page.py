@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from clipself_d2.training.config import load_config
-from clipself_d2.training.run import parse_args
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.run import parse_args
 from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.data.ade20k import prepare_scene_parsing
 from clipself_d2.data.builtin_panoptic import register_builtin_panoptic
+from clipself_d2.engine.run import main
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
-from clipself_d2.training.run import main
 
 CONFIGS = Path(__file__).parents[2] / "configs/panoptic"
 TINY = {

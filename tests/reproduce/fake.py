@@ -13,7 +13,7 @@ from detectron2.config import LazyCall as L
 from torch.optim import AdamW
 from clipself_d2.clip import build_image_tower
 from clipself_d2.distillation import CLIPSelf
-from clipself_d2.training.optim import param_groups, warmup_cosine
+from clipself_d2.engine.optim import param_groups, warmup_cosine
 
 clip = dict(name="{model}", pretrained="random")
 {export}

@@ -10,14 +10,14 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.run import parse_args
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.entries import ENTRIES, SCALES, find, names
 from clipself_d2.reproduce.entries.runs import MINIATURE, MINIATURE_MASKS
 from clipself_d2.reproduce.entries.towers import MINIATURE_ABLATION_STEPS
 from clipself_d2.reproduce.figures import FIGURES
 from clipself_d2.reproduce.plan import Planner
-from clipself_d2.training.config import load_config
-from clipself_d2.training.run import parse_args
 
 TABLES = [(name, scale) for scale in SCALES for name in names(scale)]
 TOOLS = Path(__file__).parents[2] / "tools"

@@ -110,7 +110,7 @@ class Painter(nn.Module):
 SEGMENTATION = """
 from detectron2.config import LazyCall as L
 from clipself_d2.data import PanopticMapper
-from clipself_d2.training.config import on_device
+from clipself_d2.engine.config import on_device
 from tests.reproduce.test_figures import Painter
 
 model = L(on_device)(module=L(Painter)(shift=0), device="${train.device}")

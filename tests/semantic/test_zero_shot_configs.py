@@ -10,10 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from clipself_d2.data.builtin_panoptic import register_semantic
+from clipself_d2.engine.config import load_config, target
+from clipself_d2.engine.run import main
 from clipself_d2.miniature import MODEL, WEIGHTS
 from clipself_d2.semantic import ZeroShotSegmenter
-from clipself_d2.training.config import load_config, target
-from clipself_d2.training.run import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TOWERS = {

@@ -11,8 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from clipself_d2.engine.config import load_config
 from clipself_d2.regions.proposals import load_proposals
-from clipself_d2.training.config import load_config
 from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]

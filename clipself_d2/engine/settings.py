@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError
-from clipself_d2.training.trainer import PRECISIONS
 
 
 @dataclass
@@ -31,7 +31,7 @@ class TrainSettings:
     """Settings of a run.
 
     Attributes:
-        output_dir: folder of everything that the run writes.
+        output_dir: folder of everything that the run writes; `load_config` makes it `output/NAME` for the file `NAME.py`.
         max_iter: number of optimiser steps.
         seed: of initial values, sampling and everything random inside the model.
         device: "cuda", "cpu", or "auto" (CUDA where there is a device).

@@ -16,9 +16,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.engine.config import build, train_settings
+from clipself_d2.engine.inference import autocast
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import build, train_settings
-from clipself_d2.training.inference import autocast
 
 logger = logging.getLogger(__name__)
 

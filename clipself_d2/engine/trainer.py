@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from clipself_d2.training.errors import NonFiniteLossError
+from clipself_d2.engine.errors import NonFiniteLossError
 
 logger = logging.getLogger(__name__)
 

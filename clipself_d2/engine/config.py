@@ -18,8 +18,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.errors import InputError
-from clipself_d2.training.settings import TrainSettings
 
 # `build` says in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
@@ -35,14 +35,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: `key=value` with dots in the key; values in Hydra's grammar (numbers, true, null, [1,2], text).
 
     Returns:
-        The config, its `train` section completed with the defaults of `TrainSettings`.
+        The config, its `train` section completed with the defaults of `TrainSettings`; `train.output_dir` defaults to
+        `output/NAME` for the file `NAME.py`.
 
     Raises:
         InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), or a bad value.
     """
     cfg = _read(Path(path))
     _check_sections(cfg, str(path))
-    known = asdict(TrainSettings())
+    known = asdict(TrainSettings()) | {"output_dir": f"output/{Path(path).stem}"}
     _check_keys(cfg.train, known, f"{path}: train")
     cfg.train = OmegaConf.merge(known, cfg.train)
     for override in overrides:

@@ -14,8 +14,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.engine.errors import CheckpointError
 from clipself_d2.errors import InputError
-from clipself_d2.training.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 

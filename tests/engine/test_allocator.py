@@ -7,7 +7,7 @@ import pytest
 CODE = """
 import resource, sys
 import torch
-from clipself_d2.training.allocator import keep_freed_memory
+from clipself_d2.engine.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

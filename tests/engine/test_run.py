@@ -5,10 +5,10 @@ import logging
 import pytest
 import torch
 
-from clipself_d2.training import run as run_module
-from clipself_d2.training.hooks import trim_metrics
-from clipself_d2.training.run import main
-from tests.training.toy import CONFIG
+from clipself_d2.engine import run as run_module
+from clipself_d2.engine.hooks import trim_metrics
+from clipself_d2.engine.run import main
+from tests.engine.toy import CONFIG
 
 
 @pytest.fixture(autouse=True)

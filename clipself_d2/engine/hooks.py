@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.training.checkpoint import Checkpointer
+from clipself_d2.engine.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from clipself_d2.engine import checkpoint
+from clipself_d2.engine.checkpoint import Checkpointer, load_model
+from clipself_d2.engine.errors import CheckpointError
 from clipself_d2.errors import InputError
-from clipself_d2.training import checkpoint
-from clipself_d2.training.checkpoint import Checkpointer, load_model
-from clipself_d2.training.errors import CheckpointError
 
 
 @pytest.fixture(autouse=True)

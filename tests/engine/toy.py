@@ -13,8 +13,8 @@ TRUTH = torch.tensor([1.0, -2.0, 3.0])
 CONFIG = """
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW
-from clipself_d2.training.optim import param_groups, warmup_cosine
-from tests.training.toy import ToyEvaluator, ToyLoader, ToyModel, export_toy
+from clipself_d2.engine.optim import param_groups, warmup_cosine
+from tests.engine.toy import ToyEvaluator, ToyLoader, ToyModel, export_toy
 
 model = L(ToyModel)(noise=0.1)
 optimizer = L(AdamW)(params=L(param_groups)(weight_decay=0.1), lr=0.05)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from clipself_d2.engine.optim import param_groups, warmup_cosine, warmup_multistep
 from clipself_d2.errors import InputError
-from clipself_d2.training.optim import param_groups, warmup_cosine, warmup_multistep
 
 
 def test_only_trainable_matrices_decay():

@@ -22,12 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2 import __version__
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.errors import InputError, RunError
-from clipself_d2.training.allocator import keep_freed_memory
-from clipself_d2.training.checkpoint import Checkpointer, load_model
-from clipself_d2.training.config import build, load_config, train_settings
-from clipself_d2.training.evaluate import Results, build_evaluation, evaluate
-from clipself_d2.training.hooks import (
+from clipself_d2.engine.allocator import keep_freed_memory
+from clipself_d2.engine.checkpoint import Checkpointer, load_model
+from clipself_d2.engine.config import build, load_config, train_settings
+from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
+from clipself_d2.engine.hooks import (
     AfterTraining,
     Evaluate,
     Flush,
@@ -36,10 +35,11 @@ from clipself_d2.training.hooks import (
     Throughput,
     trim_metrics,
 )
-from clipself_d2.training.inference import autocast, resolve_device
-from clipself_d2.training.launch import launch
-from clipself_d2.training.settings import TrainSettings
-from clipself_d2.training.trainer import Trainer
+from clipself_d2.engine.inference import autocast, resolve_device
+from clipself_d2.engine.launch import launch
+from clipself_d2.engine.settings import TrainSettings
+from clipself_d2.engine.trainer import Trainer
+from clipself_d2.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage
 
-from clipself_d2.training.hooks import Throughput
+from clipself_d2.engine.hooks import Throughput
 
 
 def ended(data_times, times, caplog):

@@ -1,9 +1,9 @@
 import pytest
 from detectron2.config import instantiate
 
+from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.errors import InputError
-from clipself_d2.training.config import build, load_config, train_settings
-from tests.training.toy import CONFIG
+from tests.engine.toy import CONFIG
 
 
 @pytest.fixture
@@ -130,3 +130,8 @@ def test_a_container_that_only_the_constructor_refuses_is_one_line(path, caplog)
     with pytest.raises(InputError, match=r"^lr_multiplier: .*wrong type") as caught:
         build(cfg, "lr_multiplier")
     assert "\n" not in str(caught.value) and not caplog.records
+
+
+def test_the_output_folder_is_named_after_the_config(path):
+    assert train_settings(load_config(path)).output_dir == "output/toy"
+    assert train_settings(load_config(path, ["train.output_dir=a/b"])).output_dir == "a/b"

@@ -5,10 +5,10 @@ import pytest
 import torch
 from detectron2.utils import comm
 
+from clipself_d2.engine import launch as launch_module
+from clipself_d2.engine.launch import launch
 from clipself_d2.errors import InputError
-from clipself_d2.training import launch as launch_module
-from clipself_d2.training.launch import launch
-from tests.training.workers import fail_on_rank_1
+from tests.engine.workers import fail_on_rank_1
 
 
 def test_one_rank_runs_here():

@@ -8,11 +8,11 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from clipself_d2.engine.checkpoint import Checkpointer, load_model
+from clipself_d2.engine.config import build, train_settings
+from clipself_d2.engine.settings import TrainSettings
+from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError
-from clipself_d2.training.checkpoint import Checkpointer, load_model
-from clipself_d2.training.config import build, train_settings
-from clipself_d2.training.settings import TrainSettings
-from clipself_d2.training.trainer import PRECISIONS
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from clipself_d2.training.errors import NonFiniteLossError
-from clipself_d2.training.trainer import Trainer, split, step_seed
-from tests.training.toy import ToyLoader, ToyModel, sample
+from clipself_d2.engine.errors import NonFiniteLossError
+from clipself_d2.engine.trainer import Trainer, split, step_seed
+from tests.engine.toy import ToyLoader, ToyModel, sample
 
 
 def make(loader=None, noise=0.0, optimizer=torch.optim.SGD, **kwargs) -> Trainer:

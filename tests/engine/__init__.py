@@ -1,0 +1,1 @@
+"""Tests of `clipself_d2.engine`."""
