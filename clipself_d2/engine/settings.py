@@ -31,7 +31,7 @@ class TrainSettings:
     """Settings of a run.
 
     Attributes:
-        output_dir: folder of everything that the run writes; `load_config` makes it `output/NAME` for the file `NAME.py`.
+        output_dir: folder of everything that the run writes; `load_config` defaults to `output/NAME` for `NAME.py`.
         max_iter: number of optimiser steps.
         seed: of initial values, sampling and everything random inside the model.
         device: "cuda", "cpu", or "auto" (CUDA where there is a device).
