@@ -19,8 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import clipself_d2.data
-import clipself_d2.miniature
-import clipself_d2.miniature.panoptic_data  # noqa: F401  (registers data sets, as those above)
+import clipself_d2.miniature  # noqa: F401  (registers data sets, as that above)
 from clipself_d2.command_line import ArgumentParser
 from clipself_d2.engine.config import load_config
 from clipself_d2.reproduce.entries import find
@@ -32,7 +31,8 @@ PAGES = sorted([*ROOT.glob("*.md"), ROOT / "datasets/README.md", *ROOT.glob("doc
 TEXT = {page: page.read_text() for page in PAGES}
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 # Before any test registers its own.
-DATASETS = [name for name, load in DatasetCatalog.data.items() if load.__module__.startswith("clipself_d2.")]
+LOADERS = {name: getattr(load, "func", load) for name, load in DatasetCatalog.data.items()}
+DATASETS = [name for name, load in LOADERS.items() if load.__module__.startswith("clipself_d2.")]
 
 
 def tokens(page: Path) -> list[Token]:

@@ -15,7 +15,7 @@ from clipself_d2.benchmark import plain
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import build_image_tower
-from clipself_d2.data.mappers import image_key
+from clipself_d2.data.distillation import image_key
 from clipself_d2.distillation import CLIPSelf, TeacherCache
 from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError

@@ -1,20 +1,25 @@
-"""Data: registered data sets, reading of images, mappers to samples, and the resumable loader."""
+"""Data: registered data sets, reading of images, mappers from records to samples, and the resumable loader."""
 
-from clipself_d2.data import (  # noqa: F401  (register the data sets)
-    builtin,
-    builtin_detection,
-    builtin_panoptic,
-    builtin_semantic,
-)
+from clipself_d2.data import builtin  # noqa: F401  (registers the data sets)
 from clipself_d2.data.annotations import load_image_list, load_panoptic
-from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load_captions, register_captions
-from clipself_d2.data.catalog import get_dataset, register_image_list, register_instances, register_panoptic_regions
+from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load_captions
+from clipself_d2.data.catalog import get_dataset, register
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
+from clipself_d2.data.distillation import DistillationMapper
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.labeled_regions import LabeledRegionMapper, LabeledRegions, load_category_names
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
-from clipself_d2.data.mappers import DistillationMapper, PanopticRegionMapper
 from clipself_d2.data.panoptic import PanopticMapper
+from clipself_d2.data.panoptic_regions import PanopticRegionMapper
+from clipself_d2.data.registration import (
+    register_captions,
+    register_image_list,
+    register_instances,
+    register_panoptic,
+    register_panoptic_regions,
+    register_semantic,
+    register_voc,
+)
 from clipself_d2.data.sampler import EpochBatchSampler
 from clipself_d2.data.semantic import SemanticMapper
 
@@ -40,8 +45,12 @@ __all__ = [
     "load_image_list",
     "load_panoptic",
     "read_image",
+    "register",
     "register_captions",
     "register_image_list",
     "register_instances",
+    "register_panoptic",
     "register_panoptic_regions",
+    "register_semantic",
+    "register_voc",
 ]

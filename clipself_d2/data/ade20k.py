@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from clipself_d2.data.image import read_image
-from clipself_d2.data.panoptic import read_semantic_labels
+from clipself_d2.data.labels import read_semantic_labels
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import class_names, label_set
 
@@ -122,7 +122,7 @@ def full_labels(segmentation: np.ndarray, source: str | Path) -> np.ndarray:
         raise InputError(f"{source}: is no RGB image: give the *_seg.png of the full ADE20K")
     name_ndx = segmentation[..., 0].astype(np.int64) // 10 * 256 + segmentation[..., 1]
     classes = np.full(26 * 256, FULL_IGNORE_LABEL, dtype=np.uint16)
-    index = json.loads((Path(__file__).parent / "label_sets/ade20k_847_index.json").read_text())
+    index = json.loads((Path(__file__).parents[1] / "vocabulary/label_sets/ade20k_847_index.json").read_text())
     classes[index] = np.arange(len(index), dtype=np.uint16)
     return classes[name_ndx]
 

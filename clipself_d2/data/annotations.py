@@ -1,4 +1,4 @@
-"""Reading the jsons of COCO and LVIS: image lists and panoptic segments, as lists of Detectron2 dataset dicts."""
+"""Read jsons in COCO's format: image lists and panoptic segments, as lists of Detectron2 dataset dicts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ logger = logging.getLogger(__name__)
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 HOW_TO_GET = "download it as datasets/README.md says, or set DETECTRON2_DATASETS to the folder that holds it"
-"""How errors end that are about a missing file."""
+"""How errors about a missing file end."""
 
 
 def load_image_list(json_file: str | Path | None, image_root: str | Path) -> list[dict[str, Any]]:
-    """Lists photographs, without annotations.
+    """List images, without annotations.
 
     Args:
         json_file: a COCO or LVIS json whose ``"images"`` have ``id`` and ``file_name`` (or ``coco_url``, of which the
-            last two parts are the file name, as in LVIS v1). None: every image file of the folder, its number for an
-            id.
+            last two parts are the file name, as in LVIS v1). None: every image file of the folder. Its id is the number
+            that it is named after, else its position.
         image_root: the folder that the file names start from.
 
     Returns:
-        A dict an image: ``file_name`` (full path), ``image_id``, and ``height`` and ``width`` where the json tells
-        them.
+        A dict per image: ``file_name`` (full path), ``image_id``, and ``height`` and ``width`` where the json has them.
 
     Raises:
         InputError: if the json or the folder is missing or unreadable, or there are no images.
     """
-    root = check_folder(image_root, "photographs")
+    root = check_folder(image_root, "images")
     if json_file is None:
         files = sorted(file for file in root.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES)
         records = [
@@ -41,10 +40,8 @@ def load_image_list(json_file: str | Path | None, image_root: str | Path) -> lis
             for number, file in enumerate(files)
         ]
     else:
-        records = [
-            image_record(json_file, image, root)
-            for image in entries(json_file, read_json(json_file), "images", ("id",))
-        ]
+        images = entries(json_file, read_json(json_file), "images", ("id",))
+        records = [image_record(json_file, image, root) for image in images]
     if not records:
         raise InputError(f"{json_file or image_root}: holds no images: check the path")
     return records
@@ -56,23 +53,23 @@ def load_panoptic(
     image_root: str | Path,
     categories: Sequence[Mapping[str, Any]] | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Lists panoptic segments in the COCO format.
+    """List panoptic segments in COCO's format.
 
     Args:
         json_file: the panoptic json, with ``"images"``, ``"annotations"`` and ``"categories"``.
         png_root: the folder of its label PNGs.
-        image_root: the folder of the photographs.
+        image_root: the folder of the images.
         categories: the classes (``id``, ``name``, ``isthing``). None: those of the json.
 
     Returns:
-        The dataset dicts, one an annotated image: ``file_name``, ``image_id``, ``height``, ``width``,
-        ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` counts from 0 in the order of the ids; and
+        The dataset dicts, one per annotated image: ``file_name``, ``image_id``, ``height``, ``width``,
+        ``pan_seg_file_name`` and ``segments_info``, whose ``category_id`` counts from 0 in the order of the ids. Then
         the categories in that order.
 
     Raises:
         InputError: if something is missing, empty, or does not fit together.
     """
-    root, labels = check_folder(image_root, "photographs"), check_folder(png_root, "panoptic PNGs")
+    root, labels = check_folder(image_root, "images"), check_folder(png_root, "panoptic PNGs")
     content = read_json(json_file)
     listed = entries(json_file, content, "images", ("id",))
     images = {image["id"]: image_record(json_file, image, root) for image in listed}
@@ -88,7 +85,7 @@ def load_panoptic(
         image = images.get(annotation["image_id"])
         if image is None:
             raise InputError(
-                f"{json_file}: an annotation names the unknown image id {annotation['image_id']}: mend its 'images'"
+                f"{json_file}: an annotation names the unknown image id {annotation['image_id']}: fix its 'images'"
             )
         segments = []
         for segment in entries(json_file, annotation, "segments_info", ("id", "category_id", "bbox")):
@@ -96,7 +93,7 @@ def load_panoptic(
             if number is None:
                 raise InputError(
                     f"{json_file}: segment {segment['id']} has the unknown category_id {segment['category_id']}: "
-                    "mend its 'categories'"
+                    "fix its 'categories'"
                 )
             segments.append({**segment, "category_id": number, "isthing": bool(ordered[number]["isthing"])})
         records.append({**image, "pan_seg_file_name": str(labels / annotation["file_name"]), "segments_info": segments})
@@ -106,16 +103,16 @@ def load_panoptic(
 
 
 def image_record(json_file: str | Path, image: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """The dataset dict of an entry of ``"images"``, without annotations."""
+    """Make the dataset dict of an entry of ``"images"``, without annotations."""
     name = image.get("file_name") or "/".join(image.get("coco_url", "").split("/")[-2:])
     if not name:
-        raise InputError(f"{json_file}: an entry of 'images' has no 'file_name': mend it")
+        raise InputError(f"{json_file}: an entry of 'images' has no 'file_name': fix it")
     sizes = {side: image[side] for side in ("height", "width") if image.get(side)}
     return {"file_name": str(root / name), "image_id": image["id"], **sizes}
 
 
 def read_json(json_file: str | Path) -> dict[str, Any]:
-    """Reads a json that is an object; raises InputError if it is missing or something else."""
+    """Read a json that is an object; InputError if it is missing or something else."""
     try:
         content = json.loads(Path(json_file).read_text())
     except OSError as error:
@@ -130,19 +127,29 @@ def read_json(json_file: str | Path) -> dict[str, Any]:
 def entries(
     json_file: str | Path, content: Mapping[str, Any], field: str, required: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The list of a field, each of whose entries has the required keys."""
+    """Return the list of a field; InputError if there is none, or an entry lacks a required key."""
     entries = content.get(field)
     if not isinstance(entries, list):
         raise InputError(f"{json_file}: has no '{field}': give a COCO-format json that has")
     for entry in entries:
         lacks = [key for key in required if not isinstance(entry, dict) or key not in entry]
         if lacks:
-            raise InputError(f"{json_file}: an entry of '{field}' has no '{lacks[0]}': mend it")
+            raise InputError(f"{json_file}: an entry of '{field}' has no '{lacks[0]}': fix it")
     return entries
 
 
+def check_bbox(json_file: str | Path, annotation: Mapping[str, Any]) -> list[float]:
+    """Return the ``bbox`` of an annotation; InputError if it is not four numbers."""
+    bbox = annotation["bbox"]
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(x, int | float) for x in bbox):
+        raise InputError(
+            f"{json_file}: annotation {annotation.get('id')} has the 'bbox' {bbox!r}: give [x, y, width, height]"
+        )
+    return bbox
+
+
 def check_folder(path: str | Path, what: str) -> Path:
-    """The path of a folder; raises InputError if there is none."""
+    """Return the path of a folder; InputError if there is none."""
     if not Path(path).is_dir():
         raise InputError(f"{path}: there is no such folder of {what}: {HOW_TO_GET}")
     return Path(path)

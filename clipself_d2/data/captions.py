@@ -1,4 +1,4 @@
-"""Photographs with captions in COCO's format: reading them, registering them, and drawing one caption a sample."""
+"""Images with captions in COCO's format: reading them, and drawing one caption per sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.data.annotations import check_folder, entries, image_record, read_json
 from clipself_d2.data.image import read_image
@@ -18,41 +17,41 @@ logger = logging.getLogger(__name__)
 
 
 def load_captions(json_file: str | Path) -> dict[int, list[str]]:
-    """Reads the captions of a COCO-format json.
+    """Read the captions of a COCO-format json.
 
     Args:
         json_file: a json whose ``"annotations"`` have ``image_id`` and ``caption``.
 
     Returns:
-        The captions of each image that has any, in the order of the file, without the blanks around them.
+        The captions of each image that has any, in the order of the file, stripped of blanks.
 
     Raises:
-        InputError: if the file is missing, is no json, holds no captions, or one of them is no text, is blank, or
-            belongs to no numbered image.
+        InputError: if the file is missing, is no json, holds no captions, or one of them is no text, is blank, or has
+            no number for an ``image_id``.
     """
     return _captions(json_file, read_json(json_file))
 
 
 def load_captioned_images(json_file: str | Path, image_root: str | Path) -> list[dict[str, Any]]:
-    """Lists photographs with their captions. Those without are left out, and counted in one warning.
+    """List images with their captions. Images without captions are left out, and counted in one warning.
 
     Args:
-        json_file: a json as of `load_captions`, with the ``"images"`` of `load_image_list`.
+        json_file: as for `load_captions`, with the ``"images"`` of `load_image_list`.
         image_root: the folder that the file names start from.
 
     Returns:
-        A dict an image: ``file_name`` (full path), ``image_id``, ``captions`` (one text or more), and ``height`` and
-        ``width`` where the json tells them.
+        A dict per image: ``file_name`` (full path), ``image_id``, ``captions`` (at least one text), and ``height`` and
+        ``width`` where the json has them.
 
     Raises:
-        InputError: what `load_captions` raises; a missing folder; a caption of an image that is not listed.
+        InputError: as `load_captions`; if the folder is missing, or a caption is of an image that is not listed.
     """
-    root = check_folder(image_root, "photographs")
+    root = check_folder(image_root, "images")
     content = read_json(json_file)
     captions = _captions(json_file, content)
     images = [image_record(json_file, image, root) for image in entries(json_file, content, "images", ("id",))]
     if unknown := captions.keys() - {image["image_id"] for image in images}:
-        raise InputError(f"{json_file}: a caption names the unknown image id {min(unknown)}: mend its 'images'")
+        raise InputError(f"{json_file}: a caption names the unknown image id {min(unknown)}: fix its 'images'")
     records = [{**image, "captions": captions[image["image_id"]]} for image in images if image["image_id"] in captions]
     if len(records) < len(images):
         logger.warning(
@@ -61,17 +60,11 @@ def load_captioned_images(json_file: str | Path, image_root: str | Path) -> list
     return records
 
 
-def register_captions(name: str, captions_json: str | Path, image_root: str | Path) -> None:
-    """Registers captioned photographs for training; see `load_captioned_images`."""
-    DatasetCatalog.register(name, lambda: load_captioned_images(captions_json, image_root))
-    MetadataCatalog.get(name).set(json_file=str(captions_json), image_root=str(image_root))
-
-
 class CaptionMapper:
-    """Reads a photograph and draws one of its captions; a function of the record and the generator alone."""
+    """Reads an image and draws one of its captions: a function of the record and the generator alone."""
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Raises InputError if an image of the data set has no captions."""
+        """Raise InputError if an image of the data set has no captions."""
         bare = next((record for record in records if not record.get("captions")), None)
         if bare is not None:
             raise InputError(
@@ -79,13 +72,13 @@ class CaptionMapper:
             )
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Maps a record of `load_captioned_images` to a training sample.
+        """Map a record of `load_captioned_images` to a training sample.
 
         Returns:
             ``image`` (3 x H x W uint8), ``caption``, ``file_name``, ``image_id``, ``height`` and ``width``.
 
         Raises:
-            ImageError: if the photograph cannot be read.
+            ImageError: if the image cannot be read.
         """
         image = read_image(record["file_name"])
         return {
@@ -103,9 +96,9 @@ def _captions(json_file: str | Path, content: Mapping[str, Any]) -> dict[int, li
     for entry in entries(json_file, content, "annotations", ("image_id", "caption")):
         image_id, caption = entry["image_id"], entry["caption"]
         if not isinstance(image_id, int):
-            raise InputError(f"{json_file}: 'image_id' {image_id!r} of a caption is no whole number: mend it")
+            raise InputError(f"{json_file}: 'image_id' {image_id!r} of a caption is no whole number: fix it")
         if not isinstance(caption, str) or not caption.strip():
-            raise InputError(f"{json_file}: 'caption' {caption!r} of image {image_id} is no text: mend or remove it")
+            raise InputError(f"{json_file}: 'caption' {caption!r} of image {image_id} is no text: fix or remove it")
         captions.setdefault(image_id, []).append(caption.strip())
     if not captions:
         raise InputError(f"{json_file}: 'annotations' is empty: give a json with captions")

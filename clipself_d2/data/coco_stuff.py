@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipself_d2.data.annotations import check_folder
-from clipself_d2.data.panoptic import read_semantic_labels
+from clipself_d2.data.labels import read_semantic_labels
 from clipself_d2.errors import InputError
 
 THING_IDS = tuple(category["id"] for category in COCO_CATEGORIES if category["isthing"])

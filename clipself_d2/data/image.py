@@ -1,4 +1,4 @@
-"""Reading photographs of every kind into one form: uint8 RGB, upright."""
+"""Read images of every kind into one form: uint8 RGB, upright."""
 
 from __future__ import annotations
 
@@ -16,37 +16,63 @@ from clipself_d2.errors import InputError
 
 
 class ImageError(InputError):
-    """A photograph that is missing or cannot be decoded; loaders leave it out of the batch, warn and count."""
+    """An image that is missing or cannot be decoded. Loaders replace it, warn and count."""
+
+
+def read_record(record: Mapping[str, Any], min_decode_size: int | None = None) -> dict[str, Any]:
+    """Read the image of a dataset dict.
+
+    Args:
+        record: with ``file_name`` and, where known, ``height`` and ``width``.
+        min_decode_size: see `read_image`.
+
+    Returns:
+        The record with ``image`` (3 x H x W uint8), and ``height`` and ``width`` of the whole image, which are those of
+        ``image`` unless it was decoded at a reduced size.
+
+    Raises:
+        ImageError: if the image cannot be read, or is not of the size in the record: its annotations do not fit then.
+    """
+    path = record["file_name"]
+    image = read_image(path, min_decode_size)
+    height, width = image_size(path) if min_decode_size else image.shape[1:]
+    expected = record.get("height", height), record.get("width", width)
+    if expected != (height, width):
+        raise ImageError(
+            f"{path}: is {width} x {height} pixels, its annotations are for {expected[1]} x {expected[0]}: use the "
+            "image that was annotated"
+        )
+    return {**record, "image": image, "height": height, "width": width}
 
 
 def result_size(sample: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns of the frame that an image's results are wanted in: ``height`` and ``width``, else its own."""
+    """Return height and width that a sample's results are wanted in: ``height`` and ``width``, else the image's."""
     height, width = sample["image"].shape[-2:]
     return sample.get("height", height), sample.get("width", width)
 
 
 def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
-    """Reads a photograph.
+    """Read an image.
 
-    The EXIF orientation is applied. Grey, palette and CMYK images are converted, transparency is dropped, and 16-bit
-    grey levels are scaled to 8 bits (divided by 257), not clipped.
+    The EXIF orientation is applied. Grayscale, palette and CMYK images are converted, transparency is dropped, and
+    16-bit levels are scaled to 8 bits (divided by 257).
 
-    A large JPEG is decoded several times faster at a half, a quarter or an eighth of its size: 1/s for the largest s of
-    8, 4, 2, 1 with which long side / s is still min_decode_size or more. The result is then H / s by W / s pixels,
-    rounded up. Letterboxed to min_decode_size pixels or fewer it differs from the whole image by two gray levels in the
-    mean, and its short side by at most a pixel. Other formats are always decoded whole.
+    A large JPEG is decoded several times faster at a half, a quarter or an eighth of its size. With a `min_decode_size`
+    it is decoded at 1/s for the largest s of 8, 4, 2, 1 that leaves the long side `min_decode_size` pixels or more: H /
+    s by W / s pixels, rounded up. Letterboxed to `min_decode_size` or less, it differs from the whole image by two
+    levels on average, and its short side by up to a pixel. Other formats are always decoded whole.
 
     Args:
         path: a file in any format of Pillow.
         min_decode_size: pixels that the long side must keep; None for all.
 
     Returns:
-        3 x H x W uint8 tensor, RGB, 0..255.
+        3 x H x W uint8, RGB.
 
     Raises:
-        ImageError: if the file is missing, truncated, no image or too large for Pillow.
+        ImageError: if the file is missing, truncated, no image, or too large for Pillow.
     """
-    with _readable(path) as image:
+    with _opened(path) as image:
         if min_decode_size:
             image.draft(None, (min_decode_size, 1) if image.width > image.height else (1, min_decode_size))
         pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
@@ -54,23 +80,23 @@ def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Rows and columns of an upright photograph, read off its header; see `read_image`."""
-    with _readable(path) as image:
+    """Read height and width of the upright image from its header; see `read_image`."""
+    with _opened(path) as image:
         # Pillow turns the size of TIFFs itself.
         turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return image.size if turned else (image.height, image.width)
 
 
 @contextmanager
-def _readable(path: str | Path) -> Iterator[Image.Image]:
-    """The open image; whatever is wrong with it is an ImageError."""
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image; whatever is wrong with it becomes an ImageError."""
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image: check the file name and the image folder") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: this is no image that Pillow knows: replace or remove the file") from error
+        raise ImageError(f"{path}: is no image that Pillow knows: replace or remove the file") from error
     # Pillow's decoders raise many kinds of exceptions for damaged files.
     except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: the image cannot be read ({error}): replace or remove the file") from error
@@ -80,10 +106,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits: "I;16" and its kin; "I" is 32 bits wide but holds 16
         levels = np.asarray(image).astype(np.int64)
         if levels.size and not 0 <= levels.min() <= levels.max() <= 65535:
-            raise ValueError("grey levels beyond 16 bits")
+            raise ValueError("gray levels beyond 16 bits")
         image = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("floating-point grey levels have no known range")
+        raise ValueError("floating-point gray levels have no known range")
     elif image.mode in ("P", "PA"):  # by way of RGBA, since palettes may hold transparency
         image = image.convert("RGBA")
     return image.convert("RGB")

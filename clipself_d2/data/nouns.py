@@ -23,7 +23,7 @@ from pathlib import Path
 
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
-from clipself_d2.data.detection_classes import OBJECTS365_V1, OBJECTS365_V2, VOC
+from clipself_d2.data.classes import OBJECTS365_V1, OBJECTS365_V2, VOC
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import LABEL_SETS, ClassNames, check_vocabulary, label_set
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from clipself_d2.data.annotations import entries
-from clipself_d2.data.detection_classes import OV_COCO, OV_COCO_BASE, names
+from clipself_d2.data.classes import OV_COCO, OV_COCO_BASE, names
 from clipself_d2.errors import InputError
 
 Content = dict[str, Any]

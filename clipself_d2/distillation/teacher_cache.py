@@ -26,8 +26,8 @@ from tqdm import tqdm
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import build_test_loader, get_dataset
+from clipself_d2.data.distillation import DistillationMapper, image_key
 from clipself_d2.data.embedding_store import EmbeddingStore
-from clipself_d2.data.mappers import DistillationMapper, image_key
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import whole_boxes
 

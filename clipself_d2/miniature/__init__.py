@@ -11,9 +11,7 @@ import open_clip
 
 from clipself_d2.miniature.captions import TEMPLATES, SceneCaptionMapper, caption_roles
 from clipself_d2.miniature.contrastive import CLIPExport, ImageTextCLIP
-from clipself_d2.miniature.dataset import register_ov_shapes
-from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
-from clipself_d2.miniature.semantic_data import register_ov_shapes_semantic
+from clipself_d2.miniature.registration import register_ov_shapes
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS
 
 MODEL = "OV-Shapes-ViT-8"
@@ -22,8 +20,6 @@ WEIGHTS = str(Path(__file__).parent / "ov_shapes_clip.safetensors")
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 register_ov_shapes()
-register_ov_shapes_panoptic()
-register_ov_shapes_semantic()
 
 __all__ = [
     "CLASSES",

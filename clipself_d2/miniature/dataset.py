@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from clipself_d2.data.annotations import load_image_list, load_panoptic
-from clipself_d2.data.captions import load_captioned_images
-from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
-from clipself_d2.miniature.captions import TEMPLATES
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
 
@@ -141,78 +134,3 @@ def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
         "panoptic": {"image_id": image_id, "file_name": name, "segments_info": infos},
         "caption": {"image_id": image_id, "caption": "a " + ", a ".join(named)},
     }
-
-
-def register_ov_shapes(root: str | Path | None = None) -> None:
-    """Registers, for train and val: `ov_shapes_{split}` (instances), `..._images`, `..._captions` and
-    `..._panoptic_regions`.
-
-    `ov_shapes_train_base` is what an open-vocabulary detector may learn from: the instances of base classes alone, in
-    the scenes that have one. Its label space is that of the others, all 96 things.
-
-    Args:
-        root: folder that holds, or will hold, the drawn data set; default $DETECTRON2_DATASETS, else ./datasets.
-    """
-    base = Path(root or os.environ.get("DETECTRON2_DATASETS", "datasets"))
-    for split in SPLITS:
-
-        def load_things(split: str = split, training: bool = False) -> list[dict[str, Any]]:
-            folder = ensure_ov_shapes(base)
-            json_file, classes = folder / f"annotations/instances_{split}.json", [(name,) for name in THINGS]
-            return load_instances(json_file, folder / split, classes, novel=NOVEL, training=training)[0]
-
-        def load_images(split: str = split) -> list[dict[str, Any]]:
-            folder = ensure_ov_shapes(base)
-            return load_image_list(folder / f"annotations/instances_{split}.json", folder / split)
-
-        def load_captions(split: str = split) -> list[dict[str, Any]]:
-            folder = ensure_ov_shapes(base)
-            return load_captioned_images(folder / f"annotations/captions_{split}.json", folder / split)
-
-        def load_regions(split: str = split) -> list[dict[str, Any]]:
-            folder = ensure_ov_shapes(base)
-            return load_panoptic(
-                folder / f"annotations/panoptic_{split}.json", folder / f"panoptic_{split}", folder / split
-            )[0]
-
-        register(f"ov_shapes_{split}", load_things)
-        _describe(f"ov_shapes_{split}")
-        folder = base / f"ov_shapes_{VERSION}"
-        MetadataCatalog.get(f"ov_shapes_{split}").set(
-            json_file=str(folder / f"annotations/instances_{split}.json"), image_root=str(folder / split)
-        )
-        register(f"ov_shapes_{split}_images", load_images)
-        MetadataCatalog.get(f"ov_shapes_{split}_images").set(
-            captions_json=str(folder / f"annotations/captions_{split}.json"),
-            caption_nouns="phrases",
-            caption_templates=TEMPLATES,
-            made_at_first_use=True,
-        )
-        register(f"ov_shapes_{split}_captions", load_captions)
-        register(f"ov_shapes_{split}_panoptic_regions", load_regions)
-        MetadataCatalog.get(f"ov_shapes_{split}_panoptic_regions").set(
-            region_classes=list(CLASSES), region_isthing=[i < len(THINGS) for i in range(len(CLASSES))]
-        )
-
-    register("ov_shapes_train_base", lambda: load_things("train", training=True))
-    _describe("ov_shapes_train_base")
-
-
-def _describe(name: str) -> None:
-    MetadataCatalog.get(name).set(
-        thing_classes=list(THINGS),
-        thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(THINGS))},
-        novel_classes=NOVEL,
-        class_frequency=[frequency(i) for i in range(len(THINGS))],
-        evaluator_type="coco",
-        made_at_first_use=True,
-    )
-
-
-def register(name: str, load: Callable[[], list[dict[str, Any]]]) -> None:
-    """Registers a data set of the miniature, in place of one of this name."""
-    if name in DatasetCatalog:
-        DatasetCatalog.remove(name)
-    if name in MetadataCatalog:
-        MetadataCatalog.remove(name)
-    DatasetCatalog.register(name, load)

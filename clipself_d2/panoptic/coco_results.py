@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from clipself_d2.data import get_dataset
 from clipself_d2.data.annotations import entries, read_json
-from clipself_d2.data.mappers import read_panoptic_png
+from clipself_d2.data.labels import read_panoptic_png
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.saved import save_predictions
 from clipself_d2.vocabulary import check_vocabulary

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
-from clipself_d2.data.panoptic import ignore_label
+from clipself_d2.data.labels import ignore_label
 from clipself_d2.engine.inference import load_trained
 from clipself_d2.regions import dense_map, letterbox
 from clipself_d2.regions.crops import content_sizes

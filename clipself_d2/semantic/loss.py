@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clipself_d2.data.panoptic import ignore_label
+from clipself_d2.data.labels import ignore_label
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import Vocabulary
 

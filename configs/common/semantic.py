@@ -57,7 +57,7 @@ model = L(CATSeg)(
 dataloader = dict(
     train=L(build_train_loader)(
         dataset="coco_2017_train_stuff_all_sem_seg",
-        mapper=L(SemanticMapper)(size=384, flip=0.5, colours=True),
+        mapper=L(SemanticMapper)(size=384, flip=0.5, colors=True),
         total_batch_size=4,
         seed="${train.seed}",
         num_workers=4,

@@ -37,7 +37,7 @@ model.aggregator.update(channels=32, guidance_channels=32, layers=1, heads=1, wi
 model.decoder.update(dims=[16, 8], guidance_dims=[32, 16], guidance_channels=[8, 4])
 model.update(size=128, blocks=[1, 3], train_classes=24, window=0)
 dataloader.train.update(dataset="ov_shapes_train_semantic", total_batch_size=4, num_workers=1)
-dataloader.train.mapper.update(size=128, flip=0.0, colours=False)
+dataloader.train.mapper.update(size=128, flip=0.0, colors=False)
 dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=5)
 dataloader.evaluator.novel_classes = None  # the data set's own
 optimizer.lr = 2e-3

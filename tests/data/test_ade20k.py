@@ -25,7 +25,7 @@ from clipself_d2.data.ade20k import (
     prepare_scene_parsing,
     semantic_labels,
 )
-from clipself_d2.data.builtin_panoptic import register_builtin_panoptic
+from clipself_d2.data.builtin import register_builtin
 from clipself_d2.data.pascal_context import context_labels, prepare_pascal_context
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
@@ -149,7 +149,7 @@ def judged(name, num_classes):
 def test_scene_parsing_from_download_to_perfect_evaluation(tmp_path, catalog):
     scene_parsing(tmp_path / "ADEChallengeData2016")
     assert prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val") == 3
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     records = get_dataset("ade20k_val_panoptic_ov")
     assert [r["image_id"] for r in records] == [1, 2, 3]
     semantic, things = pictures(2, 40, 50)
@@ -169,7 +169,7 @@ def test_scene_parsing_from_download_to_perfect_evaluation(tmp_path, catalog):
 def test_without_the_instance_release_there_are_semantic_labels(tmp_path, catalog):
     scene_parsing(tmp_path / "ADEChallengeData2016", instances=False)
     prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val")
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     all_100(judged("ade20k_150_val_sem_seg", 150), ["sem_seg"])
     with pytest.raises(InputError, match="ade20k_panoptic_val"):
         get_dataset("ade20k_val_panoptic_ov")
@@ -195,7 +195,7 @@ def test_the_tools(tmp_path, capsys):
 
 
 def test_full_labels():
-    index = json.loads((ROOT / "clipself_d2/data/label_sets/ade20k_847_index.json").read_text())
+    index = json.loads((ROOT / "clipself_d2/vocabulary/label_sets/ade20k_847_index.json").read_text())
     colours = np.zeros((1, 4, 3), dtype=np.uint8)
     for column, name_ndx in enumerate([index[0], index[846], 1279]):  # 1279 is "housing", of none of the 847
         colours[0, column] = name_ndx // 256 * 10 + 7, name_ndx % 256, 99  # blue and red's last digit: the instance
@@ -212,7 +212,7 @@ def test_full_images_are_resized_as_labels_are(tmp_path, catalog):
         write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}_seg.png", colours)
         write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}.jpg", colours)
     assert prepare_full(tmp_path / "ADE20K_2021_17_01", "val") == 2
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     large, small = (PanopticMapper()(r) for r in get_dataset("ade20k_847_val_sem_seg"))
     assert large["image"].shape == (3, 640, 512) and small["image"].shape == (3, 40, 30)
     assert large["sem_seg"].unique().tolist() == [0, 65535]
@@ -252,7 +252,7 @@ def test_real_scene_parsing(assets, tmp_path, catalog):
                 instances[parts == part] = number, count, 0
         write(root / "annotations_instance/validation" / file.name, instances)
     assert prepare_scene_parsing(root, "val") == 3
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     results = judged("ade20k_val_panoptic_ov", 150)
     all_100(results)
     assert {"PQ_novel", "PQ_th_seen"} < set(results["panoptic"])
@@ -268,7 +268,7 @@ def test_real_full_annotations(assets, tmp_path, catalog):
     for source in (file, file.with_name(f"{file.stem}_seg.png")):
         (folder / source.name).symlink_to(source)
     assert prepare_full(tmp_path / "ADE20K_2021_17_01", "train") == 1
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     sample = PanopticMapper()(get_dataset("ade20k_847_train_sem_seg")[0])
     assert sample["image"].shape == (3, 512, 683)
     listed = {
@@ -302,7 +302,7 @@ def test_pascal_context(tmp_path, catalog):
         prepare_pascal_context(root, "val")
     savemat(root / "trainval/2008_000002.mat", {"LabelMap": label_map})
     assert prepare_pascal_context(root, "val") == 1
-    register_builtin_panoptic(tmp_path)
+    register_builtin(tmp_path)
     all_100(judged("pascal_context_59_val_sem_seg", 59), ["sem_seg"])
     all_100(judged("pascal_context_459_val_sem_seg", 459), ["sem_seg"])
     savemat(root / "trainval/2008_000002.mat", {"Other": label_map})

@@ -1,10 +1,8 @@
 import json
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from clipself_d2.data import get_dataset, load_image_list, load_panoptic, register_image_list, register_panoptic_regions
-from clipself_d2.data.builtin import register_builtin
+from clipself_d2.data import get_dataset, load_image_list, load_panoptic
 from clipself_d2.errors import InputError
 from tests.data.make import panoptic, photographs
 
@@ -93,50 +91,9 @@ def test_bad_panoptic_jsons(tmp_path, change, say):
         load_panoptic(json_file, pngs, photos)
 
 
-def test_registered_in_one_line_and_read_when_used(tmp_path, fresh_catalog):
-    register_image_list("test_photos", tmp_path / "images.json", tmp_path / "photos")
-    register_panoptic_regions(
-        "test_regions", tmp_path / "panoptic.json", [tmp_path / "no", tmp_path / "pngs"], tmp_path / "photos"
-    )
-    with pytest.raises(InputError):
-        get_dataset("test_photos")
-    photographs(tmp_path / "photos", 3)
-    panoptic(tmp_path, SEGMENTS)
-    assert len(get_dataset("test_photos")) == 3
-    assert len(get_dataset(["test_photos", "test_regions"])) == 4
-    assert MetadataCatalog.get("test_regions").region_classes == ["dog", "cat", "grass"]
-    assert MetadataCatalog.get("test_regions").region_isthing == [True, True, False]
-
-
 def test_get_dataset_refuses():
     with pytest.raises(InputError, match="nothing_like_this"):
         get_dataset("nothing_like_this")
     with pytest.raises(InputError, match="empty"):
         get_dataset([])
     assert get_dataset([{"image_id": 1}]) == [{"image_id": 1}]
-
-
-def test_builtin_names_without_data(tmp_path, fresh_catalog):
-    register_builtin(tmp_path / "elsewhere")
-    meta = MetadataCatalog.get("coco_2017_val_panoptic_regions")
-    assert len(meta.region_classes) == 133
-    assert meta.region_isthing == [True] * 80 + [False] * 53
-    assert set(DatasetCatalog) == {
-        "coco_2017_train_images",
-        "coco_2017_train_captions",
-        "coco_2017_val_captions",
-        "coco_2017_unlabeled_images",
-        "lvis_v1_train_images",
-        "coco_2017_train_panoptic_regions",
-        "coco_2017_val_panoptic_regions",
-    }
-    for name in DatasetCatalog:
-        with pytest.raises(InputError, match=r"elsewhere.*DETECTRON2_DATASETS"):
-            get_dataset(name)
-
-
-def test_builtin_reads_real_data(assets, fresh_catalog):
-    register_builtin(assets / "data")
-    assert len(get_dataset("coco_2017_val_panoptic_regions")) == 100
-    assert len(get_dataset("coco_2017_train_images")) == 470
-    assert len(get_dataset("coco_2017_unlabeled_images")) == 2209

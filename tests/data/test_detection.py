@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BoxMode
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.data import DetectionMapper, ImageError, ImageMapper, build_train_loader
-from clipself_d2.data.detection import View
 from clipself_d2.errors import InputError
 
 
@@ -42,58 +39,6 @@ def draw(mapper, record, seed):
     return mapper(record, np.random.default_rng(seed))
 
 
-sides = st.integers(1, 60)
-
-
-@st.composite
-def views(draw):
-    height, width = draw(sides), draw(sides)
-    size = draw(st.integers(1, 40))
-    view = View.whole((height, width), size * draw(st.floats(0.1, 2.0)), draw(st.booleans()))
-    return view.crop(size, np.random.default_rng(draw(st.integers(0, 9)))), size
-
-
-@given(views())
-def test_a_view_keeps_the_aspect_and_fits_the_size(drawn):
-    view, size = drawn
-    (height, width), (tall, wide) = view.source, view.resized
-    factor = max(tall, wide) / max(height, width)
-    for before, after in ((height, tall), (width, wide)):
-        assert after >= 1 and abs(after - before * factor) <= 0.5 * (1 + before / max(height, width)) + (after == 1)
-    assert view.shape == (min(tall, size), min(wide, size))
-    assert 0 <= view.top <= tall - view.shape[0] and 0 <= view.left <= wide - view.shape[1]
-
-
-@given(views(), st.integers(0, 99))
-def test_pixels_are_those_of_the_resized_then_cropped_photograph(drawn, seed):
-    view, _ = drawn
-    pixels = np.random.default_rng(seed).integers(0, 256, (*view.source, 3), dtype=np.uint8)
-    whole = Image.fromarray(pixels).resize(view.resized[::-1], Image.Resampling.BILINEAR)
-    expected = np.asarray(whole)[view.top : view.top + view.shape[0], view.left : view.left + view.shape[1]]
-    if view.mirrored:
-        expected = expected[:, ::-1]
-    seen = view.image(torch.from_numpy(pixels).permute(2, 0, 1)).permute(1, 2, 0).numpy()
-    assert seen.shape == expected.shape
-    assert np.abs(seen.astype(int) - expected).max() <= 1
-
-
-@given(views(), st.lists(st.tuples(*[st.floats(-5, 70)] * 4), max_size=4))
-def test_boxes_equal_a_loop(drawn, boxes):
-    view, _ = drawn
-    expected = []
-    for x0, y0, x1, y1 in boxes:
-        corners = []
-        for x, y in ((x0, y0), (x1, y1)):
-            x = x * view.resized[1] / view.source[1] - view.left
-            y = y * view.resized[0] / view.source[0] - view.top
-            corners.append((min(max(x, 0), view.shape[1]), min(max(y, 0), view.shape[0])))
-        (x0, y0), (x1, y1) = corners
-        expected.append([view.shape[1] - x1, y0, view.shape[1] - x0, y1] if view.mirrored else [x0, y0, x1, y1])
-    np.testing.assert_allclose(
-        view.boxes(np.array(boxes, dtype=float).reshape(-1, 4)), np.array(expected).reshape(-1, 4), atol=1e-9
-    )
-
-
 def test_boxes_and_masks_lie_on_what_they_label(tmp_path):
     record = photograph(tmp_path, 80, 50, [rectangle(20, 10, 60, 40, 7)], paint=[(20, 10, 60, 40)])
     for masks in (False, True):
@@ -116,17 +61,14 @@ def test_run_lengths_give_the_same_masks_as_polygons(tmp_path):
     bitmap = np.zeros((50, 80), dtype=np.uint8)
     bitmap[10:40, 20:60] = 1
     run_length = coco_mask.encode(np.asfortranarray(bitmap))
-    counts = [20 * 50 + 10, 30, *([20, 30] * 39), 20 * 50 + 10]
     polygon = rectangle(20, 10, 60, 40)
-    coded = [{**polygon, "segmentation": s} for s in (run_length, {"size": [50, 80], "counts": counts})]
+    coded = {**polygon, "segmentation": run_length}
     mapper = DetectionMapper(64, (0.5, 2.0), masks=True)
     for seed in range(10):
-        expected, *seen = (
-            draw(mapper, photograph(tmp_path, 80, 50, [x]), seed)["instances"].gt_masks.tensor
-            for x in (polygon, *coded)
+        expected, seen = (
+            draw(mapper, photograph(tmp_path, 80, 50, [x]), seed)["instances"].gt_masks.tensor for x in (polygon, coded)
         )
-        for mask in seen:
-            assert (mask != expected).sum() <= 0.1 * expected.sum() + 6
+        assert (seen != expected).sum() <= 0.1 * expected.sum() + 6
 
 
 def test_a_function_of_record_and_generator(tmp_path):

@@ -11,8 +11,8 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES, load_voc_instances
 from detectron2.structures import BoxMode
 
 from clipself_d2.data import get_dataset, register_instances
-from clipself_d2.data.builtin_detection import register_detection
-from clipself_d2.data.detection_classes import (
+from clipself_d2.data.builtin import register_builtin
+from clipself_d2.data.classes import (
     LVIS,
     LVIS_RARE,
     OBJECTS365_V1,
@@ -23,7 +23,8 @@ from clipself_d2.data.detection_classes import (
     VOC,
     names,
 )
-from clipself_d2.data.instances import fold, load_instances, load_voc, match_classes
+from clipself_d2.data.instances import fold, load_instances, match_classes
+from clipself_d2.data.voc import load_voc
 from clipself_d2.errors import InputError
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "wine glass"}, {"id": 5, "name": "cat"}]
@@ -254,7 +255,7 @@ OFFICIAL = {
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_objects365_in_any_order_and_spelling(tmp_path, fresh_catalog, version):
-    register_detection(tmp_path)
+    register_builtin(tmp_path)
     name = f"objects365_{version}_val"
     meta = MetadataCatalog.get(name)
     published = {**{c: c for c in meta.thing_classes}, **{right: wrong for wrong, right in OFFICIAL[version].items()}}
@@ -281,33 +282,6 @@ def test_objects365_in_any_order_and_spelling(tmp_path, fresh_catalog, version):
         get_dataset(name)
 
 
-def test_builtin_names_without_data(tmp_path, fresh_catalog):
-    register_detection(tmp_path / "elsewhere")
-    sizes = {
-        "ov_coco_train": 65,
-        "ov_coco_val": 65,
-        "ov_lvis_train": 1203,
-        "objects365_v1_val": 365,
-        "objects365_v2_val": 365,
-        "voc_2007_test": 20,
-    }
-    assert {name: len(MetadataCatalog.get(name).thing_classes) for name in DatasetCatalog} == sizes
-    novel = {n: len(MetadataCatalog.get(n).novel_classes) for n in ("ov_coco_train", "ov_coco_val", "ov_lvis_train")}
-    assert novel == {"ov_coco_train": 17, "ov_coco_val": 17, "ov_lvis_train": 337}
-    for name in sizes:
-        assert set(MetadataCatalog.get(name).get("novel_classes", ())) <= set(MetadataCatalog.get(name).thing_classes)
-        with pytest.raises(InputError, match=r"elsewhere.*DETECTRON2_DATASETS"):
-            get_dataset(name)
-
-
-def test_detectron2s_lvis_keeps_its_metadata():
-    meta = MetadataCatalog.get("lvis_v1_val")
-    assert meta.evaluator_type == "lvis" and meta.thing_classes == names(LVIS)
-    assert meta.novel_classes == LVIS_RARE and meta.image_root.endswith("/")
-    photographs = [c["image_count"] for c in sorted(meta.class_image_count, key=lambda c: c["id"])]
-    assert meta.class_frequency == ["r" if n <= 10 else "c" if n <= 100 else "f" for n in photographs]
-
-
 def test_missing_files_of_detectron2s_own_data_sets(tmp_path, monkeypatch):
     load = lambda: load_lvis_json(str(tmp_path / "no.json"), "coco/", "lvis_v1_val")  # noqa: E731
     monkeypatch.setitem(DatasetCatalog.data, "lvis_v1_val", load)
@@ -317,7 +291,7 @@ def test_missing_files_of_detectron2s_own_data_sets(tmp_path, monkeypatch):
 
 def test_voc_registered(tmp_path, fresh_catalog):
     write_voc(tmp_path / "VOC2007")
-    register_detection(tmp_path)
+    register_builtin(tmp_path)
     [record] = get_dataset("voc_2007_test")
     classes = MetadataCatalog.get("voc_2007_test").thing_classes
     assert [classes[x["category_id"]] for x in record["annotations"]] == ["dining table", "tv monitor"]

@@ -5,7 +5,7 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from clipself_d2.data import DistillationMapper, ImageError, PanopticRegionMapper, load_image_list, load_panoptic
-from clipself_d2.data.mappers import image_key
+from clipself_d2.data.distillation import image_key
 from clipself_d2.errors import InputError
 from clipself_d2.regions import GridRegions, ProposalRegions, sample_grid
 from tests.data.make import panoptic, photographs

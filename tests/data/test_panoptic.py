@@ -7,11 +7,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from clipself_d2.data import ImageError, PanopticMapper, get_dataset, load_panoptic
-from clipself_d2.data.builtin_panoptic import register_builtin_panoptic, register_panoptic
-from clipself_d2.data.panoptic import load_semantic, segment_rows
+from clipself_d2.data import ImageError, PanopticMapper, get_dataset, load_panoptic, register_panoptic
+from clipself_d2.data.builtin import register_builtin
+from clipself_d2.data.labels import load_semantic
+from clipself_d2.data.panoptic import segment_indices
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary import LABEL_SETS
 from tests.data.make import CATEGORIES, panoptic
 
 SEGMENTS = [
@@ -73,7 +73,7 @@ def semantic_files(folder, labels, name="a.png", ignore_label=255):
     (folder / "labels").mkdir()
     height, width = labels.shape[:2]
     Image.new("RGB", (width, height)).save(folder / "photos/a.jpg")
-    Image.new("RGB", (width, height)).save(folder / "photos/unlabelled.jpg")
+    Image.new("RGB", (width, height)).save(folder / "photos/unlabeled.jpg")
     Image.fromarray(labels).save(folder / "labels" / name)
     return load_semantic(folder / "photos", folder / "labels", ignore_label)
 
@@ -100,7 +100,7 @@ def test_labels_of_another_size_are_refused(record, tmp_path):
     record, _ = record
     for field in ("pan_seg_file_name", "sem_seg_file_name"):
         Image.new("RGB" if field[0] == "p" else "L", (79, 60)).save(tmp_path / "small.png")
-        with pytest.raises(InputError, match=r"small.png: is 79 x 60 pixels, its photograph 80 x 60"):
+        with pytest.raises(InputError, match=r"small.png: is 79 x 60 pixels, its image 80 x 60"):
             PanopticMapper()({**record, field: str(tmp_path / "small.png")})
 
 
@@ -115,9 +115,9 @@ def test_suffixes_may_be_capitals(tmp_path):
     assert record["sem_seg_file_name"].endswith("a.PNG")
 
 
-def test_colours_are_no_labels(record, tmp_path):
+def test_colors_are_no_labels(record, tmp_path):
     record, _ = record
-    with pytest.raises(InputError, match="3 colours"):
+    with pytest.raises(InputError, match="3 channels"):
         PanopticMapper()({**record, "sem_seg_file_name": record["pan_seg_file_name"]})
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken.png"):
@@ -137,13 +137,13 @@ def test_segments_and_png_must_agree(record):
             PanopticMapper()({**record, "segments_info": segments})
 
 
-def test_rows_equal_a_loop():
+def test_indices_equal_a_loop():
     ids = torch.randint(0, 9, (20, 30), generator=torch.Generator().manual_seed(0)) * 1000
     listed = [3000, 1000, 8000, 2000, 5000, 4000, 7000, 6000]
-    rows = segment_rows(ids, listed, "x.png")
+    indices = segment_indices(ids, listed, "x.png")
     for y in range(20):
         for x in range(30):
-            assert rows[y, x] == (listed.index(int(ids[y, x])) if ids[y, x] else -1)
+            assert indices[y, x] == (listed.index(int(ids[y, x])) if ids[y, x] else -1)
 
 
 def test_a_missing_category_is_refused(tmp_path, catalog):
@@ -174,32 +174,8 @@ def test_incomplete_semantic_data_sets(tmp_path, lack):
     assert "\n" not in str(caught.value)
 
 
-def test_builtin_metadata_and_missing_data(tmp_path, catalog):
-    register_builtin_panoptic(tmp_path / "elsewhere")
-    for name, classes, things in [("coco_2017_val_panoptic_ov", 133, 80), ("ade20k_val_panoptic_ov", 150, 100)]:
-        meta = MetadataCatalog.get(name)
-        assert len(meta.stuff_classes) == len(meta.thing_classes) == len(meta.class_synonyms) == classes
-        maps = [*meta.thing_dataset_id_to_contiguous_id.values(), *meta.stuff_dataset_id_to_contiguous_id.values()]
-        assert sorted(maps) == list(range(classes))
-        assert len(meta.thing_dataset_id_to_contiguous_id) == things
-    coco = MetadataCatalog.get("coco_2017_val_panoptic_ov")
-    assert coco.thing_dataset_id_to_contiguous_id[90] == 79 and coco.stuff_dataset_id_to_contiguous_id[200] == 132
-    assert coco.novel_classes == []
-    ade = MetadataCatalog.get("ade20k_val_panoptic_ov")
-    assert "chandelier" in ade.novel_classes and "wall" not in ade.novel_classes
-    for labels in set(LABEL_SETS) - {"coco_panoptic", "coco_stuff_171"}:
-        meta = MetadataCatalog.get(f"{labels}_val_sem_seg")
-        assert len(meta.stuff_classes) == LABEL_SETS[labels]
-        assert meta.ignore_label == (255 if LABEL_SETS[labels] < 255 else 65535)
-        assert set(meta.novel_classes) < set(meta.stuff_classes)
-    assert len(DatasetCatalog.list()) == 2 * 6
-    for name in DatasetCatalog:
-        with pytest.raises(InputError, match="elsewhere"):
-            get_dataset(name)
-
-
 def test_real_panoptic_segments_fit(assets, catalog):
-    register_builtin_panoptic(assets / "data")
+    register_builtin(assets / "data")
     records = get_dataset("coco_2017_val_panoptic_ov")
     assert len(records) == 100
     meta = MetadataCatalog.get("coco_2017_val_panoptic_ov")

@@ -4,9 +4,9 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from clipself_d2.data import DetectionMapper, build_test_loader, build_train_loader, get_dataset, splits
-from clipself_d2.data.builtin_detection import register_detection
+from clipself_d2.data.builtin import register_builtin
+from clipself_d2.data.classes import LVIS, OV_COCO_BASE, OV_COCO_NOVEL
 from clipself_d2.data.detection import ImageMapper
-from clipself_d2.data.detection_classes import LVIS, OV_COCO_BASE, OV_COCO_NOVEL
 from clipself_d2.data.splits import OUTPUTS, SOURCES, make_split
 from clipself_d2.errors import InputError
 
@@ -113,7 +113,7 @@ def real(assets, tmp_path, fresh_catalog):
         made = make_split(name, source, json.loads((tmp_path / source).read_text()))
         (tmp_path / OUTPUTS[name]).parent.mkdir(exist_ok=True)
         (tmp_path / OUTPUTS[name]).write_text(json.dumps(made))
-    register_detection(tmp_path)
+    register_builtin(tmp_path)
     return tmp_path
 
 

@@ -37,7 +37,7 @@ def test_novel_classes_are_not_seen(register):
 
 
 def test_without_novel_classes_all_are_seen(register):
-    assert dataset_vocabulary(register("toys", thing_classes=["ball", "kite"]), embed).seen.tolist() == [True, True]
+    assert dataset_vocabulary(register("toys", thing_classes=["ball", "kite"]), embed).is_base.tolist() == [True, True]
 
 
 def test_synonyms(register):

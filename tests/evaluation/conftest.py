@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from clipself_d2.miniature import dataset
+from clipself_d2.miniature import dataset, registration
 
 
 @pytest.fixture
@@ -15,5 +15,5 @@ def catalog(monkeypatch):
 def ov_shapes(catalog, tmp_path, monkeypatch):
     """The name of OV-Shapes' validation set, of 12 scenes."""
     monkeypatch.setattr(dataset, "SPLITS", {"train": 1, "val": 12})
-    dataset.register_ov_shapes(tmp_path / "datasets")
+    registration.register_ov_shapes(tmp_path / "datasets")
     return "ov_shapes_val"

@@ -15,13 +15,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
-from clipself_d2.data.builtin_panoptic import register_builtin_panoptic, register_panoptic, register_semantic
+from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset, register_panoptic, register_semantic
+from clipself_d2.data.builtin import register_builtin
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.evaluation.panoptic_metrics import class_groups
 from clipself_d2.miniature import dataset
-from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
+from clipself_d2.miniature.registration import register_ov_shapes
 
 SYNONYMS = [["grass", "lawn"], ["cat"], ["dog"], ["sky"], ["cup"]]
 CATEGORIES = [{"id": 10 * i + 3, "isthing": int(i in (1, 2, 4)), "name": s[0]} for i, s in enumerate(SYNONYMS)]
@@ -441,7 +441,7 @@ def test_ranks_agree_with_one_process(predictions, tmp_path):
 
 def test_ov_shapes_ground_truth_is_perfect(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "SPLITS", {"train": 1, "val": 8})
-    register_ov_shapes_panoptic(tmp_path / "datasets")
+    register_ov_shapes(tmp_path / "datasets")
     name = "ov_shapes_val_panoptic"
     loader = build_test_loader(name, PanopticMapper(), num_workers=0)
     results = inference_on_dataset(Oracle(104), loader, OpenVocabularyPanopticEvaluator(name))
@@ -451,7 +451,7 @@ def test_ov_shapes_ground_truth_is_perfect(tmp_path, monkeypatch):
 
 def test_real_ground_truth_is_perfect(assets):
     """Segments and semantics of COCO's panoptic labels; its instances are annotated apart, so they come from there."""
-    register_builtin_panoptic(assets / "data")
+    register_builtin(assets / "data")
     name = "coco_2017_val_panoptic_ov"
     truth = COCO(MetadataCatalog.get(name).json_file)
     contiguous = MetadataCatalog.get(name).thing_dataset_id_to_contiguous_id

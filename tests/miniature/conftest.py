@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from clipself_d2.miniature import dataset
+from clipself_d2.miniature import dataset, registration
 
 
 @pytest.fixture
@@ -11,5 +11,5 @@ def small_world(tmp_path, monkeypatch):
     monkeypatch.setattr(MetadataCatalog, "data", {})
     monkeypatch.setattr(dataset, "SPLITS", {"train": 4, "val": 3})
     root = tmp_path / "datasets"
-    dataset.register_ov_shapes(root)
+    registration.register_ov_shapes(root)
     return root

@@ -10,13 +10,13 @@ from pycocotools.coco import COCO
 
 from clipself_d2.data import PanopticRegionMapper, get_dataset
 from clipself_d2.errors import InputError
-from clipself_d2.miniature import dataset
+from clipself_d2.miniature import dataset, registration
 from clipself_d2.miniature.dataset import categories, ensure_ov_shapes, scene_of, write_split
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, frequency, is_novel
 
 SCENES = 8
-KINDS = ("", "_images", "_captions", "_panoptic_regions")
+KINDS = ("", "_images", "_captions", "_panoptic_regions", "_panoptic", "_semantic")
 FOLDER = f"ov_shapes_{dataset.VERSION}"
 
 
@@ -207,7 +207,7 @@ def test_the_region_mapper_reads_them(small_world):
 
 
 def test_registering_again_moves_the_data_set(small_world, tmp_path):
-    dataset.register_ov_shapes(tmp_path / "elsewhere")
+    registration.register_ov_shapes(tmp_path / "elsewhere")
     assert Path(get_dataset("ov_shapes_val")[0]["file_name"]).is_relative_to(tmp_path / "elsewhere")
     assert not small_world.exists()
 

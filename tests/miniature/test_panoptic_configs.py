@@ -10,7 +10,6 @@ import torch
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.engine.config import build, load_config
 from clipself_d2.engine.run import main
-from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
 
 FOLDER = Path(__file__).parents[2] / "configs/miniature"
 
@@ -27,7 +26,6 @@ def _quiet():
 @pytest.fixture
 def panoptic_world(small_world, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path / "cache"))
-    register_ov_shapes_panoptic(small_world)
 
 
 def evaluate(config, output, *overrides):

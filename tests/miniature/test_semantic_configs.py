@@ -10,8 +10,6 @@ from detectron2.data import MetadataCatalog
 
 from clipself_d2.data import PanopticMapper, get_dataset
 from clipself_d2.engine.run import main
-from clipself_d2.miniature.panoptic_data import register_ov_shapes_panoptic
-from clipself_d2.miniature.semantic_data import register_ov_shapes_semantic
 from clipself_d2.miniature.world import CLASSES
 
 CONFIG = Path(__file__).parents[2] / "configs/miniature/cat_seg.py"
@@ -29,8 +27,6 @@ def _quiet():
 @pytest.fixture
 def semantic_world(small_world, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path / "cache"))
-    register_ov_shapes_panoptic(small_world)
-    register_ov_shapes_semantic(small_world)
 
 
 def labels(dataset):

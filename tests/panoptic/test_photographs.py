@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.data.ade20k import prepare_scene_parsing
-from clipself_d2.data.builtin_panoptic import register_builtin_panoptic
+from clipself_d2.data.builtin import register_builtin
 from clipself_d2.engine.run import main
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
 
@@ -64,7 +64,7 @@ def coco(assets, tmp_path):
 
 
 def test_coco(evaluate, coco, tmp_path, capsys):
-    register_builtin_panoptic(coco.parent)
+    register_builtin(coco.parent)
     truth = "ground_truth_openai_l14_336_coco.py"
     found = evaluate(truth, "model.alpha=0", "model.beta=0")
     assert found["panoptic"]["PQ"] == found["panoptic"]["SQ"] == found["panoptic"]["RQ"] == pytest.approx(100)
@@ -97,7 +97,7 @@ def test_ade20k(evaluate, assets, tmp_path):
     (root / "annotations").symlink_to(assets / "data/ade20k/annotations")
     (root / "objectInfo150.txt").symlink_to(assets / "data/ade20k/objectInfo150.txt")
     assert prepare_scene_parsing(root, "val") == 3
-    register_builtin_panoptic(root.parent)
+    register_builtin(root.parent)
     truth, semantic = "ground_truth_openai_l14_336_ade20k.py", ["dataloader.test.dataset=ade20k_150_val_sem_seg"]
     found = evaluate(truth, *semantic, "model.tasks=[sem_seg]", "model.alpha=0", "model.beta=0")
     assert found["sem_seg"]["mIoU"] == pytest.approx(100)

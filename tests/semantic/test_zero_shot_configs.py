@@ -9,7 +9,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from clipself_d2.data.builtin_panoptic import register_semantic
+from clipself_d2.data import register_semantic
 from clipself_d2.engine.config import load_config, target
 from clipself_d2.engine.run import main
 from clipself_d2.miniature import MODEL, WEIGHTS

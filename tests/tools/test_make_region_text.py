@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from clipself_d2.data import get_dataset
 from clipself_d2.data.labeled_regions import LabeledRegions
 from clipself_d2.engine.run import main as train_net
-from clipself_d2.miniature import MODEL, dataset
+from clipself_d2.miniature import MODEL, dataset, registration
 from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
     monkeypatch.setattr(dataset, "SPLITS", {"train": 4, "val": 3})
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path / "cache"))
-    dataset.register_ov_shapes(tmp_path)
+    registration.register_ov_shapes(tmp_path)
     get_dataset("ov_shapes_train_images")
     content = json.loads((folder(tmp_path) / "instances_train.json").read_text())
     (tmp_path / "proposals.json").write_text(json.dumps({k: content[k] for k in ("images", "annotations")}))

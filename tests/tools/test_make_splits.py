@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clipself_d2.data.detection_classes import OV_COCO, names
+from clipself_d2.data.classes import OV_COCO, names
 from clipself_d2.data.splits import OUTPUTS, SOURCES
 
 main = runpy.run_path(str(Path(__file__).parents[2] / "tools/make_splits.py"))["main"]

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from clipself_d2.data.builtin_panoptic import register_semantic
+from clipself_d2.data import register_semantic
 from tests.tools.loading import main_of
 
 FLAT = ["--size", "32", "--num-workers", "0", "--device", "cpu"]
