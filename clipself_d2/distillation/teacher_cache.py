@@ -85,7 +85,7 @@ class TeacherCache:
             embed: the teacher, called for the crops that are missing, if any: images and boxes -> R x C unit vectors.
             images: 3 x H_i x W_i uint8.
             boxes: for each image R_i x 4, in its pixels.
-            image_keys: each stands for the content of an image, see `data.mappers.image_key`; where one is missing, the
+            image_keys: each stands for the content of an image, see `data.distillation.image_key`; where one is missing, the
                 pixels are hashed.
 
         Returns:
