@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"wrote {written.boxes:,} proposals of {written.images:,} images to {args.output}")
     if written.bare:
         print(f"{written.bare:,} images have none; distillation takes its fallback box there")
-    if loader.skipped:
-        print(f"{loader.skipped:,} images could not be read and were left out")
+    if loader.num_unreadable:
+        print(f"{loader.num_unreadable:,} images could not be read and were left out")
     if has_boxes:
         for name, judge in judges.items():
             recalls = judge.evaluate()["proposals"]

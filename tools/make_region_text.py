@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(f"mean cosine {cosines / written.boxes:.3f}")
     lacks["have no pair above the threshold"] = written.bare
-    lacks["could not be read"] = loader.skipped
+    lacks["could not be read"] = loader.num_unreadable
     for problem, count in lacks.items():
         if count:
             print(f"{count:,} images {problem} and are left out")

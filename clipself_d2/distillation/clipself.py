@@ -21,9 +21,8 @@ from clipself_d2.regions.crop_embeddings import embed_crops
 class CLIPSelf(Student):
     """Trains a tower's dense map to agree, region by region, with a frozen copy's embedding of the region's crop.
 
-    The loss is `1 - mean cosine` over all regions of all ranks' batches: the released code averages over regions, the
-    paper's equation over the regions of an image and then over images. Each rank divides its sum by the mean number of
-    regions a rank, so that averaging gradients over ranks (DDP) gives the gradient of the global mean.
+    The loss is `1 - mean cosine` over all regions of the batch: the released code averages over regions, the paper's
+    equation over the regions of an image and then over images. The trainer weights ranks by `num_loss_items`.
 
     The teacher is the tower as it was given.
 
@@ -77,24 +76,21 @@ class CLIPSelf(Student):
 
         Args:
             inputs: samples with `image` (3 x H x W uint8), `regions` and `crop_boxes` (`Boxes` in pixels of `image`,
-                same order); an image without regions, and no image at all, are legal.
+                same order); an image without regions is legal.
 
         Returns:
             `{"loss_clipself": scalar}`.
         """
-        inputs = [x for x in inputs if len(x["regions"])]
-        num_regions = self.num_terms(inputs)
-        mean_regions = self.mean_over_ranks(num_regions)
-        if not inputs:
-            return {"loss_clipself": self.no_loss()}
+        inputs = [x for x in inputs if len(x["regions"])] or inputs[:1]
+        num_regions = self.num_loss_items(inputs)
         images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
         crop_boxes, keys = [x["crop_boxes"].tensor for x in inputs], [x.get("image_key") for x in inputs]
         targets = self.embed_crops(images, crop_boxes, keys)
         cosine = (self.embed_regions(images, [x["regions"].tensor for x in inputs]) * targets).sum(dim=-1)
-        if has_event_storage():
+        if num_regions and has_event_storage():
             storage = get_event_storage()
             storage.put_scalars(cosine=cosine.detach().mean(), regions_per_image=num_regions / len(inputs))
-        return {"loss_clipself": self.loss_weight * (1 - cosine).sum() / mean_regions}
+        return {"loss_clipself": self.loss_weight * (1 - cosine).sum() / max(num_regions, 1)}
 
     @torch.no_grad()
     def embed_crops(
@@ -118,8 +114,8 @@ class CLIPSelf(Student):
     def _run_teacher(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         return embed_crops(self.teacher, images, boxes, self.teacher_size)
 
-    def num_terms(self, inputs: Sequence[dict[str, Any]]) -> int:
-        """Number of regions, over which the loss is a mean; what the trainer weights chunks of a batch by."""
+    def num_loss_items(self, inputs: Sequence[dict[str, Any]]) -> int:
+        """Number of regions, over which the loss is a mean; see `engine.Trainer`."""
         return sum(len(x["regions"]) for x in inputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

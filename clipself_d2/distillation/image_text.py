@@ -23,9 +23,9 @@ from clipself_d2.errors import InputError
 class ImageText(Student):
     """Trains a tower's class token on large images, by CLIP's own loss against frozen caption embeddings.
 
-    The loss is the symmetric cross-entropy of Radford et al. (2021, section 2.3) over the pairs of all ranks' batches:
-    each image is to be told from the others by its caption, and each caption by its image. With accumulated gradients
-    a pair is told from those of its chunk alone. The text tower and its temperature stay as they are.
+    The loss is the symmetric cross-entropy of Radford et al. (2021, section 2.3) over the pairs of all ranks: each
+    image is to be told from the others by its caption, and each caption by its image. With accumulated gradients a pair
+    is told from those of its chunk alone. The text tower and its temperature stay as they are.
 
     The dense map is never trained, only evaluated: the paper's check that what CLIPSelf teaches is not the mere sight
     of large images.
@@ -80,37 +80,30 @@ class ImageText(Student):
 
         Args:
             inputs: samples with `image` (3 x H x W uint8) and `caption`, which is cut where the text tower's context
-                ends. An image without a caption takes no part, and no image at all is legal.
+                ends. An image without a caption takes no part.
 
         Returns:
             `{"loss_image_text": scalar}`.
         """
-        inputs = [x for x in inputs if x.get("caption")]
-        counts = comm.all_gather(len(inputs))
-        if not any(counts):
-            return {"loss_image_text": self.no_loss()}
-        images = self.embed_images([x["image"].to(self.device, non_blocking=True) for x in inputs])
-        texts = self.embed_captions([x["caption"] for x in inputs])
+        captioned = [x for x in inputs if x.get("caption")]
+        counts = comm.all_gather(len(captioned))
+        views = [x["image"].to(self.device, non_blocking=True) for x in captioned or inputs[:1]]
+        images = self.embed_images(views)[: len(captioned)]
+        texts = self.embed_captions([x["caption"] for x in captioned])
         # In fp32, as bf16 would round the logits, up to 100, by a quarter.
         with torch.autocast(self.device.type, enabled=False):
             scale = self.text_tower.logit_scale.exp()
             by_image = scale * images @ gather_rows(texts, counts).T
             by_caption = scale * texts @ gather_rows(images, counts).T
-        targets = torch.arange(len(inputs), device=self.device) + sum(counts[: comm.get_rank()])
+        targets = torch.arange(len(captioned), device=self.device) + sum(counts[: comm.get_rank()])
         loss = sum(F.cross_entropy(logits, targets, reduction="sum") for logits in (by_image, by_caption)) / 2
-        if inputs and has_event_storage():
+        if captioned and has_event_storage():
             accuracy = (by_image.argmax(dim=1) == targets).float().mean()
             get_event_storage().put_scalars(caption_accuracy=accuracy)
-        return {"loss_image_text": loss * len(counts) / sum(counts)}
+        return {"loss_image_text": loss / max(len(captioned), 1)}
 
     def embed_images(self, images: Sequence[Tensor]) -> Tensor:
-        """The tower's ordinary image embeddings of whole images: B x C unit, fp32.
-
-        Args:
-            images: 3 x H_i x W_i uint8, on the module's device; without any the result still depends on the tower.
-        """
-        if not images:
-            return self.no_loss().expand(0, self.tower.embed_dim)
+        """The tower's ordinary image embeddings of whole images (3 x H_i x W_i uint8): B x C unit, fp32."""
         pixels, _ = self.student_view(images)
         return F.normalize(self.tower.image_embeddings(pixels).float(), dim=-1)
 
@@ -121,8 +114,8 @@ class ImageText(Student):
             return torch.zeros(0, self.text_tower.embed_dim, device=self.device)
         return F.normalize(self.text_tower(captions).float(), dim=-1)
 
-    def num_terms(self, inputs: Sequence[dict[str, Any]]) -> int:
-        """Number of pairs, over which the loss is a mean; what the trainer weights chunks of a batch by."""
+    def num_loss_items(self, inputs: Sequence[dict[str, Any]]) -> int:
+        """Number of pairs, over which the loss is a mean; see `engine.Trainer`."""
         return sum(bool(x.get("caption")) for x in inputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -24,7 +24,7 @@ class RegionText(Student):
     """Trains a tower's dense map on named regions: each should be like the embedding of its noun, and of no other.
 
     Each region's cosines with `num_sampled` nouns, times the temperature, are judged by binary cross-entropy: summed
-    over the nouns, averaged over the regions of all ranks' batches. The nouns are those of the rank's batch, and others
+    over the nouns, averaged over the regions of the batch. The nouns are those of the rank's batch, and others
     drawn anew for each batch, all with the same chance (released code).
 
     The nouns are embedded when the first batch is trained on, so that an evaluation needs neither them nor their file.
@@ -87,15 +87,12 @@ class RegionText(Student):
 
         Args:
             inputs: samples with `image` (3 x H x W uint8), `regions` (`Boxes` in pixels of `image`) and `classes` (R
-                long, 0..K-1); an image without regions, and no image at all, are legal.
+                long, 0..K-1); an image without regions is legal.
 
         Returns:
             `{"loss_region_text": scalar}`.
         """
-        inputs = [x for x in inputs if len(x["regions"])]
-        mean_regions = self.mean_over_ranks(self.num_terms(inputs))
-        if not inputs:
-            return {"loss_region_text": self.no_loss()}
+        inputs = [x for x in inputs if len(x["regions"])] or inputs[:1]
         nouns, temperature = self.embed_nouns()
         images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
         regions = self.embed_regions(images, [x["regions"].tensor for x in inputs])
@@ -104,11 +101,11 @@ class RegionText(Student):
         with torch.autocast(self.device.type, enabled=False):  # bf16 would round the logits, up to 100, by a quarter
             logits = temperature * regions @ nouns[classes.to(self.device)].T
         targets = F.one_hot(columns, len(classes)).to(logits)
-        if has_event_storage():
+        if len(regions) and has_event_storage():
             right = (logits.argmax(dim=1) == columns).float().mean()
             get_event_storage().put_scalars(noun_accuracy=right, regions_per_image=len(regions) / len(inputs))
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-        return {"loss_region_text": loss / mean_regions}
+        return {"loss_region_text": loss / max(len(regions), 1)}
 
     def embed_nouns(self) -> tuple[Tensor, float]:
         """The nouns' K x C unit vectors, and the temperature.
@@ -134,8 +131,8 @@ class RegionText(Student):
             self.temperature = text.tower.logit_scale.detach().exp().item()
         return self.noun_embeddings, self.temperature
 
-    def num_terms(self, inputs: Sequence[dict[str, Any]]) -> int:
-        """Number of regions, over which the loss is a mean; what the trainer weights chunks of a batch by."""
+    def num_loss_items(self, inputs: Sequence[dict[str, Any]]) -> int:
+        """Number of regions, over which the loss is a mean; see `engine.Trainer`."""
         return sum(len(x["regions"]) for x in inputs)
 
 

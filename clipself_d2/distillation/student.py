@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from detectron2.utils import comm
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import interpolate
@@ -100,7 +99,7 @@ class Student(FrozenModules):
         return self.losses(inputs) if self.training else self._embedder[0](inputs)
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The losses of a training batch, of which there may be nothing on this rank: then `no_loss()`."""
+        """The losses of a training batch, which depend on every trainable parameter even where there are no regions."""
         raise NotImplementedError
 
     def student_view(self, images: Sequence[Tensor]) -> tuple[Tensor, list[float]]:
@@ -134,21 +133,6 @@ class Student(FrozenModules):
         dense = dense_map(self.tower, pixels, content_sizes(images, scales), self.dense_mode, self.skip_padding)
         scaled = [box.to(self.device) * scale for box, scale in zip(boxes, scales, strict=True)]
         return pool_boxes(dense, scaled, self.tower.stride)
-
-    def no_loss(self) -> Tensor:
-        """A zero that touches every trainable parameter, so that DDP's ranks with data are not left waiting."""
-        return sum(p.flatten()[0] for p in self.tower.parameters() if p.requires_grad) * 0.0  # type: ignore[return-value]
-
-    def mean_over_ranks(self, count: int) -> Tensor | int:
-        """The mean of a rank's number of terms, the denominator of a mean over all ranks' terms.
-
-        Averaging gradients over ranks (DDP) then gives the gradient of the global mean. Every rank must call it.
-        """
-        if comm.get_world_size() == 1:
-            return count
-        total = torch.tensor(float(count), device=self.device)
-        torch.distributed.all_reduce(total)
-        return total / comm.get_world_size()
 
     def ensembled_state_dict(self) -> dict[str, Tensor]:
         """`alpha * trained + (1 - alpha) * initial`: the image tower, under open_clip's names (`visual.*`)."""

@@ -58,8 +58,8 @@ def evaluate(cfg: DictConfig, model: nn.Module, evaluation: Evaluation | None = 
 
     with getattr(model, "ensembled_weights", nullcontext)(), inference_context(model):
         results: Results = inference_on_dataset(predict, loader, evaluator)
-    if skipped := sum(comm.all_gather(getattr(loader, "skipped", 0))):
-        logger.warning("%d images could not be read; the results are without them", skipped)
+    if unreadable := sum(comm.all_gather(getattr(loader, "num_unreadable", 0))):
+        logger.warning("%d images could not be read; the results are without them", unreadable)
     if comm.is_main_process():
         text = json.dumps(results, indent=2) + "\n"
         write_atomically(Path(settings.output_dir) / "results.json", lambda file: file.write_text(text))

@@ -126,7 +126,7 @@ class Throughput(HookBase):
 
 class ProgressPrinter(EventWriter):
     """Logs one line: iteration, time left, losses, learning rate, images a second, share of time spent on data, memory,
-    and how many images were left out, if any.
+    and how many images were unreadable, if any.
 
     Args:
         max_iter: number of iterations of the run.
@@ -164,8 +164,8 @@ class ProgressPrinter(EventWriter):
             fields.append(f"data {100 * median('data_time') / median('time'):.0f} %")
         if "memory_gib" in histories:
             fields.append(f"memory {histories['memory_gib'].latest():.2f} GiB")
-        if "skipped_images" in histories and (skipped := histories["skipped_images"].latest()):
-            fields.append(f"{skipped:.0f} unreadable images left out")
+        if "unreadable_images" in histories and (unreadable := histories["unreadable_images"].latest()):
+            fields.append(f"{unreadable:.0f} unreadable images replaced")
         return fields
 
 

@@ -26,22 +26,22 @@ PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloa
 
 
 class Trainer(TrainerBase):
-    """Runs `model(list[dict]) -> dict[str, scalar]` over a loader, one optimiser step an iteration.
+    """Runs `model(list[dict]) -> dict[str, scalar]` over a loader, one optimizer step per iteration.
 
-    Every iteration seeds torch from `(seed, iteration, rank)`, so that a resumed run repeats an uninterrupted one.
+    Each iteration seeds torch from `(seed, iteration, rank)`: a resumed run repeats an uninterrupted one to the bit.
 
-    Gradient accumulation splits the rank's batch into `accumulate` chunks, so it changes the memory, not the batch. A
-    model whose loss is a mean over something else than samples (CLIPSelf: regions) says how many terms a chunk has by a
-    method `num_terms(list[dict]) -> int`; chunks are weighted by it, summed over ranks, and a chunk without terms on
-    every rank is skipped by all of them. A model must therefore accept an empty list when it trains on several ranks.
+    A model's loss is the mean over the loss items of its inputs: images, or what its method
+    `num_loss_items(list[dict]) -> int` counts (regions for CLIPSelf). The trainer weights ranks, and the chunks of
+    gradient accumulation, by their items: the gradient is that of the mean over the batch of all ranks.
 
     Args:
-        model: the model, wrapped in `DistributedDataParallel` when there are several ranks.
-        data_loader: yields this rank's `list[dict]`; its `skipped`, where it has one, is logged as `skipped_images`.
+        model: wrapped in `DistributedDataParallel` when there are several ranks.
+        data_loader: yields this rank's `list[dict]`, of the same length on each rank; its `num_unreadable`, if any, is
+            logged as `unreadable_images`.
         optimizer: its parameter groups hold the trainable parameters.
         seed: of everything random inside the model.
         precision: "fp32", or autocast in "bf16" or "fp16" (with gradient scaling).
-        accumulate: number of chunks that a rank's batch is cut into, at least 1.
+        accumulate: number of chunks that a rank's batch is cut into to save memory, at least 1.
         clip_grad_norm: largest global gradient norm, or None for no clipping.
     """
 
@@ -94,19 +94,15 @@ class Trainer(TrainerBase):
         torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
 
         chunks = split(batch, self.accumulate)
-        weights, num_images, skipped = self._agree(chunks)
+        weights, unreadable = self._chunk_weights(chunks)
+        num_images = len(batch) * comm.get_world_size()
         self.storage.put_scalars(
-            data_time=data_time, num_images=num_images, skipped_images=skipped, smoothing_hint=False
+            data_time=data_time, num_images=num_images, unreadable_images=unreadable, smoothing_hint=False
         )
-        active = [i for i, weight in enumerate(weights) if weight > 0]
-        if not active:
-            logger.warning("Iteration %d: no rank has anything to learn from in its batch; skipped", self.iter)
-            return
-
         losses: dict[str, Tensor] = {}
-        for i in active:
-            with self._autocast(), self._synchronise_gradients(i == active[-1]):
-                chunk_losses = self.model(chunks[i])
+        for i, chunk in enumerate(chunks):
+            with self._autocast(), self._synchronize_gradients(i == len(chunks) - 1):
+                chunk_losses = self.model(chunk)
                 total = sum(chunk_losses.values()) * weights[i]
                 self.grad_scaler.scale(total).backward()
             for name, loss in chunk_losses.items():
@@ -130,20 +126,20 @@ class Trainer(TrainerBase):
             self._batches = iter(self.data_loader)
         return next(self._batches)
 
-    def _agree(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int, int]:
-        """Weights of the chunks, the same on every rank (sum 1, or all 0), and two numbers of all ranks: images of this
-        step, and images that the loader has left out since the start."""
-        num_terms = getattr(unwrap(self.model), "num_terms", len)
-        images = [sum(map(len, chunks)), getattr(self.data_loader, "skipped", 0)]
-        counts = torch.tensor([num_terms(chunk) for chunk in chunks] + images, dtype=torch.float64)
-        *terms, used, skipped = reduce_sum(counts.to(self.device)).tolist()
-        return [count / max(sum(terms), 1) for count in terms], int(used), int(skipped)
+    def _chunk_weights(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int]:
+        """Weights of this rank's chunks, which average to 1 / len(chunks) over all ranks' chunks, and the number of
+        unreadable images on all ranks. Gradients are averaged over ranks, hence the factor `world_size`."""
+        num_items = getattr(unwrap(self.model), "num_loss_items", len)
+        items = [num_items(chunk) for chunk in chunks]
+        sums = torch.tensor([sum(items), getattr(self.data_loader, "num_unreadable", 0)], dtype=torch.float64)
+        total, unreadable = reduce_sum(sums.to(self.device)).tolist()
+        return [count * comm.get_world_size() / max(total, 1) for count in items], int(unreadable)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision], enabled=self.precision != "fp32")
 
-    def _synchronise_gradients(self, enabled: bool) -> Any:
-        """Ranks exchange gradients once a step, in the backward pass of the last chunk."""
+    def _synchronize_gradients(self, enabled: bool) -> Any:
+        """Ranks exchange gradients once per step, in the backward pass of the last chunk."""
         if enabled or not isinstance(self.model, DistributedDataParallel):
             return nullcontext()
         return self.model.no_sync()
@@ -177,7 +173,8 @@ def step_seed(seed: int, iteration: int, rank: int) -> int:
 
 
 def split(batch: list[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
-    """Cut a batch into `parts` chunks in order, of about equal lengths; a short batch gives empty ones."""
+    """Cut a batch into `parts` chunks in order, of about equal lengths; a shorter batch into one chunk per sample."""
+    parts = min(parts, len(batch))
     ends = [len(batch) * i // parts for i in range(parts + 1)]
     return [batch[start:end] for start, end in pairwise(ends)]
 

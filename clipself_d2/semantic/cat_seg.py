@@ -146,7 +146,7 @@ class CATSeg(HoldsTower):
             return self._segment(inputs, vocabulary or self.test_vocabulary)
         return {"loss_sem_seg": self._loss(inputs, vocabulary or self.vocabulary)}
 
-    def num_terms(self, inputs: Sequence[Sample]) -> int:
+    def num_loss_items(self, inputs: Sequence[Sample]) -> int:
         """How many pixels have a loss: what the loss is a mean over."""
         targets = [class_targets(x, self.vocabulary) for x in inputs]
         return sum(int((target >= 0).sum()) for target in targets)

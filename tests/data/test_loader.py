@@ -1,6 +1,7 @@
 import itertools
 import logging
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from clipself_d2.data import (
     build_test_loader,
     build_train_loader,
     load_image_list,
-    loader,
+    read_image,
 )
 from clipself_d2.errors import InputError
 from clipself_d2.regions import GridRegions
@@ -90,30 +91,82 @@ def test_an_image_seen_again_gets_new_regions(records):
     assert len(regions) > 5
 
 
+def break_images(records, *indices):
+    for index in indices:
+        file = Path(records[index]["file_name"])
+        file.write_bytes(file.read_bytes()[:40])
+
+
+def naive_order(size, seed, draw, broken):
+    """The readable record of a draw: it, or the next in the shuffled order of its epoch."""
+    order = [index for [(index, _)] in take(EpochBatchSampler(size, 1, seed), draw // size * size + size)][-size:]
+    position = draw % size
+    while order[position] in broken:
+        position = (position + 1) % size
+    return order[position]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_images_are_left_out_warned_about_and_counted(records, caplog, workers):
-    straight = flat(take(train(records), 5))
-    file = Path(records[3]["file_name"])
-    file.write_bytes(file.read_bytes()[:40])
-    broken = train(records, workers)
+def test_broken_images_are_replaced_by_the_next_warned_about_and_counted(records, caplog, workers):
+    straight = flat(take(train(records), 6))
+    break_images(records, 3)
+    loader = train(records, workers)
     with caplog.at_level(logging.WARNING):
-        batches = flat(take(broken, 5))
-    # Nothing takes the place of the broken one, everything else stays where it was.
-    assert batches == [[s for s in batch if s[0] != 3] for batch in straight]
-    assert broken.skipped == sum(s[0] == 3 for batch in straight for s in batch) == 2
-    assert caplog.text.count("3.png") == 2
-    take(broken, 1)
-    assert broken.skipped == sum(s[0] == 3 for s in straight[0])  # of this pass
+        batches = flat(take(loader, 6))
+    assert [len(batch) for batch in batches] == [4] * 6
+    for draw, (sample, before) in enumerate(zip(chain(*batches), chain(*straight), strict=True)):
+        assert sample[0] == naive_order(10, 3, draw, {3})
+        assert sample == before or before[0] == 3
+    assert loader.num_unreadable == sum(s[0] == 3 for batch in straight for s in batch) >= 2
+    assert caplog.text.count("3.png") == 1
 
 
-def test_a_batch_of_broken_images_is_empty_and_too_many_are_an_error(records, monkeypatch):
-    for record in records:
-        record["file_name"] += ".missing"
-    broken = train(records)
-    assert take(broken, 2) == [[], []] and broken.skipped == 8
-    monkeypatch.setattr(loader, "_PATIENCE", 10)
-    with pytest.raises(InputError, match="in a row"):
-        take(train(records), 5)
+def test_replaced_images_do_not_depend_on_ranks_workers_or_resuming(records, monkeypatch):
+    break_images(records, 2, 7)
+
+    def tolerant(workers=0, start_iter=0):
+        mapper = DistillationMapper(GridRegions())
+        return build_train_loader(records, mapper, 4, 3, workers, start_iter, max_unreadable=0.2)
+
+    straight = flat(take(tolerant(), 8))
+    assert {s[0] for batch in straight for s in batch} == set(range(10)) - {2, 7}
+    assert flat(take(tolerant(2), 8)) == straight
+    assert flat(take(tolerant(start_iter=5), 3)) == straight[5:]
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+        parts.append(flat(take(tolerant(), 8)))
+    assert [a + b for a, b in zip(*parts, strict=True)] == straight
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_broken_images_are_an_error(records, workers):
+    break_images(records, 2, 7)
+    with pytest.raises(InputError, match=r"2 of 10 images cannot be read, more than max_unreadable=0\.01.*png"):
+        take(train(records, workers), 8)
+    with pytest.raises(InputError, match="2 of 10"):
+        take(build_test_loader(records, lambda r: {"id": read_image(r["file_name"])}, workers), 10)
+
+
+def test_a_folder_of_broken_images_is_an_error_at_once(records):
+    for count in (1, 10):
+        for record in records[:count]:
+            record["file_name"] += ".missing"
+        with pytest.raises(InputError, match="cannot be read"):
+            take(train(records[:count]), 1)
+
+
+def test_the_fraction_is_checked(records):
+    with pytest.raises(InputError, match="max_unreadable=2"):
+        build_test_loader(records, lambda r: r, 0, max_unreadable=2)
+
+
+def test_evaluation_leaves_a_broken_image_out(records, caplog):
+    break_images(records, 4)
+    loader = build_test_loader(records, lambda r: {"id": r["image_id"], "image": read_image(r["file_name"])}, 0)
+    assert [s["id"] for batch in loader for s in batch] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert loader.num_unreadable == 1 and "4.png" in caplog.text
 
 
 class WrongMapper:

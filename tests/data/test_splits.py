@@ -153,7 +153,7 @@ def test_real_ov_lvis(real):
 def test_real_photographs_make_samples(real, name, masks):
     loader = build_train_loader(name, DetectionMapper(160, masks=masks), 16, 0, 0)
     batch = next(iter(loader))
-    assert len(batch) == 16 and loader.skipped == 0
+    assert len(batch) == 16 and loader.num_unreadable == 0
     novel = MetadataCatalog.get(name).novel_classes
     classes = MetadataCatalog.get(name).thing_classes
     for sample in batch:

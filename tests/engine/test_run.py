@@ -195,9 +195,9 @@ def test_a_full_disk_at_the_export_is_one_line_and_the_run_can_go_on(config, tmp
     assert same(torch.load(io.BytesIO((out / "tower.safetensors").read_bytes()))["weights"], final(out)["model"])
 
 
-def test_images_left_out_are_in_the_curve(config, tmp_path):
+def test_unreadable_images_are_in_the_curve(config, tmp_path):
     assert train(config, tmp_path / "out") == 0
-    assert [line["skipped_images"] for line in metrics(tmp_path / "out")[:-1]] == [0.0] * 6
+    assert [line["unreadable_images"] for line in metrics(tmp_path / "out")[:-1]] == [0.0] * 6
 
 
 def test_help_teaches(capsys):

@@ -38,7 +38,7 @@ class ToyModel(nn.Module):
         self.linear = nn.Linear(3, 1)
         self.noise = noise
 
-    def num_terms(self, inputs: list[dict]) -> int:
+    def num_loss_items(self, inputs: list[dict]) -> int:
         return sum(len(x["points"]) for x in inputs)
 
     def forward(self, inputs: list[dict]) -> dict[str, Tensor] | list[Tensor]:
@@ -47,7 +47,7 @@ class ToyModel(nn.Module):
         points = torch.cat([x["points"] for x in inputs])
         points = points + self.noise * torch.randn(points.shape)
         target = torch.cat([x["points"] @ TRUTH for x in inputs])
-        return {"loss_fit": (self.linear(points)[:, 0] - target).square().mean()}
+        return {"loss_fit": (self.linear(points)[:, 0] - target).square().sum() / max(len(points), 1)}
 
 
 def sample(draw: int, seed: int = 0) -> dict:

@@ -107,7 +107,7 @@ def test_novel_classes_are_not_asked_about_in_training(vit):
     alone = build(vit, words([WORDS[i] for i in known])).train()
     expected = alone([{**x, "sem_seg": labels}])["loss_sem_seg"]
     assert torch.allclose(both([x])["loss_sem_seg"], expected, atol=1e-6)
-    assert both.num_terms([x]) == int((labels != 255).sum())
+    assert both.num_loss_items([x]) == int((labels != 255).sum())
     assert scores(both, [x])[0].shape[0] == len(WORDS)
 
 
@@ -123,7 +123,7 @@ def test_an_empty_batch_has_a_loss_of_nothing(tower):
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    assert model.num_terms([]) == 0
+    assert model.num_loss_items([]) == 0
 
 
 def test_only_some_classes_may_be_asked_about_in_training(vit):
