@@ -122,7 +122,7 @@ class PlainMapper:
         """``image`` 3 x S x S, ``boxes`` 20 x 5 (corners as parts of S, valid), ``crops`` 20 x 3 x c x c."""
         with Image.open(record["file_name"]) as file:
             photograph = file.convert("RGB")
-        drawn, views = self.regions(record["image_id"], photograph.height, photograph.width, rng)
+        drawn, views, _ = self.regions(record["image_id"], photograph.height, photograph.width, rng)
         boxes = torch.zeros(_SLOTS, 5)
         boxes[: len(drawn), :4] = drawn / max(photograph.size)
         boxes[: len(drawn), 4] = 1

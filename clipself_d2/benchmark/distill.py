@@ -75,9 +75,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         mapper = DistillationMapper(build(cfg.dataloader.train.mapper, "regions"))
         precision = autocast(args)
         ours = Step(model, optimizer, photographs, mapper, precision)
-        cache = TeacherCache(f"{folder}/cache")
-        cache.attach(model.teacher, model.teacher_size)
-        cached = Step(model, optimizer, photographs, mapper, precision, cache)
+        cached = Step(model, optimizer, photographs, mapper, precision, TeacherCache(f"{folder}/cache"))
         cached()  # fills it
         reference = ReferenceStep(model, optimizer, photographs, mapper)
         agreement = agree(ours, reference)
@@ -117,10 +115,14 @@ class Step:
     ) -> None:
         self.model = model
         self.optimizer = optimizer
-        self.photographs = photographs
         self.mapper = mapper
         self.precision = precision
         self.cache = cache
+        self.records = [{"file_name": str(path), "image_id": i} for i, path in enumerate(photographs)]
+        if cache is not None:
+            cache.attach(model.teacher, model.teacher_size)
+            with precision:
+                cache.open(self.records, mapper)
 
     def __call__(self) -> None:
         """All parts, one after the other."""
@@ -134,13 +136,12 @@ class Step:
     def data(self) -> list[dict[str, Any]]:
         """Read the photographs and draw their regions, the same in every round."""
         rng = np.random.default_rng(0)
-        return [self.mapper({"file_name": str(p), "image_id": i}, rng) for i, p in enumerate(self.photographs)]
+        return [self.mapper(record, rng) for record in self.records]
 
     def teacher(self, samples: list[dict[str, Any]]) -> Tensor:
         """Embeddings of the crops."""
         self.model.teacher_cache = self.cache
-        boxes, keys = [x["crop_boxes"].tensor for x in samples], [x["image_key"] for x in samples]
-        return self.model.embed_crops([x["image"] for x in samples], boxes, keys)
+        return self.model.embed_crops([x["image"] for x in samples], [x["crop_boxes"].tensor for x in samples], samples)
 
     def student(self, samples: list[dict[str, Any]], targets: Tensor) -> Tensor:
         """The loss."""

@@ -15,7 +15,7 @@ from clipself_d2.benchmark import plain
 from clipself_d2.benchmark.arguments import IMAGE, add_common, autocast, check_at_least
 from clipself_d2.benchmark.measure import Parts, count_flops, medians, peak_flops, peak_memory
 from clipself_d2.clip import build_image_tower
-from clipself_d2.data.distillation import image_key
+from clipself_d2.data.distillation import DistillationMapper, image_key
 from clipself_d2.distillation import CLIPSelf, TeacherCache
 from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
@@ -54,19 +54,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     torch.manual_seed(0)
     tower = build_image_tower(args.model, "random")
     model = CLIPSelf(tower, tower.native_size).to(args.device)
-    images, boxes = draw(args.batch, args.crops)
-    keys = [image_key(image.numpy().data, *IMAGE) for image in images]
+    images, boxes, samples = draw(args.batch, args.crops)
     with tempfile.TemporaryDirectory() as folder:
         cache = TeacherCache(folder)
         cache.attach(model.teacher, model.teacher_size)
+        with autocast(args):
+            cache.open(samples, DistillationMapper(GridRegions()))
 
         def ours(cache: TeacherCache | None = None) -> Tensor:
             model.teacher_cache = cache
             with autocast(args):
-                return model.embed_crops(images, boxes, keys)
+                return model.embed_crops(images, boxes, samples)
 
         ours(cache)
-        cache.flush()
         calls = {
             "ours": ours,
             "cached": lambda: ours(cache),
@@ -93,14 +93,19 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def draw(count: int, crops: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Photographs of smooth noise, uint8 on the CPU, and so many crops of each as training draws them."""
+def draw(count: int, crops: int) -> tuple[list[Tensor], list[Tensor], list[dict[str, Any]]]:
+    """Draw images of smooth noise, uint8 on the CPU, `crops` boxes of each, and the samples that a cache asks for."""
     rng = np.random.default_rng(0)
     coarse = torch.from_numpy(rng.uniform(0, 256, (count, 3, IMAGE[0] // 8, IMAGE[1] // 8)))
     images = F.interpolate(coarse, IMAGE, mode="bilinear").to(torch.uint8)
-    regions = GridRegions()
-    boxes = [torch.cat([regions(i, *IMAGE, rng)[1] for _ in range(crops)])[:crops] for i in range(count)]
-    return list(images), boxes
+    regions, boxes, samples = GridRegions(), [], []
+    for i, image in enumerate(images):
+        draws = [regions(i, *IMAGE, rng) for _ in range(crops)]
+        _, drawn, crop_ids = (torch.cat(parts)[:crops] for parts in zip(*draws, strict=True))
+        key = image_key(image.numpy().data, *IMAGE)
+        boxes.append(drawn)
+        samples.append({"file_name": str(i), "image_id": i, "image_key": key, "crop_ids": crop_ids})
+    return list(images), boxes, samples
 
 
 def agree(embeddings: dict[str, Tensor]) -> dict[str, float]:

@@ -19,11 +19,16 @@ from clipself_d2.data.image import image_size, read_image
 class RegionSampler(Protocol):
     """Draws regions of an image: `GridRegions`, `ProposalRegions`, or another."""
 
-    def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return the student's boxes and the teacher's crops, both R x 4 in pixels."""
+    def __call__(
+        self, image_id: int, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the student's boxes and the teacher's crops, both R x 4 in pixels, and the R numbers of the crops."""
 
-    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
-        """Return every teacher's crop that may be drawn of an image, N x 4 in pixels."""
+    def num_crops(self, image_id: int) -> int:
+        """Return the number of crops of an image; the crops count from 0."""
+
+    def all_crops(self, image_id: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return every crop that may be drawn of an image, N x 4 in pixels, and their N numbers."""
 
 
 class DistillationMapper:
@@ -51,15 +56,15 @@ class DistillationMapper:
 
         Returns:
             ``image`` (3 x H x W uint8), ``image_key`` (see `image_key`), ``file_name``, ``image_id``, ``height`` and
-            ``width`` of the whole image, and the `Boxes` ``regions`` and ``crop_boxes`` (the teacher's view of each
-            region), in pixels of ``image``.
+            ``width`` of the whole image, the `Boxes` ``regions`` and ``crop_boxes`` (the teacher's view of each region)
+            in pixels of ``image``, and ``crop_ids`` (R long), the numbers of the crops.
 
         Raises:
             ImageError: if the image cannot be read.
         """
         height, width = image_size(record["file_name"])
-        regions, crops = self.regions(record["image_id"], height, width, rng)
-        return self._sample(record, height, width, crop_boxes=crops, regions=regions)
+        regions, crops, crop_ids = self.regions(record["image_id"], height, width, rng)
+        return self._sample(record, height, width, crop_ids, crop_boxes=crops, regions=regions)
 
     def all_crops(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return a sample with every crop that may be drawn as ``crop_boxes``, and without ``regions``.
@@ -68,10 +73,12 @@ class DistillationMapper:
             ImageError: if the image cannot be read.
         """
         height, width = image_size(record["file_name"])
-        crops = self.regions.all_crops(record["image_id"], height, width)
-        return self._sample(record, height, width, crop_boxes=crops)
+        crops, crop_ids = self.regions.all_crops(record["image_id"], height, width)
+        return self._sample(record, height, width, crop_ids, crop_boxes=crops)
 
-    def _sample(self, record: Mapping[str, Any], height: int, width: int, **boxes: Tensor) -> dict[str, Any]:
+    def _sample(
+        self, record: Mapping[str, Any], height: int, width: int, crop_ids: Tensor, **boxes: Tensor
+    ) -> dict[str, Any]:
         image = read_image(record["file_name"], self._long_side(record["image_id"], height, width))
         scale = torch.tensor([image.shape[2] / width, image.shape[1] / height]).repeat(2)
         return {
@@ -81,6 +88,7 @@ class DistillationMapper:
             "image_id": record["image_id"],
             "height": height,
             "width": width,
+            "crop_ids": crop_ids,
             **{name: Boxes(each * scale) for name, each in boxes.items()},
         }
 
@@ -89,7 +97,7 @@ class DistillationMapper:
         if self.min_decode_size is None:
             return None
         student, teacher = self.min_decode_size
-        crops, whole = self.regions.all_crops(image_id, height, width), max(height, width)
+        crops, whole = self.regions.all_crops(image_id, height, width)[0], max(height, width)
         smallest = (crops[:, 2:] - crops[:, :2]).amax(dim=1).min().item() if len(crops) else whole
         # The boxes' arithmetic may be off by half a percent of a pixel.
         return min(whole, max(student, math.ceil(teacher * whole / max(smallest, 1) - 0.005)))

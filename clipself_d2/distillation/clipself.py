@@ -84,8 +84,7 @@ class CLIPSelf(Student):
         inputs = [x for x in inputs if len(x["regions"])] or inputs[:1]
         num_regions = self.num_loss_items(inputs)
         images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
-        crop_boxes, keys = [x["crop_boxes"].tensor for x in inputs], [x.get("image_key") for x in inputs]
-        targets = self.embed_crops(images, crop_boxes, keys)
+        targets = self.embed_crops(images, [x["crop_boxes"].tensor for x in inputs], inputs)
         cosine = (self.embed_regions(images, [x["regions"].tensor for x in inputs]) * targets).sum(dim=-1)
         if num_regions and has_event_storage():
             storage = get_event_storage()
@@ -94,21 +93,21 @@ class CLIPSelf(Student):
 
     @torch.no_grad()
     def embed_crops(
-        self, images: Sequence[Tensor], boxes: Sequence[Tensor], image_keys: Sequence[bytes | None] = ()
+        self, images: Sequence[Tensor], boxes: Sequence[Tensor], samples: Sequence[dict[str, Any]] = ()
     ) -> Tensor:
         """The teacher's side: the ordinary image embedding of each crop, aspect kept, centred on black.
 
         Args:
             images: 3 x H_i x W_i uint8, on any device.
             boxes: for each image R_i x 4, in its pixels.
-            image_keys: of the images, for the cache; see `TeacherCache`.
+            samples: what a cache needs to know of the images and crops, see `TeacherCache`.
 
         Returns:
             sum(R_i) x C unit embeddings, fp32.
         """
         if self.teacher_cache is None:
             return self._run_teacher(images, boxes)
-        rows = self.teacher_cache(self._run_teacher, images, boxes, image_keys)
+        rows = self.teacher_cache(self._run_teacher, images, boxes, samples)
         return F.normalize(rows.to(self.device).float(), dim=-1)
 
     def _run_teacher(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:

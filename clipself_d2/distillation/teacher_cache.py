@@ -1,21 +1,29 @@
-"""The teacher's embeddings of crops on disk: each crop goes through the teacher once, whatever runs, ranks and epochs.
+"""The teacher's embeddings of crops on disk: each crop goes through the teacher once, over all epochs, ranks and runs.
 
-The crops of a data set are a finite set: 361 grid cells of an image, or its proposals. An embedding is known by the
-image's content, the whole-pixel box that is cut, and the precision that the teacher ran in; teachers (weights,
-architecture, pixel statistics), crop sizes and `RECIPE` have a folder each.
+The crops of an image are a finite set that the region sampler numbers: 361 grid cells, or the proposals of the image.
+The cache of a data set is an array with one row per crop, in three files of a folder:
 
-Embeddings are stored as unit vectors in fp16, which costs a cosine about 1e-7. What has just been computed is rounded
-alike, so a crop gives the same bits the first time and from the disk. A run that finds a crop in the cache need not see
-the bits of a run that computes it in a batch of other crops; they differ by how matrix products round.
+- ``cache.json``: what the array was made for: teacher, crop size, precision and data set. Any other use is refused.
+- ``embeddings``: rows x C fp16 unit vectors. The rounding costs a cosine about 1e-7.
+- ``checks``: rows x uint64, a hash of the row, the content of its image and the pixels of its crop.
+
+A row counts only if its check fits; all others are computed again. This covers a process that is killed while it
+writes, two processes that write the same row, an image or a proposal that changes, and a damaged disk.
+
+A new row is rounded to fp16 too, which gives the same bits as reading it later. A run that finds a crop in the cache
+may differ in rounding from one that computes the crop within another batch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -23,33 +31,32 @@ from detectron2.utils import comm
 from torch import Tensor
 from tqdm import tqdm
 
-from clipself_d2.clip.checkpoint import content_hash
+from clipself_d2.clip.checkpoint import content_hash, write_atomically
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import build_test_loader, get_dataset
-from clipself_d2.data.distillation import DistillationMapper, image_key
-from clipself_d2.data.embedding_store import EmbeddingStore
+from clipself_d2.data.distillation import DistillationMapper
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import whole_boxes
 
 logger = logging.getLogger(__name__)
 
 RECIPE = "crop_and_resize 1"
-"""Of the crops; the number rises with every change to what `crop_and_resize` gives."""
+"""Version of the crops: raise the number with every change of what `crop_and_resize` returns."""
 
-_IMAGES = 8  # read at once when the cache is filled
+_IMAGES = 8  # per batch while the cache is filled
 
 Embed = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 
 class TeacherCache:
-    """Embeddings of crops by content; see the module, and `EmbeddingStore` for what several processes may do.
+    """Teacher embeddings in an array that any number of processes may read and write at once; see the module.
 
     Args:
-        folder: where; the same for all ranks, on a disk that they share. Made where it is missing.
-        budget_gb: most gigabytes (1e9 bytes) of it; a cache that is full adds nothing more, says so, and is used on.
+        folder: the folder of the cache, on a disk that all ranks share; created if missing.
+        budget_gb: largest size of a new cache, in gigabytes (1e9 bytes).
 
     Raises:
-        InputError: for a budget that is not positive.
+        InputError: a budget that is not positive.
     """
 
     def __init__(self, folder: str | Path, budget_gb: float = 50.0) -> None:
@@ -57,118 +64,182 @@ class TeacherCache:
             raise InputError(f"model.teacher_cache.budget_gb={budget_gb}: must be positive")
         self.folder = Path(folder)
         self.budget_gb = budget_gb
+        self.full = False
 
-    def attach(self, teacher: ImageTower, size: int) -> None:
-        """Opens the folder of a teacher and a crop size.
+    def attach(self, teacher: ImageTower, crop_size: int) -> None:
+        """Set the teacher, whose weights must not change from now on, and the side of its crops in pixels."""
+        pixel_stats = [teacher.pixel_mean.flatten().tolist(), teacher.pixel_std.flatten().tolist()]
+        self.teacher = teacher
+        self.made_for = {
+            "recipe": RECIPE,
+            "teacher": content_hash(teacher.state_dict(), f"{pixel_stats} {teacher!r}").hex(),
+            "crop_size": crop_size,
+            "embed_dim": teacher.embed_dim,
+        }
+
+    def open(self, dataset: str | Sequence[Any], mapper: DistillationMapper) -> None:
+        """Open the array of a data set, or create it.
+
+        Call this in the autocast context that the teacher will run in, because the header holds the precision.
 
         Args:
-            teacher: frozen; its weights must not change any more.
-            size: side of the crops in pixels.
+            dataset: see `get_dataset`.
+            mapper: the mapper of training; its region sampler numbers the crops.
 
         Raises:
-            InputError: if the folder cannot be written to, or holds embeddings of another length.
+            InputError: the cache was made for something else or is damaged; a new one exceeds the budget or the free
+                space of the disk; the folder cannot be written to; the data set is unknown or does not fit the mapper.
         """
-        statistics = [teacher.pixel_mean.flatten().tolist(), teacher.pixel_std.flatten().tolist()]
-        name = content_hash(teacher.state_dict(), f"{RECIPE} {size} {statistics} {teacher!r}").hex()
-        self.teacher = teacher
+        records = get_dataset(dataset)
+        mapper.check(records)
+        ids = [record["image_id"] for record in records]
+        counts = [mapper.regions.num_crops(image_id) for image_id in ids]
+        starts = np.cumsum([0, *counts]).tolist()
+        self.starts = dict(zip((record["file_name"] for record in records), starts, strict=False))
+        self.precision = _precision(self.teacher)
+        header = {
+            **self.made_for,
+            "precision": self.precision,
+            "crops": starts[-1],
+            "images": len(records),
+            "dataset": _hash(json.dumps([ids, counts]).encode()).hex(),
+        }
+        self._salt = _hash(json.dumps(header).encode())
+        shape = (starts[-1], self.teacher.embed_dim)
         try:
-            self.store = EmbeddingStore(self.folder, name, teacher.embed_dim, 1e9 * self.budget_gb)
-        except InputError as error:
-            raise InputError(f"model.teacher_cache.folder: {error}") from error
+            _prepare(self.folder, header, 1e9 * self.budget_gb)
+            self._rows, self._row_file = _open(self.folder / "embeddings", "<f2", shape)
+            self._checks, self._check_file = _open(self.folder / "checks", "<u8", shape[:1])
+        except OSError as error:
+            raise InputError(f"model.teacher_cache.folder: {error}: name another folder") from error
+
+    def __len__(self) -> int:
+        """Number of crops that have an embedding."""
+        return int(np.count_nonzero(self._checks))
 
     def __call__(
-        self, embed: Embed, images: Sequence[Tensor], boxes: Sequence[Tensor], image_keys: Sequence[bytes | None] = ()
+        self, embed: Embed, images: Sequence[Tensor], boxes: Sequence[Tensor], samples: Sequence[Mapping[str, Any]]
     ) -> Tensor:
-        """Embeddings of crops, from the cache where it has them.
+        """Return the embeddings of crops, from the array where it has them.
 
         Args:
-            embed: the teacher, called for the crops that are missing, if any: images and boxes -> R x C unit vectors.
-            images: 3 x H_i x W_i uint8.
-            boxes: for each image R_i x 4, in its pixels.
-            image_keys: each stands for the content of an image, see `data.distillation.image_key`; where one is missing, the
-                pixels are hashed.
+            embed: the teacher, called with the images and boxes of the missing crops, if any -> R x C unit vectors.
+            images: 3 x H_i x W_i uint8, at least one.
+            boxes: R_i x 4 in pixels of each image.
+            samples: the ``file_name``, ``image_key`` and ``crop_ids`` (R_i) of each image, see `DistillationMapper`.
 
         Returns:
             sum(R_i) x C fp16 on the CPU, rounded unit vectors.
         """
-        boxes = [whole_boxes(each, *image.shape[-2:]) for image, each in zip(images, boxes, strict=True)]
-        known = image_keys or [None] * len(images)
-        of_image = [key or _hash_pixels(image) for key, image in zip(known, images, strict=True)]
-        keys = _crop_keys(of_image, boxes, self._precision())
-        rows, found = self.store.get(keys)
-        if not found.all():
-            first: dict[bytes, int] = {}
-            for i in np.flatnonzero(~found):
-                first.setdefault(keys[i], i)
-            missing = np.zeros(len(keys), bool)
-            missing[list(first.values())] = True
+        if self.precision != _precision(self.teacher):
+            raise RuntimeError(f"{self.folder} was opened for {self.precision}, not for {_precision(self.teacher)}")
+        boxes = [whole_boxes(box, *image.shape[-2:]) for image, box in zip(images, boxes, strict=True)]
+        numbers = np.concatenate([self.starts[x["file_name"]] + x["crop_ids"].numpy() for x in samples])
+        keys = [x["image_key"] + box.tobytes() for x, each in zip(samples, boxes, strict=True) for box in each.numpy()]
+        rows = self._rows[numbers]
+        missing = self._checks[numbers] != self._check(rows, keys)
+        if missing.any():
             wanted = torch.from_numpy(missing).split([len(each) for each in boxes])
             some = [i for i, mask in enumerate(wanted) if mask.any()]
             new = embed([images[i] for i in some], [boxes[i][wanted[i]] for i in some]).half().cpu().numpy()
             rows[missing] = new
-            rows[~found] = rows[[first[keys[i]] for i in np.flatnonzero(~found)]]
-            finite = np.isfinite(new).all(axis=1)  # a teacher that overflows in fp16 is not to be remembered
-            self.store.add([key for key, sound in zip(first, finite, strict=True) if sound], new[finite])
+            self._write(numbers[missing], new, self._check(new, [keys[i] for i in np.flatnonzero(missing)]))
         return torch.from_numpy(rows)
 
     def fill(
-        self,
-        embed: Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[bytes]], object],
-        dataset: str | Sequence[Any],
-        mapper: DistillationMapper,
-        num_workers: int,
+        self, embed: Callable[..., object], dataset: str | Sequence[Any], mapper: DistillationMapper, num_workers: int
     ) -> None:
-        """Embeds every crop that may be drawn of a data set; ranks share the images, what is there is not done again.
+        """Embed every crop of a data set that training may draw.
+
+        Ranks share the images. Crops that the cache has are not embedded again, which resumes a fill that was stopped.
 
         Args:
-            embed: images, boxes and image keys -> embeddings, by way of this cache: `CLIPSelf.embed_crops`.
-            dataset: see `get_dataset`.
-            mapper: of training.
-            num_workers: processes that read.
+            embed: images, boxes, samples -> embeddings, by way of this cache: `CLIPSelf.embed_crops`.
+            dataset: see `open`.
+            mapper: see `open`.
+            num_workers: number of processes that read images.
 
         Raises:
-            InputError: if the data set is unknown or does not fit the mapper.
+            InputError: see `open`.
         """
+        self.open(dataset, mapper)
         records = get_dataset(dataset)
-        mapper.check(records)
-        # Every so many-th image is a rank's, not one piece: of a fill that goes on each then has as much left.
+        # The loader gives each rank one piece. Interleave the images, for each rank to have as much left after a stop.
         ranks = range(comm.get_world_size())
         records = [record for rank in ranks for record in records[rank :: len(ranks)]]
         loader = build_test_loader(records, mapper.all_crops, num_workers, _IMAGES)
-        crops = 0
         with tqdm(loader, "teacher cache", unit_scale=_IMAGES, unit=" images", disable=comm.get_rank() > 0) as batches:
             for batch in batches:
-                if self.store.full:
+                if self.full:
                     break
-                boxes = [x["crop_boxes"].tensor for x in batch]
-                embed([x["image"] for x in batch], boxes, [x["image_key"] for x in batch])
-                crops += sum(map(len, boxes))
-        self.flush()
-        text = "%s: went through %d crops of this rank's images; holds %d embeddings"
-        logger.info(text, self.store.folder, crops, len(self.store))
+                embed([x["image"] for x in batch], [x["crop_boxes"].tensor for x in batch], batch)
         comm.synchronize()
+        logger.info("%s: has %d of %d embeddings", self.folder, len(self), len(self._checks))
 
-    def flush(self) -> None:
-        """Writes to the disk what is still held in memory."""
-        self.store.flush()
+    def _check(self, rows: np.ndarray, keys: Sequence[bytes]) -> np.ndarray:
+        """The check of each row: a hash of its bits, its key and the header."""
+        hashes = (_hash(row, 8, key=key, salt=self._salt) for row, key in zip(rows, keys, strict=True))
+        return np.frombuffer(b"".join(hashes), "<u8")
 
-    def _precision(self) -> str:
-        device = self.teacher.pixel_mean.device.type
-        autocast = torch.is_autocast_enabled(device)
-        return str(torch.get_autocast_dtype(device) if autocast else self.teacher.pixel_mean.dtype)
+    def _write(self, numbers: np.ndarray, rows: np.ndarray, checks: np.ndarray) -> None:
+        """Write rows, then their checks. Embeddings that overflow in fp16 are left out."""
+        finite = np.isfinite(rows).all(axis=1)
+        try:
+            # Not through the memory map: there a full disk is a signal that kills the process.
+            for number, row, check in zip(numbers[finite].tolist(), rows[finite], checks[finite], strict=True):
+                os.pwrite(self._row_file.fileno(), row, number * row.nbytes)
+                os.pwrite(self._check_file.fileno(), check, number * check.nbytes)
+        except OSError as error:
+            if not self.full:
+                logger.warning("%s: nothing more is added (%s); what is there is used", self.folder, error.strerror)
+            self.full = True
 
 
 def open_teacher_cache(folder: str | None = None, budget_gb: float = 50.0) -> TeacherCache | None:
-    """A `TeacherCache`, or None where no folder is named: what configs call."""
+    """Return a `TeacherCache`, or None without a folder: what configs call."""
     return TeacherCache(folder, budget_gb) if folder else None
 
 
-def _crop_keys(image_keys: Sequence[bytes], boxes: Sequence[Tensor], precision: str) -> list[bytes]:
-    """16 bytes for each of sum(R_i) crops."""
-    pairs = zip(image_keys, (each.numpy().astype("<i8") for each in boxes), strict=True)
-    texts = (image + box.tobytes() for image, image_boxes in pairs for box in image_boxes)
-    return [hashlib.blake2b(text, digest_size=16, key=precision.encode()).digest() for text in texts]
+def _prepare(folder: Path, header: dict[str, Any], budget: float) -> None:
+    """Create the files of a cache if missing, the header last; refuse files that are damaged or for another use."""
+    path = folder / "cache.json"
+    sizes = {"embeddings": 2 * header["crops"] * header["embed_dim"], "checks": 8 * header["crops"]}
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        need, free = sum(sizes.values()), shutil.disk_usage(folder).free
+        if need > min(budget, free):
+            limit = "its disk has" if free < budget else "model.teacher_cache.budget_gb is"
+            raise InputError(
+                f"{folder}: {header['crops']:,} crops take {need / 1e9:.3g} GB, {limit} {min(budget, free) / 1e9:.3g}: "
+                "give more, or train without model.teacher_cache.folder"
+            )
+        for name, size in sizes.items():
+            with (folder / name).open("ab") as file:
+                file.truncate(size)  # a hole: disk space is taken row by row
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(header, indent=2)))
+    try:
+        found = json.loads(path.read_text())
+        misfits = [f"{name} {found[name]}, not {value}" for name, value in header.items() if found[name] != value]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the header of a teacher cache ({error!r}): remove the folder") from error
+    if misfits:
+        raise InputError(f"{path}: made for {misfits[0]}: name another model.teacher_cache.folder, or remove this one")
+    for name, size in sizes.items():
+        if (length := (folder / name).stat().st_size) != size:
+            raise InputError(f"{folder / name}: has {length} bytes instead of {size}, it is damaged: remove the folder")
 
 
-def _hash_pixels(image: Tensor) -> bytes:
-    return image_key(image.cpu().contiguous().numpy().data, *image.shape[-2:])
+def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, BinaryIO]:
+    """An array of a file for reading, and the file for writing."""
+    return np.asarray(np.memmap(path, dtype, "r", shape=shape)), path.open("r+b", buffering=0)
+
+
+def _hash(content: bytes | np.ndarray, size: int = 16, **keys: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=size, **keys).digest()
+
+
+def _precision(teacher: ImageTower) -> str:
+    """The floating-point type that the teacher runs in."""
+    device = teacher.pixel_mean.device.type
+    autocast = torch.is_autocast_enabled(device)
+    return str(torch.get_autocast_dtype(device) if autocast else teacher.pixel_mean.dtype)

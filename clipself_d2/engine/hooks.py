@@ -43,23 +43,6 @@ class SaveCheckpoint(HookBase):
             self.checkpointer.save(done, required=last)
 
 
-class Flush(HookBase):
-    """Calls a function that writes what is held in memory, with every checkpoint and after training, failed or not."""
-
-    def __init__(self, flush: Callable[[], None], period: int) -> None:
-        self.flush = flush
-        self.period = period
-
-    def after_step(self) -> None:
-        """Flush when the number of finished iterations is a multiple of the period."""
-        if self.period > 0 and (self.trainer.iter + 1) % self.period == 0:
-            self.flush()
-
-    def after_train(self) -> None:
-        """Flush what is left."""
-        self.flush()
-
-
 class Evaluate(HookBase):
     """Calls `evaluate() -> {task: {metric: value}}` on every rank, every `period` iterations and after the last one."""
 

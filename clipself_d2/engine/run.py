@@ -29,7 +29,6 @@ from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
 from clipself_d2.engine.hooks import (
     AfterTraining,
     Evaluate,
-    Flush,
     ProgressPrinter,
     SaveCheckpoint,
     Throughput,
@@ -194,11 +193,14 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         raise InputError(f"{output}: holds checkpoints of an earlier run; pass --resume, or another train.output_dir")
     cfg.dataloader.train.start_iter = start
     trainer.data_loader = build(cfg, "dataloader.train")
+    cache: Any = getattr(model, "teacher_cache", None)
+    if cache is not None:
+        with autocast(settings):
+            cache.open(build(cfg, "dataloader.train.dataset"), build(cfg, "dataloader.train.mapper"))
 
     # Built before training, so that what is missing is said now.
     evaluation = build_evaluation(cfg) if cfg.dataloader.get("evaluator") else None
     results: Results = {}
-    cache: Any = getattr(model, "teacher_cache", None)
 
     def test() -> Results:
         results.update(evaluate(cfg, model, evaluation))
@@ -210,7 +212,6 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
             LRScheduler(optimizer, build(cfg, "lr_multiplier")),
             Throughput(),
             SaveCheckpoint(checkpointer, settings.checkpointer.period),
-            Flush(cache.flush, settings.checkpointer.period) if cache else None,
             Evaluate(test, settings.eval_period) if evaluation else None,
             AfterTraining(lambda: export(cfg, model, source, results)) if cfg.get("export") else None,
             PeriodicWriter(_writers(output, settings, start), settings.log_period) if comm.is_main_process() else None,

@@ -80,10 +80,16 @@ def sample_grid(
     Returns:
         R x 4 float tensor of boxes in pixels, 1 <= R <= max_regions.
     """
+    shape, cells = _draw_cells(rng, max_split, rule, max_regions)
+    return grid_boxes(*grid_shapes(max_split, rule)[shape], height, width)[cells]
+
+
+def _draw_cells(rng: np.random.Generator, max_split: int, rule: str, max_regions: int) -> tuple[int, Tensor]:
+    """The number of a grid among `grid_shapes`, and the numbers of its cells that are drawn."""
     shapes = grid_shapes(max_split, rule)
-    rows, columns = shapes[rng.integers(len(shapes))]
-    order = rng.permutation(rows * columns)[:max_regions]
-    return grid_boxes(rows, columns, height, width)[torch.from_numpy(order)]
+    shape = int(rng.integers(len(shapes)))
+    rows, columns = shapes[shape]
+    return shape, torch.from_numpy(rng.permutation(rows * columns)[:max_regions])
 
 
 class GridRegions:
@@ -102,12 +108,20 @@ class GridRegions:
         self.rule = rule
         self.max_regions = max_regions
 
-    def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Returns the student's boxes and the teacher's crops, both R x 4 in pixels."""
-        boxes = sample_grid(height, width, rng, max_split=self.max_split, rule=self.rule, max_regions=self.max_regions)
-        return boxes, boxes.clone()
+    def __call__(
+        self, image_id: int, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the student's boxes and the teacher's crops, both R x 4 in pixels, and the R numbers of the crops."""
+        shapes = grid_shapes(self.max_split, self.rule)
+        shape, cells = _draw_cells(rng, self.max_split, self.rule, self.max_regions)
+        boxes = grid_boxes(*shapes[shape], height, width)[cells]
+        return boxes, boxes.clone(), cells + sum(rows * columns for rows, columns in shapes[:shape])
 
-    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
-        """Every crop that may be drawn of an image, each once: N x 4 in pixels (N = 361 for ``"released"``, M = 6)."""
+    def num_crops(self, image_id: int) -> int:
+        """Return the number N of crops of an image: 361 for ``"released"`` and M = 6."""
+        return sum(rows * columns for rows, columns in grid_shapes(self.max_split, self.rule))
+
+    def all_crops(self, image_id: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return every crop that may be drawn of an image, N x 4 in pixels, and the numbers 0..N-1."""
         cells = [grid_boxes(*shape, height, width) for shape in grid_shapes(self.max_split, self.rule)]
-        return torch.cat(cells).unique(dim=0)
+        return torch.cat(cells), torch.arange(self.num_crops(image_id))

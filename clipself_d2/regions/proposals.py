@@ -105,15 +105,16 @@ def sample_proposals(
     Returns:
         R x 4 float tensor, 0 <= R <= max_regions.
     """
-    return _usable(boxes[rng.permutation(len(boxes))[:max_regions]], height, width, min_size, max_size)
+    clipped, usable = _clip(boxes[rng.permutation(len(boxes))[:max_regions]], height, width, min_size, max_size)
+    return clipped[usable]
 
 
-def _usable(boxes: np.ndarray, height: int, width: int, min_size: float, max_size: float) -> Tensor:
-    """Boxes clipped to the image, without those that are then too small or too large."""
+def _clip(boxes: np.ndarray, height: int, width: int, min_size: float, max_size: float) -> tuple[Tensor, Tensor]:
+    """Boxes clipped to the image, N x 4, and whether each is then neither too small nor too large, N bool."""
     clipped = clip_boxes_to_image(torch.from_numpy(boxes).float().reshape(-1, 4), (height, width))
     sides = clipped[:, 2:] - clipped[:, :2]
     area = sides.prod(dim=1)
-    return clipped[(sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)]
+    return clipped, (sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)
 
 
 def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
@@ -170,30 +171,33 @@ class ProposalRegions:
         if bare := len(set(image_ids)) - len(self.proposals):
             logger.warning("%s: no proposal for %d of %d images", self.json_file, bare, len(set(image_ids)))
 
-    def __call__(self, image_id: int, height: int, width: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Returns the student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1."""
-        boxes = sample_proposals(
-            self.proposals.get(image_id, _NONE),
-            height,
-            width,
-            rng,
-            max_regions=self.max_regions,
-            min_size=self.min_size,
-            max_size=self.max_size,
-        )
-        if len(boxes) == 0:
-            fallback = _fallback(height, width)
-            return fallback, fallback.floor()
-        return boxes, enlarge(boxes, self.crop_scale, height, width)
-
-    def all_crops(self, image_id: int, height: int, width: int) -> Tensor:
-        """Every teacher's crop that may be drawn of an image: N x 4 in pixels, N >= 1."""
+    def __call__(
+        self, image_id: int, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the student's boxes and the teacher's crops, both R x 4 in pixels, and the R numbers of the crops."""
         proposals = self.proposals.get(image_id, _NONE)
-        boxes = _usable(proposals, height, width, self.min_size, self.max_size)
-        crops = enlarge(boxes, self.crop_scale, height, width)
-        if len(proposals) - len(boxes) < min(len(proposals), self.max_regions):  # no draw is of unusable boxes alone
-            return crops
-        return torch.cat([crops, _fallback(height, width).floor()])
+        drawn = rng.permutation(len(proposals))[: self.max_regions]
+        boxes, usable = _clip(proposals[drawn], height, width, self.min_size, self.max_size)
+        if not usable.any():
+            fallback = _fallback(height, width)
+            return fallback, fallback.floor(), torch.tensor([len(proposals)])
+        boxes = boxes[usable]
+        return boxes, enlarge(boxes, self.crop_scale, height, width), torch.from_numpy(drawn)[usable]
+
+    def num_crops(self, image_id: int) -> int:
+        """Return the number of crops of an image: its proposals and, last, the fallback box."""
+        return len(self.proposals.get(image_id, _NONE)) + 1
+
+    def all_crops(self, image_id: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return every crop that may be drawn of an image, N x 4 in pixels, N >= 1, and the N numbers of the crops."""
+        proposals = self.proposals.get(image_id, _NONE)
+        boxes, usable = _clip(proposals, height, width, self.min_size, self.max_size)
+        crops, numbers = enlarge(boxes[usable], self.crop_scale, height, width), usable.nonzero()[:, 0]
+        unusable = len(proposals) - len(numbers)
+        if unusable < min(len(proposals), self.max_regions):  # a draw cannot consist of unusable boxes alone
+            return crops, numbers
+        last = torch.tensor([len(proposals)])
+        return torch.cat([crops, _fallback(height, width).floor()]), torch.cat([numbers, last])
 
 
 def _fallback(height: int, width: int) -> Tensor:

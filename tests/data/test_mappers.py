@@ -14,7 +14,7 @@ from tests.data.make import panoptic, photographs
 def test_distillation_sample(tmp_path):
     [record] = load_image_list(photographs(tmp_path / "photos", 1), tmp_path / "photos")
     sample = DistillationMapper(GridRegions())(record, np.random.default_rng([1, 5]))
-    keys = {"image", "image_key", "file_name", "image_id", "height", "width", "regions", "crop_boxes"}
+    keys = {"image", "image_key", "file_name", "image_id", "height", "width", "regions", "crop_boxes", "crop_ids"}
     assert set(sample) == keys
     assert sample["image"].shape == (3, 16, 24) and (sample["height"], sample["width"]) == (16, 24)
     assert torch.equal(sample["regions"].tensor, sample_grid(16, 24, np.random.default_rng([1, 5])))
@@ -26,7 +26,9 @@ def test_every_crop_of_a_photograph(tmp_path):
     mapper = DistillationMapper(GridRegions(max_split=2))
     sample, drawn = mapper.all_crops(record), mapper(record, np.random.default_rng(0))
     assert drawn.keys() - sample.keys() == {"regions"}
-    assert torch.equal(sample["crop_boxes"].tensor, GridRegions(max_split=2).all_crops(0, 16, 24))
+    crops, numbers = GridRegions(max_split=2).all_crops(0, 16, 24)
+    assert torch.equal(sample["crop_boxes"].tensor, crops) and torch.equal(sample["crop_ids"], numbers)
+    assert torch.equal(drawn["crop_boxes"].tensor, crops[drawn["crop_ids"]])
     assert sample["image_key"] == drawn["image_key"]
 
 
@@ -162,7 +164,7 @@ def test_photographs_are_reduced_as_far_as_image_and_crops_allow(tmp_path, suffi
     for seed in range(12):
         before, after = (mapper(record, np.random.default_rng(seed)) for mapper in (whole, reduced))
         # All that may be drawn decide, so that every draw sees the same pixels.
-        longest = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in GridRegions().all_crops(1, 600, 801).tolist()]
+        longest = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in GridRegions().all_crops(1, 600, 801)[0].tolist()]
         divisor = max(
             s for s in (1, 2, 4, 8) if s == 1 or (801 / s >= student and all(x / s >= teacher - 1e-3 for x in longest))
         )

@@ -85,7 +85,7 @@ def test_the_file_is_what_distillation_and_coco_read(tmp_path, capsys):
     assert coco.dataset["info"] == {"data": "mine"}
     assert [a["score"] for a in coco.loadAnns(coco.getAnnIds(imgIds=[7]))] == [0.8808, 0.5]
     assert coco.imgs[3] == {"id": 3, "file_name": "3.jpg", "height": HEIGHT, "width": WIDTH}
-    student, _ = ProposalRegions(file)(3, HEIGHT, WIDTH, np.random.default_rng(0))  # its fallback
+    student, *_ = ProposalRegions(file)(3, HEIGHT, WIDTH, np.random.default_rng(0))  # its fallback
     assert student.tolist() == [[0, 0, WIDTH / 4, HEIGHT / 4]]
     assert [path.name for path in file.parent.iterdir()] == ["p.json"]
 

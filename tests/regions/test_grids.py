@@ -65,12 +65,20 @@ def test_same_generator_same_regions():
 
 def test_every_crop_that_may_be_drawn():
     regions, rng = GridRegions(), np.random.default_rng(0)
-    every = regions.all_crops(7, 480, 640)
+    every, numbers = regions.all_crops(7, 480, 640)
     listed = {tuple(box) for shape in grid_shapes(6) for box in grid_boxes(*shape, 480, 640).tolist()}
     assert {tuple(box) for box in every.tolist()} == listed
-    assert len(every) == len(listed) == 361
+    assert len(every) == len(listed) == regions.num_crops(7) == 361
+    assert numbers.tolist() == list(range(361))
     for _ in range(30):
-        assert {tuple(box) for box in regions(7, 480, 640, rng)[1].tolist()} <= listed
+        _, crops, drawn = regions(7, 480, 640, rng)
+        assert torch.equal(crops, every[drawn])
+
+
+def test_the_class_draws_as_the_function_does():
+    boxes = GridRegions(4, "paper", 9)(7, 100, 200, np.random.default_rng(3))[0]
+    drawn = sample_grid(100, 200, np.random.default_rng(3), max_split=4, rule="paper", max_regions=9)
+    assert torch.equal(boxes, drawn)
 
 
 @pytest.mark.parametrize("arguments", [{"rule": "other"}, {"max_split": 0}, {"max_regions": 0}])

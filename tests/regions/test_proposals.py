@@ -110,14 +110,16 @@ def test_enlarged_crop():
 def test_fallback_is_a_box_at_the_top_left(tmp_path):
     regions = ProposalRegions(write(tmp_path / "p.json", [(1, [0, 0, 3, 3])], IMAGES))
     for image in (1, 2):  # one with boxes that are too small, one without any
-        boxes, crops = regions(image, 81, 102, np.random.default_rng(0))
+        boxes, crops, numbers = regions(image, 81, 102, np.random.default_rng(0))
         assert boxes.tolist() == [[0, 0, 25.5, 20.25]]
         assert crops.tolist() == [[0, 0, 25, 20]]
+        assert numbers.tolist() == [regions.num_crops(image) - 1] == [2 - image]
 
 
 def test_student_gets_the_box_and_the_teacher_a_wider_crop(tmp_path):
     regions = ProposalRegions(write(tmp_path / "p.json", [(1, [40, 30, 20, 10])], IMAGES))
-    boxes, crops = regions(1, 80, 100, np.random.default_rng(0))
+    boxes, crops, numbers = regions(1, 80, 100, np.random.default_rng(0))
+    assert numbers.tolist() == [0]
     assert boxes.tolist() == [[40, 30, 60, 40]]
     assert crops.tolist() == [[35, 27.5, 65, 42.5]]
 
@@ -126,9 +128,14 @@ def test_every_crop_that_may_be_drawn(tmp_path):
     boxes = [(1, [2 * i, i, 3 if i % 3 == 0 else 20, 9]) for i in range(6)]  # every third is too small
     for max_regions, may_fall_back in ((20, False), (3, False), (2, True)):
         regions = ProposalRegions(write(tmp_path / "p.json", boxes, IMAGES), max_regions=max_regions)
-        every = {tuple(box) for box in regions.all_crops(1, 80, 100).tolist()}
-        rng = np.random.default_rng(0)
-        drawn = {tuple(box) for _ in range(150) for box in regions(1, 80, 100, rng)[1].tolist()}
+        crops, numbers = regions.all_crops(1, 80, 100)
+        every = dict(zip(numbers.tolist(), map(tuple, crops.tolist()), strict=True))
+        rng, drawn = np.random.default_rng(0), {}
+        for _ in range(150):
+            _, crops, numbers = regions(1, 80, 100, rng)
+            drawn.update(zip(numbers.tolist(), map(tuple, crops.tolist()), strict=True))
         assert drawn == every
-        assert ((0, 0, 25, 20) in every) == may_fall_back
-    assert regions.all_crops(2, 80, 100).tolist() == [[0, 0, 25, 20]]
+        assert (every.get(6) == (0, 0, 25, 20)) == may_fall_back
+        assert regions.num_crops(1) == 7
+    crops, numbers = regions.all_crops(2, 80, 100)
+    assert crops.tolist() == [[0, 0, 25, 20]] and numbers.tolist() == [0]
