@@ -15,7 +15,6 @@ from clipself_d2.visualization.report import (
     Block,
     Cell,
     Code,
-    Figure,
     Mark,
     Picture,
     Section,
@@ -103,6 +102,6 @@ def _outcome(table: Table, outcome: Outcome, folder: Path) -> list[Block]:
     return [grid, *(_picture(folder / name, table.title) for name in pictures)]
 
 
-def _picture(path: Path, alt: str) -> Figure:
+def _picture(path: Path, alt: str) -> Picture:
     with Image.open(path) as image:
-        return Figure([Picture(image.convert("RGB"), alt=alt)], columns=1, width=900)
+        return Picture(image.convert("RGB"), alt, width=900)

@@ -1,4 +1,6 @@
-"""K-Means maps of dense features (CLIPSelf, Fig. 4): do the features of one thing fall together?"""
+"""K-Means maps of dense features (CLIPSelf, Fig. 4): do the features of one object fall into one cluster?"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -9,17 +11,19 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn.functional import normalize
+from torchvision.transforms.functional import to_pil_image
 
-from clipself_d2.visualization.drawing import draw_labels, grid, to_pil, upscale
+from clipself_d2.visualization.colors import color_labels
+from clipself_d2.visualization.figures import image_grid
 
 
 def kmeans_map(dense: Tensor, clusters: int, seed: int = 0) -> Tensor:
-    """Cluster the locations of one dense map.
+    """Cluster the locations of one dense map by cosine similarity.
 
     Args:
-        dense: C x h x w features; they are normalised here, so distances are those of cosine similarity.
-        clusters: how many clusters; at most h * w are made.
-        seed: of K-Means' starting centres. The same input and seed give the same map.
+        dense: C x h x w features of any length.
+        clusters: number of clusters, at most h * w are made.
+        seed: of the starting centers. The same input and seed give the same map.
 
     Returns:
         h x w long, cluster numbers from 0, largest cluster first.
@@ -33,15 +37,15 @@ def kmeans_map(dense: Tensor, clusters: int, seed: int = 0) -> Tensor:
 
 
 def match_labels(labels: Tensor, reference: Tensor, clusters: int) -> Tensor:
-    """Renumber `labels` so that it agrees with `reference` at as many locations as a renumbering can reach.
+    """Renumber `labels` to agree with `reference` at as many locations as possible (Hungarian algorithm).
 
     Args:
         labels: h x w long, 0..clusters-1.
         reference: h x w long, 0..clusters-1.
-        clusters: how many numbers there are.
+        clusters: number of clusters.
 
     Returns:
-        h x w long: `labels` after the permutation of 0..clusters-1 of largest overlap (Hungarian algorithm).
+        h x w long: `labels` after a permutation of 0..clusters-1.
     """
     pairs = labels.flatten() * clusters + reference.flatten()
     overlap = torch.bincount(pairs, minlength=clusters**2).reshape(clusters, clusters)
@@ -50,30 +54,22 @@ def match_labels(labels: Tensor, reference: Tensor, clusters: int) -> Tensor:
 
 
 def compare_kmeans(
-    images: Sequence[Tensor],
-    dense_before: Sequence[Tensor],
-    dense_after: Sequence[Tensor],
-    clusters: int = 8,
-    seed: int = 0,
-    width: int = 256,
+    images: Sequence[Tensor], dense_before: Sequence[Tensor], dense_after: Sequence[Tensor], clusters: int = 8
 ) -> Image.Image:
-    """Draw images beside the K-Means maps of two towers; overlapping clusters of a row share their colour.
+    """Draw images beside the K-Means maps of two towers. Matching clusters of a row have one color.
 
     Args:
-        images: uint8 3 x H x W, one a row.
+        images: uint8 3 x H x W, one per row.
         dense_before: C x h x w of every image, by the first tower.
         dense_after: C x h x w of every image, by the second tower, of the same h x w.
-        clusters: clusters a map.
-        seed: of K-Means.
-        width: of a column, pixels.
+        clusters: number of clusters per map.
 
     Returns:
-        A picture of three columns: image, before, after.
+        An image of three columns: image, before, after.
     """
     rows = []
     for image, before, after in zip(images, dense_before, dense_after, strict=True):
-        first = kmeans_map(before, clusters, seed)
-        second = match_labels(kmeans_map(after, clusters, seed), first, clusters)
-        photograph = upscale(to_pil(image), width)
-        rows.append([photograph, draw_labels(first, photograph.size), draw_labels(second, photograph.size)])
-    return grid(rows, titles=("image", "before", "after"))
+        first = kmeans_map(before, clusters)
+        second = match_labels(kmeans_map(after, clusters), first, clusters)
+        rows.append([to_pil_image(image), color_labels(first), color_labels(second)])
+    return image_grid(rows, titles=("image", "before", "after"))

@@ -1,21 +1,20 @@
-"""Pictures and films: finding them, reading their frames, writing frames in the like format.
+"""Images and videos of a user: finding them, reading their frames, writing drawn frames in the same kind of file.
 
-Pictures and animations (GIF, WebP, APNG) are read by Pillow, films by OpenCV, which is only needed for these.
+Pillow reads images and animations (GIF, WebP, APNG), OpenCV videos.
 """
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
@@ -24,162 +23,152 @@ from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
-FILMS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
-_GIF_SECONDS = 0.1  # a frame, where an animation does not say
+VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+_DEFAULT_FPS = {"animation": 10.0, "video": 25.0}  # if a file does not say
 
 
 @dataclass
-class Medium:
-    """A picture or film that is being read.
+class FrameSource:
+    """An image or video that is being read.
 
     Attributes:
-        frames: 3 x H x W uint8 RGB tensors, one for a picture; at least one.
-        count: how many frames the file announces.
-        rate: frames a second; 0 for a picture.
+        path: the file.
+        frames: 3 x H x W uint8 RGB tensors, at least one; exactly one for an image.
+        count: number of frames that the file announces.
+        fps: frames per second; 0 for an image.
     """
 
+    path: Path
     frames: Iterator[Tensor]
     count: int = 1
-    rate: float = 0.0
+    fps: float = 0.0
 
 
-def find_media(sources: Sequence[str | Path]) -> list[Path]:
-    """Files to read: those named, and those in the folders named (not below) whose suffix is of a picture or film.
+def find_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the files among `paths` and the images and videos in the folders among them (not in their subfolders).
 
     Raises:
-        InputError: a path that is not there, or a folder without any.
+        InputError: a path does not exist, or a folder has no image or video.
     """
     found: list[Path] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            known = PICTURES | ANIMATIONS | FILMS
-            inside = sorted(path for path in source.iterdir() if path.suffix.lower() in known and path.is_file())
+    for path in map(Path, paths):
+        if path.is_dir():
+            known = IMAGES | ANIMATIONS | VIDEOS
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
             if not inside:
-                raise InputError(f"{source}: no picture or film in this folder (known are {' '.join(sorted(known))})")
+                raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(known))})")
             found += inside
-        elif source.is_file():
-            found.append(source)
+        elif path.is_file():
+            found.append(path)
         else:
-            raise InputError(f"{source}: there is no such file or folder")
+            raise InputError(f"{path}: there is no such file or folder")
     return list(dict.fromkeys(found))
 
 
-def open_medium(path: Path) -> Medium:
-    """Starts to read a picture, animation or film.
+def open_frames(path: Path) -> FrameSource:
+    """Start to read an image, animation or video.
 
-    A film that ends before its announced end, or whose rest cannot be decoded, ends there with a warning.
+    If a video breaks off before its announced end, its frames end there with a warning.
 
     Raises:
-        ImageError: if not even the first frame can be read, or OpenCV is needed and missing.
+        ImageError: not even the first frame can be read.
     """
     suffix = path.suffix.lower()
-    if suffix in FILMS:
-        medium = _open_film(path)
-    elif suffix in ANIMATIONS and (animation := _open_animation(path)):
-        medium = animation
+    if suffix in VIDEOS:
+        source = _open_video(path)
+    elif suffix not in ANIMATIONS or (animation := _open_animation(path)) is None:
+        return FrameSource(path, iter([read_image(path)]))
     else:
-        return Medium(iter([read_image(path)]))
-    first = next(medium.frames, None)
+        source = animation
+    first = next(source.frames, None)
     if first is None:
         raise ImageError(f"{path}: no frame of it can be read: replace or remove the file")
-    medium.frames = _counted(path, itertools.chain([first], medium.frames), medium.count)
-    return medium
+    source.frames = _warn_if_short(source, itertools.chain([first], source.frames))
+    return source
 
 
-def save_frames(stem: Path, frames: Iterable[Image.Image], medium: Medium, source: Path) -> Path:
-    """Writes a picture as `.jpg`, an animation as `.gif`, a film as `.mp4`; the file appears whole or not at all.
+def write_frames(stem: Path, frames: Iterable[Image.Image], source: FrameSource) -> Path:
+    """Write an image as `.jpg`, an animation as `.gif`, a video as `.mp4`. The file appears whole or not at all.
 
     Args:
         stem: the new file without its suffix.
-        frames: pictures; those of a film or animation all of one size.
-        medium: where they come from, for the number and rate of frames.
-        source: the file where they come from.
+        frames: images, all of one size.
+        source: where they come from; it tells the kind of file and the frame rate.
 
     Returns:
-        The file.
+        The new file.
     """
-    if not medium.rate:
+    frames = iter(frames)
+    if not source.fps:
         output = stem.with_name(f"{stem.name}.jpg")
-        write_atomically(output, lambda file: next(iter(frames)).save(file, quality=92, subsampling=0))
-    elif source.suffix.lower() in FILMS:
+        write_atomically(output, lambda file: next(frames).save(file, quality=92, subsampling=0))
+    elif source.path.suffix.lower() in VIDEOS:
         output = stem.with_name(f"{stem.name}.mp4")
-        write_atomically(output, lambda file: _write_film(file, frames, medium.rate))
+        write_atomically(output, lambda file: _write_video(file, frames, source.fps))
     else:
         output = stem.with_name(f"{stem.name}.gif")
-        milliseconds = round(1000 / medium.rate)
-        write_atomically(output, lambda file: _write_animation(file, iter(frames), milliseconds))
+        duration = round(1000 / source.fps)  # of a frame, in milliseconds
+        write_atomically(
+            output,
+            lambda file: next(frames).save(file, save_all=True, append_images=frames, duration=duration, loop=0),
+        )
     return output
 
 
-def _counted(path: Path, frames: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+def _warn_if_short(source: FrameSource, frames: Iterator[Tensor]) -> Iterator[Tensor]:
     number = 0
-    for frame in frames:
-        number += 1
+    for number, frame in enumerate(frames, 1):  # noqa: B007
         yield frame
-    if number < count:
-        logger.warning("%s: ends early, after %d of %d frames", path, number, count)
+    if number < source.count:
+        logger.warning("%s: ends early, after %d of %d frames", source.path, number, source.count)
 
 
-def _open_animation(path: Path) -> Medium | None:
-    """The frames of a picture file with several; None for a still one, or one that cannot be opened."""
+def _open_animation(path: Path) -> FrameSource | None:
+    """Return the frames of an image file with several frames; None for any other file, which `read_image` judges."""
     try:
         image = Image.open(path)
         if not getattr(image, "is_animated", False):
             image.close()
             return None
         image.load()  # WebP tells the duration of a frame with the frame
-        seconds = image.info.get("duration", 0) / 1000 or _GIF_SECONDS
-        return Medium(_animation_frames(image), getattr(image, "n_frames", 1), 1 / seconds)
+        milliseconds = image.info.get("duration", 0)
+        fps = 1000 / milliseconds if milliseconds else _DEFAULT_FPS["animation"]
+        return FrameSource(path, _animation_frames(image), getattr(image, "n_frames", 1), fps)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return None  # read_image says what is wrong
+        return None
 
 
 def _animation_frames(image: Image.Image) -> Iterator[Tensor]:
     with image:
-        for number in itertools.count():
-            try:
-                image.seek(number)
-                pixels = np.array(image.convert("RGB"))
-            except (OSError, ValueError, SyntaxError, EOFError, IndexError):
-                return
-            yield torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        try:
+            for frame in ImageSequence.Iterator(image):
+                yield torch.from_numpy(np.array(frame.convert("RGB"))).permute(2, 0, 1).contiguous()
+        except (OSError, ValueError, SyntaxError, IndexError):
+            return  # broken off
 
 
-def _write_animation(file: Path, frames: Iterator[Image.Image], milliseconds: int) -> None:
-    next(frames).save(file, save_all=True, append_images=frames, duration=milliseconds, loop=0)
-
-
-def _opencv() -> Any:
-    try:
-        return importlib.import_module("cv2")
-    except ImportError:
-        raise ImageError("films need OpenCV: pip install opencv-python-headless") from None
-
-
-def _open_film(path: Path) -> Medium:
-    cv2 = _opencv()
+def _open_video(path: Path) -> FrameSource:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise ImageError(f"{path}: OpenCV cannot decode this film: replace or remove the file")
-    count, rate = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
-    return Medium(_film_frames(capture), max(1, count), rate if 0 < rate < 1000 else 25.0)
+        raise ImageError(f"{path}: OpenCV cannot decode this video: replace or remove the file")
+    count, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
+    return FrameSource(path, _video_frames(capture), max(1, count), fps if 0 < fps < 1000 else _DEFAULT_FPS["video"])
 
 
-def _film_frames(capture: Any) -> Iterator[Tensor]:
+def _video_frames(capture: cv2.VideoCapture) -> Iterator[Tensor]:
     try:
         while True:
-            sound, pixels = capture.read()
-            if not sound:
+            success, pixels = capture.read()
+            if not success:
                 return
             yield torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1).contiguous()
     finally:
         capture.release()
 
 
-def _write_film(file: Path, frames: Iterable[Image.Image], rate: float) -> None:
-    cv2 = _opencv()
+def _write_video(file: Path, frames: Iterator[Image.Image], fps: float) -> None:
     writer = None
     try:
         for frame in frames:
@@ -188,9 +177,9 @@ def _write_film(file: Path, frames: Iterable[Image.Image], rate: float) -> None:
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
             if writer is None:
                 size = (pixels.shape[1], pixels.shape[0])
-                writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+                writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
                 if not writer.isOpened():
-                    raise OSError(f"{file}: OpenCV cannot write this film")
+                    raise OSError(f"{file}: OpenCV cannot write this video")
             writer.write(np.ascontiguousarray(pixels))
     finally:
         if writer is not None:

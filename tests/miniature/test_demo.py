@@ -1,4 +1,4 @@
-"""The demonstration, with a handful of scenes and two steps."""
+"""The demo, with a handful of scenes and two steps."""
 
 import json
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clipself_d2.miniature import dataset
-from clipself_d2.miniature.demo import TASKS, Demo
+from clipself_d2.miniature.demo import TASKS, run_demo
 from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +25,10 @@ def demo_tool():
     return load_tool("demo")
 
 
-def test_results_pictures_and_report(small_world, tmp_path, monkeypatch):
+def test_results_images_and_report(small_world, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(small_world))
     for _ in range(2):  # a second time replaces the first
-        results = Demo(CONFIG, tmp_path / "demo", SHORT).run()
+        results = run_demo(CONFIG, tmp_path / "demo", SHORT)
     written = json.loads((tmp_path / "demo/results.json").read_text())
     assert written == results
     for moment in ("before", "after"):

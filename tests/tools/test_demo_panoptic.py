@@ -1,4 +1,4 @@
-"""The demonstration's panoptic task: every pixel of own pictures gets one of the user's words."""
+"""The demo with a panoptic segmenter: every pixel of a user's images gets one of the user's words."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import MaskPredictions
+from tests.tools.images import COLORS, results, run, write_images
 from tests.tools.loading import main_of
-from tests.tools.pictures import COLOURS, results, run, write_photos
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyCall as L
 from clipself_d2.panoptic import OpenVocabularyPanoptic, dataset_things, panoptic_vocabulary
 from tests.panoptic.colour_tower import ColourTower
-from tests.tools.test_demo_panoptic import ColourMasks, colour_text
+from tests.tools.test_demo_panoptic import ColorMasks, color_text
 
 model = L(OpenVocabularyPanoptic)(
-    generator=L(ColourMasks)(), tower=L(ColourTower)(), size=64, alpha=1.0, beta=1.0,
-    vocabulary=L(panoptic_vocabulary)(dataset="toy_segments", text=L(colour_text)()),
+    generator=L(ColorMasks)(), tower=L(ColourTower)(), size=64, alpha=1.0, beta=1.0,
+    vocabulary=L(panoptic_vocabulary)(dataset="toy_segments", text=L(color_text)()),
     isthing=L(dataset_things)(dataset="toy_segments"),
 )
 dataloader = dict()
@@ -31,8 +31,8 @@ train = dict(device="cpu", output_dir="run")
 """
 
 
-class ColourMasks:
-    """A mask for each colour in the picture that is not black."""
+class ColorMasks:
+    """A mask for each color in the picture that is not black."""
 
     def __call__(self, inputs, vocabulary):
         return [self.find(x["image"], len(vocabulary)) for x in inputs]
@@ -40,17 +40,17 @@ class ColourMasks:
     @staticmethod
     def find(image, count):
         found = [c for c in image.flatten(1).unique(dim=1).T if c.any()]
-        masks = [(image == colour[:, None, None]).all(dim=0) for colour in found]
+        masks = [(image == color[:, None, None]).all(dim=0) for color in found]
         scores = torch.full((len(masks), count + 1), 0.9 / count)
         scores[:, -1] = 0.1
         stacked = torch.stack(masks) if masks else torch.zeros(0, *image.shape[1:])
         return MaskPredictions((stacked.float() - 0.5) * 20, scores.log())
 
 
-def colour_text():
+def color_text():
     def embed(classes):
         names = [names if isinstance(names, str) else names[0] for names in classes]
-        return torch.tensor([COLOURS[name] for name in names], dtype=torch.float32)
+        return torch.tensor([COLORS[name] for name in names], dtype=torch.float32)
 
     return embed
 
@@ -60,7 +60,7 @@ main = main_of("demo")
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """Pictures, and a data set in which green is stuff and blue was never seen."""
+    """Images, and a data set in which green is stuff and blue is novel."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
     monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
@@ -72,36 +72,36 @@ def world(tmp_path, monkeypatch):
         novel_classes=["blue"],
     )
     (tmp_path / "config.py").write_text(CONFIG)
-    write_photos(tmp_path / "photos")
+    write_images(tmp_path / "images")
     return tmp_path
 
 
 def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
-    assert run(main, "panoptic") == 0
-    assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "film.gif", "film.json"}
+    assert run(main) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "video.gif", "video.json"}
     first, second = results("0042")
-    assert (first["name"], first["isthing"], first["seen"], first["area"]) == ("scarlet", True, True, 48 * 32)
-    assert (second["name"], second["isthing"], second["seen"], second["area"]) == ("green", False, True, 24 * 32)
+    assert (first["name"], first["isthing"], first["is_base"], first["area"]) == ("scarlet", True, True, 48 * 32)
+    assert (second["name"], second["isthing"], second["is_base"], second["area"]) == ("green", False, True, 24 * 32)
     assert first["image_id"] == second["image_id"] == 42
     mask = coco_mask.decode(first["segmentation"])
     assert mask[:, :32].all() and not mask[:, 32:].any()
-    frames = {(r["image_id"], r["name"], r["seen"]) for r in results("film")}
+    frames = {(r["image_id"], r["name"], r["is_base"]) for r in results("video")}
     assert frames == {(0, "blue", False), (0, "green", True), (1, "scarlet", True), (1, "blue", False)}
-    with Image.open("out/0042.jpg") as image:  # enlarged, with a legend below
-        assert image.width == 640 and image.height > 480
-    assert "6 segments in 2 of 2 inputs; see out" in capsys.readouterr().out
+    with Image.open("out/0042.jpg") as image:
+        assert image.size == (640, 480)
+    assert "6 predictions in 2 of 2 inputs; see out" in capsys.readouterr().out
 
 
 def test_stuff_and_novel_words_can_be_named(main, world):
-    assert run(main, "panoptic", "--stuff", "scarlet", "--novel", "green", sources=["photos/0042.png"]) == 0
-    assert [(r["name"], r["isthing"], r["seen"]) for r in results("0042")] == [
+    assert run(main, "--stuff", "scarlet", "--novel", "green", sources=["images/0042.png"]) == 0
+    assert [(r["name"], r["isthing"], r["is_base"]) for r in results("0042")] == [
         ("scarlet", False, True),
         ("green", True, False),
     ]
 
 
 def test_segments_below_the_threshold_are_left_out(main, world):
-    assert run(main, "panoptic", "--threshold", "0.95", sources=["photos/0042.png"]) == 0
+    assert run(main, "--threshold", "0.95", sources=["images/0042.png"]) == 0
     assert results("0042") == []
 
 
@@ -111,16 +111,10 @@ def test_segments_below_the_threshold_are_left_out(main, world):
         (["--stuff", "dog"], "stuff 'dog' is not among the words"),
         (["--vocabulary", ""], "the vocabulary is empty"),
         (["--config-file", str(ROOT / "configs/distillation/clipself_eva02_b16_coco_patches.py")], "configs/panoptic"),
-        (["--task", "detection", "--stuff", "green"], "--stuff is for --task panoptic"),
         (["--weights", "absent.pth"], "absent.pth"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
-    assert run(main, "panoptic", *arguments) == 2
+    assert run(main, *arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
-
-
-def test_half_of_the_arguments_is_said(main, world, capsys):
-    assert main(["--task", "panoptic"]) == 2
-    assert "--input and --vocabulary and --config-file missing" in capsys.readouterr().err

@@ -1,14 +1,15 @@
-"""The demonstration's semantic task: every pixel of own pictures gets the best of the user's words."""
+"""The demo with a semantic segmenter: every pixel of a user's images gets the best of the user's words."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from tests.tools.images import results, run, write_images
 from tests.tools.loading import main_of
-from tests.tools.pictures import results, run, write_photos
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -16,11 +17,11 @@ from detectron2.config import LazyCall as L
 from clipself_d2.data.vocabulary import panoptic_vocabulary
 from clipself_d2.semantic import ZeroShotSegmenter
 from tests.panoptic.colour_tower import ColourTower
-from tests.tools.test_demo_panoptic import colour_text
+from tests.tools.test_demo_panoptic import color_text
 
 model = L(ZeroShotSegmenter)(
     tower=L(ColourTower)(), size=64, temperature=20.0, background_threshold=0.0,
-    vocabulary=L(panoptic_vocabulary)(dataset="absent", text=L(colour_text)()),
+    vocabulary=L(panoptic_vocabulary)(dataset="toy_semantic", text=L(color_text)()),
 )
 dataloader = dict()
 optimizer = dict()
@@ -34,16 +35,20 @@ main = main_of("demo")
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """The config and the pictures in the working directory."""
+    """The config and the images in the working directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
+    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
+    DatasetCatalog.register("toy_semantic", lambda: [])
+    MetadataCatalog.get("toy_semantic").set(stuff_classes=["red", "green"], novel_classes=["green"])
     (tmp_path / "config.py").write_text(CONFIG)
-    write_photos(tmp_path / "photos")
+    write_images(tmp_path / "images")
     return tmp_path
 
 
 def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
-    assert run(main, "semantic") == 0
-    assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "film.gif", "film.json"}
+    assert run(main) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "video.gif", "video.json"}
     listed = results("0042")
     assert {r["image_id"] for r in listed} == {42} and sum(r["area"] for r in listed) == 48 * 64
     assert [r["area"] for r in listed] == sorted((r["area"] for r in listed), reverse=True)
@@ -52,29 +57,29 @@ def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
         assert masks[r["name"]].sum() == r["area"] and 1 / 3 < r["score"] <= 1
     # cells of 8 pixels, bilinearly in between: certain but at the borders
     assert masks["scarlet"][:, :28].all() and masks["green"][:20, 36:].all()
-    assert {r["image_id"] for r in results("film")} == {0, 1}
-    with Image.open("out/0042.jpg") as image:  # enlarged, with a legend below
-        assert image.width == 640 and image.height > 480
+    assert {r["image_id"] for r in results("video")} == {0, 1}
+    with Image.open("out/0042.jpg") as image:
+        assert image.size == (640, 480)
     assert "in 2 of 2 inputs; see out" in capsys.readouterr().out
 
 
-def test_a_word_has_one_colour_in_all_pictures(main, world):
-    assert run(main, "semantic", "--threshold", "0.9") == 0
-    with Image.open("out/film.gif") as film:
-        first = np.asarray(film.convert("RGB"), dtype=int)
-        film.seek(1)
-        second = np.asarray(film.convert("RGB"), dtype=int)
+def test_a_word_has_one_color_in_all_images(main, world):
+    assert run(main, "--threshold", "0.9") == 0
+    with Image.open("out/video.gif") as video:
+        first = np.asarray(video.convert("RGB"), dtype=int)
+        video.seek(1)
+        second = np.asarray(video.convert("RGB"), dtype=int)
     blue_left, blue_right = first[200, 100], second[50, 500]
     assert abs(blue_left - blue_right).max() < 12
 
 
 def test_pixels_below_the_threshold_have_no_word(main, world):
     """Black is as near to all three words: its score is a third."""
-    assert run(main, "semantic", "--threshold", "0.9", sources=["photos/0042.png"]) == 0
+    assert run(main, "--threshold", "0.9", sources=["images/0042.png"]) == 0
     masks = {r["name"]: coco_mask.decode(r["segmentation"]).astype(bool) for r in results("0042")}
-    assert set(masks) == {"scarlet", "green"}
+    assert set(masks) == {"scarlet", "green"} and not any(r["is_base"] for r in results("0042"))
     assert not any(mask[28:, 36:].any() for mask in masks.values()) and masks["scarlet"][:, :28].all()
-    assert run(main, "semantic", "model.background_threshold=0.9", sources=["photos/0042.png"]) == 0
+    assert run(main, "model.background_threshold=0.9", sources=["images/0042.png"]) == 0
     again = {r["name"]: coco_mask.decode(r["segmentation"]).astype(bool) for r in results("0042")}
     assert all((again[name] == mask).all() for name, mask in masks.items())
 
@@ -82,15 +87,13 @@ def test_pixels_below_the_threshold_have_no_word(main, world):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stuff", "green"], "--stuff and --novel are for other tasks"),
-        (["--novel", "green"], "--stuff and --novel are for other tasks"),
+        (["--stuff", "green"], "--stuff is for configs/panoptic"),
         (["--vocabulary", ""], "the vocabulary is empty"),
-        (["--config-file", str(ROOT / "configs/detection/fvit_openai_b16_ovcoco.py")], "use one of configs/semantic"),
         (["--weights", "absent.pth"], "absent.pth"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
-    assert run(main, "semantic", *arguments) == 2
+    assert run(main, *arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
 
@@ -100,7 +103,7 @@ def test_cat_seg_looks_for_the_users_words(main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save("a.png")
     config = str(ROOT / "configs/miniature/cat_seg.py")
-    arguments = ["--task", "semantic", "--input", "a.png", "--config-file", config, "--weights", "random"]
+    arguments = ["--input", "a.png", "--config-file", config, "--weights", "random"]
     assert main([*arguments, "--vocabulary", "red star/ruby star, lawn", "--output", "out", "train.device=cpu"]) == 0
     listed = results("a")
     assert {r["name"] for r in listed} <= {"red star", "lawn"} and sum(r["area"] for r in listed) == 40 * 60

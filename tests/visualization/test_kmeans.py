@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipself_d2.visualization.drawing import colours
+from clipself_d2.visualization.colors import distinct_colors
 from clipself_d2.visualization.kmeans import compare_kmeans, kmeans_map, match_labels
 
 
@@ -63,14 +63,15 @@ def test_matching_is_the_best_of_all_renumberings(clusters: int, seed: int) -> N
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-def test_comparison_shows_equal_maps_in_equal_colours(quarters: torch.Tensor) -> None:
+def test_comparison_shows_equal_maps_in_equal_colors(quarters: torch.Tensor) -> None:
     image = torch.full((3, 40, 48), 7, dtype=torch.uint8)
     before, after = planted(quarters), planted(torch.tensor([3, 2, 1, 0])[quarters])
-    picture = np.asarray(compare_kmeans([image], [before], [after], clusters=4, width=48))
-    height, width, _ = picture.shape
-    assert (width, height) == (3 * 48 + 4 * 8, 28 + 40 + 2 * 8)
-    first, second, third = (picture[36:76, left : left + 48] for left in (8, 64, 120))
+    drawn = np.asarray(compare_kmeans([image], [before], [after], clusters=4))
+    top, height = 22 + 8, 256 * 40 / 48
+    rows = (top + height * (np.arange(10) + 0.5) / 10).astype(int)
+    columns = (256 * (np.arange(12) + 0.5) / 12).astype(int)
+    first, second, third = (drawn[np.ix_(rows, left + columns)] for left in (8, 272, 536))
     assert (first == 7).all()
-    expected = np.array(colours(4), dtype=np.uint8)[quarters.numpy()].repeat(4, 0).repeat(4, 1)
+    expected = np.array(distinct_colors(4), dtype=np.uint8)[quarters.numpy()]
     assert np.array_equal(second, expected)
     assert np.array_equal(third, expected)

@@ -1,0 +1,73 @@
+"""What a model found in one image, as records of a COCO results file with class names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from torch import Tensor
+
+from clipself_d2.evaluation.ground_truth import json_mask
+
+
+def to_results(
+    output: Mapping[str, Any], names: Sequence[str], is_base: Sequence[bool], image_id: int
+) -> list[dict[str, Any]]:
+    """Describe a model's output.
+
+    Args:
+        output: what Detectron2's models return for an image, on the CPU, with ``panoptic_seg`` or ``instances``.
+        names: of the K classes.
+        is_base: for each class whether the model was trained with labels of it.
+        image_id: for the records.
+
+    Returns:
+        Records with ``image_id``, ``category_id`` (0..K-1), ``name``, ``is_base`` and ``score``. Instances, best first,
+        also have ``bbox`` (x, y, width, height in pixels); segments, largest first, ``id``, ``isthing``, ``area`` in
+        pixels and ``segmentation`` (run-length encoded).
+    """
+    if "panoptic_seg" in output:
+        results = _segment_records(*output["panoptic_seg"])
+    else:
+        results = instances_to_coco_json(output["instances"], image_id)
+        for result in results:
+            result["bbox"] = [round(value, 2) for value in result["bbox"]]
+        results.sort(key=lambda result: -result["score"])
+    for result in results:
+        k = result["category_id"]
+        result.update(image_id=image_id, name=names[k], is_base=is_base[k], score=round(result["score"], 4))
+    return results
+
+
+def _segment_records(ids: Tensor, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    masks = [ids == segment["id"] for segment in segments]
+    records = [
+        {**segment, "area": int(mask.sum()), "segmentation": json_mask(mask)}
+        for segment, mask in zip(segments, masks, strict=True)
+    ]
+    return sorted(records, key=lambda record: -record["area"])
+
+
+def semantic_segments(scores: Tensor, threshold: float = 0.0, background: Tensor | None = None) -> dict[str, Any]:
+    """Turn a semantic segmentation into a panoptic one with one segment per class.
+
+    Args:
+        scores: K x H x W, the output ``sem_seg`` of a semantic segmenter. The best class of a pixel is its class.
+        threshold: pixels with a lower best score have no class.
+        background: H x W bool, pixels without a class.
+
+    Returns:
+        ``panoptic_seg``: segment ids (H x W, 0 for no class) and segments, whose score is the mean of their pixels.
+    """
+    best, labels = scores.max(dim=0)
+    nothing = best < threshold
+    if background is not None:
+        nothing |= background
+    ids = (labels + 1).masked_fill(nothing, 0)
+    segments = [
+        {"id": number, "category_id": number - 1, "isthing": False, "score": float(best[ids == number].mean())}
+        for number in ids.unique().tolist()
+        if number
+    ]
+    return {"panoptic_seg": (ids, segments)}

@@ -1,0 +1,210 @@
+"""A trained detector or segmenter on a user's images and videos, with the user's words."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import LazyCall
+from detectron2.data import MetadataCatalog
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.data import ImageError
+from clipself_d2.data.catalog import check_registered
+from clipself_d2.data.vocabulary import dataset_classes
+from clipself_d2.engine.config import train_settings
+from clipself_d2.engine.inference import autocast, load_trained, resolve_device
+from clipself_d2.errors import InputError
+from clipself_d2.evaluation.json_results import semantic_segments, to_results
+from clipself_d2.visualization.media import open_frames, write_frames
+from clipself_d2.visualization.predictions import draw_predictions
+from clipself_d2.vocabulary import build_vocabulary
+
+logger = logging.getLogger(__name__)
+
+Words = Sequence[Sequence[str]]
+
+
+class Predictor:
+    """A trained model that looks for a user's words.
+
+    Args:
+        cfg: of a detector, a panoptic or a semantic segmenter; its classes are replaced.
+        words: for each class its synonyms, the first of which is its name.
+        novel: see `set_classes`.
+        stuff: see `set_classes`.
+        weights: a checkpoint. Empty: the newest of the config's runs, or none if the config trains nothing.
+        threshold: lowest score of a box that is drawn (default 0.3), of a segment that is kept (default 0), and of a
+            pixel that has a class in semantic segmentation (default 0).
+
+    Raises:
+        InputError: see `set_classes`; or no weights.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        words: Words,
+        *,
+        novel: Sequence[str] | None = None,
+        stuff: Sequence[str] | None = None,
+        weights: str = "",
+        threshold: float | None = None,
+    ) -> None:
+        self.names = [synonyms[0] for synonyms in words]
+        self.is_base = set_classes(cfg, words, novel, stuff)
+        self.threshold = threshold
+        cfg.train.device = resolve_device(cfg.train.device)
+        self.precision = autocast(train_settings(cfg))
+        self.model = load_trained(cfg, weights or ("" if cfg.dataloader.get("train") else None))
+
+    @torch.inference_mode()
+    def __call__(self, image: Tensor, file_name: str = "") -> dict[str, Any]:
+        """Return Detectron2's output for an image, on the CPU.
+
+        Args:
+            image: 3 x H x W uint8 RGB.
+            file_name: of the image, by which saved masks are found.
+
+        Returns:
+            ``instances``; or ``panoptic_seg``, by a semantic segmenter with one segment per class.
+        """
+        height, width = image.shape[1:]
+        with self.precision:
+            [output] = self.model([{"image": image, "height": height, "width": width, "file_name": file_name}])
+        threshold = self.threshold or 0.0
+        if "sem_seg" in output:
+            return semantic_segments(output["sem_seg"].cpu(), threshold, output.get("background"))
+        if "panoptic_seg" in output:
+            ids, segments = output["panoptic_seg"]
+            return {"panoptic_seg": (ids.cpu(), [s for s in segments if s["score"] >= threshold])}
+        return {"instances": output["instances"].to("cpu")}
+
+    def draw(self, image: Tensor, output: dict[str, Any]) -> Image.Image:
+        """Draw an output over its image."""
+        threshold = 0.3 if self.threshold is None else self.threshold
+        return draw_predictions(image, output, self.names, self.is_base, threshold)
+
+
+def set_classes(
+    cfg: DictConfig, words: Words, novel: Sequence[str] | None = None, stuff: Sequence[str] | None = None
+) -> list[bool]:
+    """Replace the classes of a config's model by a user's words.
+
+    Args:
+        cfg: its `model.vocabulary` has the text tower, and names the data set whose classes tell which words are base
+            classes and which are stuff (by any synonym; upper and lower case are the same).
+        words: for each class its synonyms, the first of which is its name.
+        novel: names of the novel classes. None: those that are no base class of the data set.
+        stuff: names of the classes that a panoptic segmenter makes one segment of. None: the data set's stuff.
+
+    Returns:
+        For each class whether it is a base class.
+
+    Raises:
+        InputError: a config of another task, or a name in `stuff` that is no class.
+    """
+    node = cfg.model.get("vocabulary")
+    if not isinstance(node, DictConfig) or not isinstance(node.get("text"), DictConfig) or not node.get("dataset"):
+        raise InputError(
+            "the config has no text tower and data set (model.vocabulary.text and .dataset): use one of "
+            "configs/detection, configs/panoptic or configs/semantic"
+        )
+    names = [synonyms[0] for synonyms in words]
+    base_words, stuff_words, background = _known_words(node.dataset)
+    if novel is None:
+        novel = _names_outside(base_words, words)
+    vocabulary = partial(build_vocabulary, words, novel=novel, background=background)
+    cfg.model.vocabulary = LazyCall(vocabulary)(text=node.text)
+    if "test_vocabulary" in cfg.model:
+        cfg.model.test_vocabulary = "${model.vocabulary}"
+    if "isthing" in cfg.model:
+        if stuff is None:
+            things = _names_outside(stuff_words, words)
+            stuff = [name for name in names if name not in things]
+        elif unknown := [name for name in stuff if name not in names]:
+            raise InputError(f"stuff {unknown[0]!r} is not among the words: give the first of its synonyms")
+        cfg.model.update(isthing=[name not in stuff for name in names], tasks=["panoptic_seg"])
+    elif stuff is not None:
+        raise InputError("--stuff is for configs/panoptic: the other models do not tell stuff from things")
+    return [name not in novel for name in names]
+
+
+def predict_files(predictor: Predictor, files: Sequence[Path], output_dir: Path) -> tuple[int, int]:
+    """Write for every image or video the same with its predictions drawn, and a json of them.
+
+    Args:
+        predictor: the model.
+        files: images and videos.
+        output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go. The ``image_id`` of a record is the number in
+            the image's name, else the place of its file; in a video it is the number of the frame.
+
+    Returns:
+        The number of predictions, and of files that could not be read, each of which is logged.
+
+    Raises:
+        ImageError: no file can be read.
+    """
+    stems = [file.stem for file in files]
+    predictions, failures = 0, 0
+    for number, file in enumerate(tqdm(files, "files", unit="file", disable=len(files) == 1)):
+        name = file.stem if stems.count(file.stem) == 1 else file.name
+        try:
+            predictions += _predict_file(predictor, file, output_dir / name, number)
+        except ImageError as error:
+            failures += 1
+            if failures == len(files):
+                raise
+            logger.warning("Skipped: %s", error)
+    return predictions, failures
+
+
+def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int) -> int:
+    source = open_frames(file)
+    results: list[dict[str, Any]] = []
+    image_id = int(file.stem) if file.stem.isdecimal() else number
+
+    def drawn() -> Iterator[Image.Image]:
+        bar = tqdm(source.frames, file.name, source.count, unit="frame", leave=False, disable=source.count == 1)
+        for frame, image in enumerate(bar):
+            output = predictor(image, str(file))
+            results.extend(to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id))
+            yield predictor.draw(image, output)
+
+    write_frames(stem, drawn(), source)
+    text = "[" + ",\n".join(map(json.dumps, results)) + "]\n"
+    write_atomically(stem.with_name(f"{stem.name}.json"), lambda path: path.write_text(text))
+    return len(results)
+
+
+def _known_words(dataset: str) -> tuple[set[str], set[str], str | None]:
+    """Return a data set's base classes and stuff by all their names, case folded, and a detector's background word."""
+    check_registered(dataset)
+    metadata = MetadataCatalog.get(dataset).as_dict()
+    if "stuff_classes" not in metadata:
+        classes, novel = dataset_classes(dataset)
+        spellings = [[entry] if isinstance(entry, str) else list(entry) for entry in classes]
+        return {word.casefold() for words in spellings if words[0] not in novel for word in words}, set(), "background"
+    names, novel = metadata["stuff_classes"], metadata.get("novel_classes", ())
+    things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
+    base, stuff = set[str](), set[str]()
+    synonyms = metadata.get("class_synonyms") or [[name] for name in names]
+    for number, (name, words) in enumerate(zip(names, synonyms, strict=True)):
+        folded = set(map(str.casefold, words))
+        base |= set() if name in novel else folded
+        stuff |= set() if number in things else folded
+    return base, stuff, None
+
+
+def _names_outside(known: set[str], words: Words) -> list[str]:
+    """Return the names of the classes none of whose synonyms is known."""
+    return [synonyms[0] for synonyms in words if known.isdisjoint(map(str.casefold, synonyms))]
