@@ -66,19 +66,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = get_dataset(args.dataset)
     loader = build_test_loader(records, ImageMapper(), args.num_workers, args.batch_size)
     has_boxes = any(record.get("annotations") for record in records)
-    judges = {
-        "the network": ProposalEvaluator(args.dataset),
-        "the file": ProposalEvaluator(args.dataset, limits=(select.top,)),
-    }
+    evaluators = (
+        {
+            "the network": ProposalEvaluator(args.dataset),
+            "the file": ProposalEvaluator(args.dataset, limits=(select.top,)),
+        }
+        if has_boxes
+        else {}
+    )
     model = load_trained(cfg, args.weights)
 
     def kept() -> Iterator[tuple[dict[str, Any], Instances]]:
         proposed = propose(model, loader, autocast(train_settings(cfg)))
         for sample, proposals in tqdm(proposed, "proposals", len(records), unit=" images", dynamic_ncols=True):
             chosen = select(proposals)
-            if has_boxes:
-                for judge, found in zip(judges.values(), (proposals, chosen), strict=True):
-                    judge.process([sample], [{"proposals": found}])
+            for evaluator, found in zip(evaluators.values(), (proposals, chosen), strict=False):
+                evaluator.process([sample], [{"proposals": found}])
             yield sample, chosen
 
     info = {"description": "region proposals", "config": Path(args.config_file).name, "weights": args.weights}
@@ -88,10 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{written.bare:,} images have none; distillation takes its fallback box there")
     if loader.num_unreadable:
         print(f"{loader.num_unreadable:,} images could not be read and were left out")
-    if has_boxes:
-        for name, judge in judges.items():
-            recalls = judge.evaluate()["proposals"]
-            print(f"recall of {name}, %:  " + "  ".join(f"{key} {value:.1f}" for key, value in recalls.items()))
+    for name, evaluator in evaluators.items():
+        recalls = evaluator.evaluate().get("proposals", {})
+        print(f"recall of {name}, %:  " + "  ".join(f"{key} {value:.1f}" for key, value in recalls.items()))
 
 
 if __name__ == "__main__":

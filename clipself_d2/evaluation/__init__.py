@@ -1,4 +1,4 @@
-"""Evaluation: how well regions are classified, and objects detected."""
+"""Evaluation: Detectron2's evaluators with the metrics of open-vocabulary work, and the accuracy of regions."""
 
 from clipself_d2.evaluation.open_vocabulary_coco import OpenVocabularyCOCOEvaluator, TransferEvaluator
 from clipself_d2.evaluation.open_vocabulary_lvis import OpenVocabularyLVISEvaluator

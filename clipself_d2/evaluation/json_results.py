@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from pycocotools import mask as coco_mask
 from torch import Tensor
-
-from clipself_d2.evaluation.ground_truth import json_mask
 
 
 def to_results(
@@ -43,10 +43,16 @@ def to_results(
 def _segment_records(ids: Tensor, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     masks = [ids == segment["id"] for segment in segments]
     records = [
-        {**segment, "area": int(mask.sum()), "segmentation": json_mask(mask)}
+        {**segment, "area": int(mask.sum()), "segmentation": _encode_mask(mask)}
         for segment, mask in zip(segments, masks, strict=True)
     ]
     return sorted(records, key=lambda record: -record["area"])
+
+
+def _encode_mask(mask: Tensor) -> dict[str, Any]:
+    """Encode an H x W mask as json takes it, with a string for ``counts``."""
+    rle = coco_mask.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
+    return {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()}
 
 
 def semantic_segments(scores: Tensor, threshold: float = 0.0, background: Tensor | None = None) -> dict[str, Any]:

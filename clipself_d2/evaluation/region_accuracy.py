@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from clipself_d2.data.catalog import metadata_of
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation.detections import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ TOP_KS = (1, 5)
 
 _MAX_ELEMENTS = 2**26  # cosines that are held at once
 
-# Result -> the embeddings that it judges, and whether those of things or of stuff.
+# Task -> the embeddings that it evaluates, and whether those of things or of stuff.
 TASKS = {
     "boxes": ("boxes", True),
     "thing_masks": ("masks", True),
@@ -34,45 +34,50 @@ TASKS = {
 
 
 def mean_class_accuracy(hits: Tensor, regions: Tensor) -> float:
-    """Accuracy of each class, averaged over the classes that have regions.
+    """Average the accuracy over the classes that have regions.
 
     Args:
-        hits: K, regions of each class that were classified rightly.
+        hits: K, regions of each class that were classified correctly.
         regions: K, regions of each class.
 
     Returns:
-        Percentage, 0..100; NaN without regions.
+        A percentage; NaN without regions.
     """
     present = regions > 0
     return 100 * (hits[present].double() / regions[present].double()).mean().item()
 
 
-def classes_above(embeddings: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-    """How many classes are at least as near to a region as its own; in fp32, at most 256 MiB of cosines at a time.
+def classes_above(embeddings: Tensor, labels: Tensor, text: Tensor) -> Tensor:
+    """Count the other classes that are at least as near to a region as its own, in fp32.
 
     Args:
-        embeddings: R x C unit vectors. What is not finite has every other class above its own.
+        embeddings: R x C unit vectors. One that is not finite has every other class above its own.
         labels: R, the regions' classes.
-        rows: K x C unit vectors of the classes.
+        text: K x C unit vectors of the classes.
 
     Returns:
         R long in 0..K-1.
     """
     above = []
     with torch.autocast(embeddings.device.type, enabled=False):
-        run = max(1, _MAX_ELEMENTS // max(1, len(rows)))
-        for part, own in zip(embeddings.split(run), labels.split(run), strict=True):
-            cosines = part.float() @ rows.T
-            above.append(len(rows) - 1 - (cosines < cosines.gather(1, own[:, None])).sum(dim=1))
+        chunk = max(1, _MAX_ELEMENTS // max(1, len(text)))
+        for part, own in zip(embeddings.split(chunk), labels.split(chunk), strict=True):
+            cosines = part.float() @ text.T
+            above.append(len(text) - 1 - (cosines < cosines.gather(1, own[:, None])).sum(dim=1))
     return torch.cat(above)
 
 
 class RegionClassificationEvaluator(DatasetEvaluator):
-    """Judges the embeddings of labelled regions by their cosines with the texts of all classes, things and stuff
-    together.
+    """Classify the embeddings of labeled regions by their cosines with the texts of all classes, of things and stuff.
 
     The tasks are ``boxes``, ``thing_masks``, ``stuff_masks`` and ``crops`` (of things), each with ``top1`` and ``top5``
-    in percent. A task for which there was no embedding or no region is absent.
+    in percent. A task without embeddings or regions is absent.
+
+    Args:
+        dataset_name: a data set of panoptic regions, whose metadata has ``region_classes``.
+        text: K x C embeddings of the classes in that order, or a function that makes them from the names, such as
+            `TextClassifier`. It is called once, when the first embeddings arrive.
+        output_dir: the main process writes the accuracy of every class to ``region_accuracy.json`` here. None: nowhere.
     """
 
     def __init__(
@@ -81,30 +86,22 @@ class RegionClassificationEvaluator(DatasetEvaluator):
         text: Tensor | Callable[[Sequence[str]], Tensor],
         output_dir: str | Path | None = None,
     ):
-        """Prepares for a data set.
-
-        Args:
-            dataset_name: a data set of panoptic regions, whose metadata has ``region_classes``.
-            text: K x C embeddings of the classes in that order, or a function that makes them of the names, such as
-                `clip.TextClassifier`; called once, when the first embeddings arrive.
-            output_dir: rank 0 writes the accuracy of every class to ``region_accuracy.json`` here. None: nowhere.
-        """
         self.dataset_name = dataset_name
-        self.output_dir = None if output_dir is None else Path(output_dir)
+        self._folder = None if output_dir is None else Path(output_dir)
         self._text = text
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all regions."""
-        self._rows: Tensor | None = None
-        self._counts: dict[str, Tensor] = {}
+        """Forget all regions."""
+        self._text_embeddings: Tensor | None = None
+        self._counts: dict[str, Tensor] = {}  # regions and hits of the TOP_KS by class
         self._skipped = 0
 
     @torch.no_grad()
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Tensor]]) -> None:
-        """Counts the regions of some images, and the hits among them.
+        """Count the regions of some images, and the hits among them.
 
-        A class that ties with the right one counts as better, so that embeddings of zeros, or not finite, are misses.
+        A class that ties with the right one counts as better. Embeddings of zeros, or not finite, are misses.
 
         Args:
             inputs: samples with ``classes`` (R long).
@@ -115,18 +112,18 @@ class RegionClassificationEvaluator(DatasetEvaluator):
             found = [(x["classes"], y[field]) for x, y in zip(inputs, outputs, strict=True) if field in y]
             labels, embeddings = (torch.cat(parts) for parts in zip(*found, strict=True))
             labels = labels.to(embeddings.device, non_blocking=True)
-            rows = self._class_rows(embeddings.device)
-            better = classes_above(embeddings, labels, rows)
-            marks = torch.stack([torch.ones_like(better), *((better < k).long() for k in TOP_KS)])
+            text = self._class_embeddings(embeddings.device)
+            above = classes_above(embeddings, labels, text)
+            marks = torch.stack([torch.ones_like(above), *((above < k).long() for k in TOP_KS)])
             if field not in self._counts:
-                self._counts[field] = marks.new_zeros(len(marks), len(rows))
+                self._counts[field] = marks.new_zeros(len(marks), len(text))
             self._counts[field].index_add_(1, labels, marks)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Sums up over all ranks.
+        """Sum over all ranks.
 
         Returns:
-            The same on all ranks: ``{"boxes": {"top1", "top5"}, "thing_masks": .., "stuff_masks": .., "crops": ..}``.
+            On all ranks ``{"boxes": {"top1", "top5"}, "thing_masks": .., "stuff_masks": .., "crops": ..}``.
 
         Raises:
             InputError: if there was no region at all.
@@ -151,9 +148,8 @@ class RegionClassificationEvaluator(DatasetEvaluator):
             logger.info("%s: %d regions of %d classes", task, regions.sum(), (regions > 0).sum())
         if skipped := sum(number for _, number in gathered):
             logger.info("%d segments were left out by the protocol (too small, too large or without a pixel)", skipped)
-        if self.output_dir is not None and comm.is_main_process():
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            (self.output_dir / "region_accuracy.json").write_text(json.dumps(table, indent=2) + "\n")
+        if comm.is_main_process():
+            write_json(self._folder, "region_accuracy.json", table)
         return results
 
     def _by_class(self, regions: Tensor, hits: Sequence[Tensor]) -> dict[str, dict[str, float]]:
@@ -166,18 +162,18 @@ class RegionClassificationEvaluator(DatasetEvaluator):
             for i in regions.nonzero()[:, 0].tolist()
         }
 
-    def _class_rows(self, device: torch.device) -> Tensor:
-        if self._rows is None:
+    def _class_embeddings(self, device: torch.device) -> Tensor:
+        if self._text_embeddings is None:
             names = list(self._metadata().region_classes)
             text = self._text(names) if callable(self._text) else self._text
             if text.ndim != 2 or len(text) != len(names):
                 raise InputError(
                     f"text embeddings are {tuple(text.shape)}, data set {self.dataset_name!r} has {len(names)} "
-                    "classes: give a row for each"
+                    "classes: give one row per class"
                 )
-            self._rows = F.normalize(text.detach().float(), dim=-1)
-        self._rows = self._rows.to(device)
-        return self._rows
+            self._text_embeddings = F.normalize(text.detach().float(), dim=-1)
+        self._text_embeddings = self._text_embeddings.to(device)
+        return self._text_embeddings
 
     def _metadata(self) -> Metadata:
         metadata = metadata_of(self.dataset_name, "region_classes")

@@ -1,8 +1,7 @@
-"""Semantic coherence of dense features: does the likeness of two patches tell that they are of one object or class?
+"""Semantic coherence of dense features: do two patches with a high cosine belong to one object or class?
 
-The study is PACL's (Mukhoti et al., CVPR 2023): the cosine of two patches as a detector of "these belong together", its
-ROC curve over all thresholds and the area below. It needs no text, so it judges what a tower's map is good for before
-any vocabulary; 50 is chance.
+The study is PACL's (Mukhoti et al., CVPR 2023): the cosine of two patches as a detector of pairs that belong together,
+its ROC curve over all thresholds and the area below. It needs no text. An area of 50 % is chance.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from clipself_d2.clip import ImageTower
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.detections import Results, from_main
 from clipself_d2.regions import letterbox, letterbox_masks, letterboxed_features
 from clipself_d2.regions.crops import content_sizes
 
@@ -31,12 +29,11 @@ RELATIONS = {
 }
 """What a pair of patches may have in common."""
 
-# Pairs that are compared at once in and across images: 64 MiB of cosines.
-_MAX_PAIRS = 2**24
+_MAX_PAIRS = 2**24  # pairs that are compared at once across images: 64 MiB of cosines
 
 
 class SimilarityHistogram:
-    """Counts of similar and dissimilar pairs by cosine: any number of pairs in 256 KiB.
+    """Counts of pairs by cosine: any number of pairs in 256 KiB.
 
     Attributes:
         counts: 2 x bins long over -1..1; first the pairs that do not belong together, then those that do.
@@ -45,11 +42,10 @@ class SimilarityHistogram:
     BINS = 2**14
 
     def __init__(self) -> None:
-        """Begins without pairs."""
         self.counts = torch.zeros(2, self.BINS, dtype=torch.long)
 
     def add(self, cosines: Tensor, together: Tensor) -> None:
-        """Counts pairs.
+        """Count pairs.
 
         Args:
             cosines: of any shape; values that are not finite count as -1.
@@ -61,15 +57,14 @@ class SimilarityHistogram:
 
     @property
     def has_both(self) -> bool:
-        """Whether there are pairs of both kinds, without which there is no curve."""
+        """Whether there are pairs of both kinds; without them there is no curve."""
         return bool(self.counts.any(dim=1).all())
 
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
-        """The curve over falling thresholds.
+        """Compute the curve over falling thresholds.
 
         Returns:
-            Rates of false and of true positives, 0..1, both beginning at 0 and ending at 1; NaN where there is no pair
-            of a kind.
+            Rates of false and of true positives, each from 0 to 1; NaN where there is no pair of a kind.
         """
         above = np.cumsum(self.counts.numpy()[:, ::-1], axis=1)
         points = np.concatenate([np.zeros((2, 1)), above], axis=1)
@@ -78,24 +73,25 @@ class SimilarityHistogram:
         return false, true
 
     def auc(self) -> float:
-        """The chance that a pair that belongs together is more alike than one that does not: area below the curve.
+        """Compute the area below the curve.
 
         Returns:
-            0..1; NaN where there is no pair of a kind. Pairs that share a bin count half, as ties do.
+            0..1, the probability that a pair that belongs together has a higher cosine than one that does not; NaN
+            where there is no pair of a kind. Pairs in one bin count half, as ties do.
         """
         false, true = self.roc()
         return float(np.sum(np.diff(false) * (true[1:] + true[:-1]) / 2))
 
 
-def labelled_cells(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
-    """The cells of the letterboxed image's map that lie for more than half in one segment.
+def labeled_cells(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """Find the cells of the letterboxed image's map of which one segment covers more than half.
 
     Args:
         masks: R x H x W bool, disjoint, in pixels of the image.
-        grid: rows, and columns, of the map.
+        grid: rows and columns of the map.
 
     Returns:
-        Numbers of the cells, row by row, and the segment 0..R-1 of each.
+        Indices of the cells, row by row, and the segment 0..R-1 of each.
     """
     if not len(masks):
         none = torch.zeros(0, dtype=torch.long)
@@ -106,7 +102,7 @@ def labelled_cells(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
 
 
 def sample_per_group(groups: np.ndarray, limit: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws at most `limit` members of each group: their places, in order."""
+    """Draw up to `limit` members of each group; return their positions in order."""
     order = np.lexsort((rng.random(len(groups)), groups))
     sorted_groups = groups[order]
     rank = np.arange(len(groups)) - np.searchsorted(sorted_groups, sorted_groups)
@@ -121,20 +117,21 @@ def dense_features(
     modes: Sequence[str] = ("no_attn",),
     blocks: Sequence[int] = (),
 ) -> list[dict[str, Tensor]]:
-    """The maps that the evaluator compares, of several towers.
+    """Compute the maps that the evaluator compares, of several towers.
 
     Args:
         towers: by name, all on one device.
         inputs: samples with ``image``, 3 x H x W uint8 RGB.
-        size: side of the towers' square input, into which images are letterboxed; patches of padding are left out.
+        size: side of the towers' square input, into which images are letterboxed.
         modes: dense modes.
-        blocks: numbers of blocks whose features are wanted too; the last one's are those of the first dense_mode.
+        blocks: numbers of blocks whose features are wanted too, in the first dense mode.
 
     Returns:
-        For every image its maps of the square, C x g x g, by ``"TOWER, MODE"`` and ``"TOWER, block NUMBER"``.
+        For each image its maps of the square, C x g x g, by ``"TOWER, MODE"`` and ``"TOWER, block NUMBER"``; zeros in
+        the padding.
 
     Raises:
-        InputError: a size that does not fit a tower, or a dense_mode or block that a tower has not.
+        InputError: if the size does not fit a tower, or a tower lacks a dense mode or block.
     """
     maps: list[dict[str, Tensor]] = [{} for _ in inputs]
     for name, tower in towers.items():
@@ -153,41 +150,45 @@ def dense_features(
 
 
 class SemanticCoherenceEvaluator(DatasetEvaluator):
-    """Compares patches in pairs, for several kinds of features at once: all kinds of one grid see the same pairs.
+    """Compare patches in pairs, for several kinds of features at once. All kinds of one grid see the same pairs.
 
-    A patch belongs to the segment that covers more than half of it; crowds are left out. In every image the patches
-    drawn of each segment are compared with each other, and a few of them, at the end, with those of all other images.
+    A patch belongs to the segment that covers more than half of it; crowds are left out. Patches are drawn from each
+    segment. They are compared with each other in every image, and at the end a few of them with those of all other
+    images.
+
+    Args:
+        dataset_name: for messages.
+        per_segment: patches that are drawn from a segment, at most, to keep large segments from outweighing small ones.
+        across: patches of an image that are compared with those of others.
+        seed: of the draws, which depend on it and on the image's id alone.
+
+    Attributes:
+        histograms: after `evaluate`, on the main process, the counts by kind of features and relation.
+
+    Raises:
+        InputError: if per_segment or across leave nothing to compare.
     """
 
     def __init__(self, dataset_name: str, *, per_segment: int = 8, across: int = 8, seed: int = 0):
-        """Prepares for a data set.
-
-        Args:
-            dataset_name: for messages.
-            per_segment: most patches that are drawn of a segment, so that a wide ground does not outvote the things.
-            across: patches of an image that are compared with those of others.
-            seed: of the draws, which depend on it and on the image's id alone.
-        """
         if per_segment < 2 or across < 1:
             raise InputError(f"per_segment={per_segment}, across={across}: take at least 2 and 1 patches to compare")
         self.dataset_name = dataset_name
         self.per_segment = per_segment
         self.across = across
         self.seed = seed
-        self.histograms: dict[str, dict[str, SimilarityHistogram]] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all images."""
-        self.histograms = {}
+        """Forget all images."""
+        self.histograms: dict[str, dict[str, SimilarityHistogram]] = {}
         self._images = 0
         self._device = torch.device("cpu")
-        # Of each kind: features, classes and image of the patches for comparisons across images.
+        # By kind: features, classes and image of the patches for comparisons across images.
         self._pool: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
 
     @torch.no_grad()
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]) -> None:
-        """Compares the patches of some images.
+        """Compare the patches of some images.
 
         Args:
             inputs: samples of a `PanopticMapper`.
@@ -209,9 +210,9 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
                 self._count(kind, "class", cosines, classes[first] == classes[second])
 
     def _draw(self, sample: Mapping[str, Any], grid: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Numbers of the cells, their segments and classes, and which of them are for comparisons across images."""
+        """Return the drawn cells, their segments and classes, and which of them are compared across images."""
         single = ~sample["iscrowd"]
-        cells, segments = labelled_cells(sample["masks"][single], grid)
+        cells, segments = labeled_cells(sample["masks"][single], grid)
         rng = np.random.default_rng([self.seed, zlib.crc32(str(sample["image_id"]).encode())])
         drawn = torch.from_numpy(sample_per_group(segments.cpu().numpy(), self.per_segment, rng))
         cells, segments = cells[drawn], segments[drawn]
@@ -222,24 +223,21 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
         of_kind = self.histograms.setdefault(kind, {})
         of_kind.setdefault(relation, SimilarityHistogram()).add(cosines, together)
 
-    def evaluate(self) -> Results:
-        """Compares across images, and sums up over all ranks.
-
-        `histograms` then has, on rank 0, the counts of all kinds and relations.
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Compare across images, and sum over all ranks.
 
         Returns:
-            The same on all ranks: for every kind of features the area under the curve, in percent, of each of
-            `RELATIONS`; that of objects is absent where the data set has no panoptic labels, and any that lacks pairs
-            of either kind.
+            On the main process, for each kind of features, the area under the curve in percent of each of `RELATIONS`;
+            empty on the others. Objects are absent where the data set has no panoptic labels, and so is any relation
+            that lacks pairs of either kind.
 
         Raises:
             InputError: if there was nothing to compare.
         """
         pool = {kind: [(f.cpu(), c.cpu(), i) for f, c, i in parts] for kind, parts in self._pool.items()}
         gathered = comm.gather((self.histograms, pool))
-        return from_main(lambda: self._sum_up(gathered))
-
-    def _sum_up(self, gathered: Sequence[tuple[dict, dict]]) -> Results:
+        if not comm.is_main_process():
+            return {}
         own, pool = gathered[0]
         for histograms, parts in gathered[1:]:
             for kind, relations in histograms.items():
@@ -261,17 +259,17 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
 
 
 def compare_across(parts: Sequence[tuple[Tensor, Tensor, int]]) -> SimilarityHistogram:
-    """Compares all patches of different images.
+    """Compare all patches of different images.
 
     Args:
-        parts: for every image n x C unit features, n classes, and the image's number.
+        parts: for each image n x C unit features, n classes, and the image's number.
     """
     features, classes = (torch.cat(column) for column in list(zip(*parts, strict=True))[:2])
     images = torch.cat([c.new_full((len(c),), number) for _, c, number in parts])
     histogram = SimilarityHistogram()
-    run = max(1, _MAX_PAIRS // max(1, len(features)))
-    for start in range(0, len(features), run):
-        rows = slice(start, start + run)
+    chunk = max(1, _MAX_PAIRS // max(1, len(features)))
+    for start in range(0, len(features), chunk):
+        rows = slice(start, start + chunk)
         # Each pair once: the second of its images is the later one.
         pairs = images[rows, None] < images
         cosines = features[rows] @ features.T

@@ -77,7 +77,7 @@ dataloader = dict(
         num_workers=4,
     ),
     test=L(build_test_loader)(dataset="ov_coco_val", mapper=L(ImageMapper)(), num_workers=4),
-    evaluator=L(ProposalEvaluator)(dataset_name="${dataloader.test.dataset}", output_dir="${train.output_dir}"),
+    evaluator=L(ProposalEvaluator)(dataset_name="${dataloader.test.dataset}"),
 )
 
 optimizer = L(SGD)(

@@ -75,6 +75,13 @@ def test_a_proposal_finds_one_box(catalog):
     }
 
 
+def test_what_is_not_finite_does_not_count(catalog):
+    records = register("junk", [record(1, [(0, BOX)])], CLASSES)
+    junk = [(0, (float("nan"), 0, 1, 1), 0.9), (0, OTHER, float("inf"))]
+    results = evaluate(ProposalEvaluator("junk", limits=(1,)), records, [output(records[0], [*junk, (0, BOX, 0.1)])])
+    assert results == {"proposals": {"AR@1": pytest.approx(100)}}
+
+
 def test_images_without_proposals_or_boxes(catalog):
     sample = record(3, [(0, BOX), (1, OTHER)])
     sample["annotations"][1]["iscrowd"] = 1
@@ -82,12 +89,13 @@ def test_images_without_proposals_or_boxes(catalog):
     answers = [output(records[0], []), output(records[1], [(0, BOX, 1.0)]), output(records[2], [(0, BOX, 1.0)])]
     results = evaluate(ProposalEvaluator("sparse"), records, answers)["proposals"]
     assert results == {f"AR@{limit}{s}": pytest.approx(50) for limit in (100, 300) for s in ("", "_base")}
-    assert set(ProposalEvaluator("sparse").evaluate()["proposals"].values()) == {0}
-    with pytest.raises(InputError, match="judges 'proposals', but the model gives"):
+    nothing = [output(r, []) for r in records]
+    assert set(evaluate(ProposalEvaluator("sparse"), records, nothing)["proposals"].values()) == {0}
+    with pytest.raises(InputError, match="needs 'proposals', but the model gives"):
         ProposalEvaluator("sparse").process(records[:1], [{"instances": None}])
     register("bare", [record(2, [])], CLASSES)
     with pytest.raises(InputError, match="no annotations"):
-        ProposalEvaluator("bare").evaluate()
+        ProposalEvaluator("bare")
 
 
 def test_the_ground_truth_scores_100(ov_shapes):
@@ -97,7 +105,7 @@ def test_the_ground_truth_scores_100(ov_shapes):
     assert results == dict.fromkeys(names, pytest.approx(100))
 
 
-def test_the_ground_truth_of_real_photographs_scores_100(catalog, assets):
+def test_the_ground_truth_of_real_images_scores_100(catalog, assets):
     files = (str(assets / "data/coco/annotations/instances_val2017.json"), str(assets / "data/coco/val2017"))
     DatasetCatalog.register("real", lambda: load_coco_json(*files, "real"))
     records = DatasetCatalog.get("real")
@@ -113,11 +121,11 @@ def _rank(rank, world, folder, records, answers):
     torch.distributed.destroy_process_group()
 
 
-def test_ranks_agree_with_one_process(catalog, tmp_path):
+def test_the_main_process_has_the_results_of_all(catalog, tmp_path):
     records, detections = noisy_world(0)
     register("noisy", records, CLASSES, novel_classes=NOVEL)
     answers = [output(r, d) for r, d in zip(records, detections, strict=True)]
     alone = evaluate(ProposalEvaluator("noisy"), records, answers)
     # Forked, for importing everything anew would take many seconds.
     torch.multiprocessing.start_processes(_rank, (2, tmp_path, records, answers), nprocs=2, start_method="fork")
-    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [alone, alone]
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [alone, {}]

@@ -17,7 +17,7 @@ from clipself_d2.evaluation import SemanticCoherenceEvaluator
 from clipself_d2.evaluation.semantic_coherence import (
     SimilarityHistogram,
     dense_features,
-    labelled_cells,
+    labeled_cells,
     sample_per_group,
 )
 from clipself_d2.miniature import MODEL
@@ -99,12 +99,12 @@ def test_extremes_and_what_is_not_finite():
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 20), (11, 29)])
-def test_labelled_cells_by_loops(height, width):
+def test_labeled_cells_by_loops(height, width):
     """Every pixel counts in the letterboxed square of side `longest`, whose map has 4 x 4 cells."""
     rows = torch.randint(3, (height // 4 + 1, width // 4 + 1)).repeat_interleave(4, 0).repeat_interleave(4, 1)
     rows = rows[:height, :width]
-    masks = rows == torch.arange(2)[:, None, None]  # the third is unlabelled
-    cells, segments = labelled_cells(masks, 4)
+    masks = rows == torch.arange(2)[:, None, None]  # the third is unlabeled
+    cells, segments = labeled_cells(masks, 4)
     found = dict(zip(cells.tolist(), segments.tolist(), strict=True))
     side = max(height, width) / 4
     for cell in range(16):
@@ -121,7 +121,7 @@ def test_labelled_cells_by_loops(height, width):
 
 
 def test_no_segment_no_cell():
-    assert [len(x) for x in labelled_cells(torch.zeros(0, 8, 8, dtype=torch.bool), 4)] == [0, 0]
+    assert [len(x) for x in labeled_cells(torch.zeros(0, 8, 8, dtype=torch.bool), 4)] == [0, 0]
 
 
 @given(groups=st.lists(st.integers(0, 5), max_size=40), limit=st.integers(1, 8), seed=st.integers(0, 9))

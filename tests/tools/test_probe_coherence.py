@@ -51,7 +51,7 @@ def test_two_towers(main, halves, capsys):
 def test_the_defaults_are_the_miniature_s(main, halves):
     assert main(["--dataset", "halves", "--limit", "2", "--output", "here", "--num-workers", "0"]) == 0
     content = json.loads((halves / "here/results.json").read_text())
-    assert content["images"] == 2 and content["size"] == 128 and list(content["auc"]) == ["miniature, value"]
+    assert content["images"] == 2 and content["size"] == 128 and list(content["auc"]) == ["miniature, no_attn"]
 
 
 @pytest.mark.parametrize(
