@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "benchmark": SHARED | {"distillation", "panoptic", "benchmark"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
-SOURCES = FILES + sorted((ROOT / "tools").rglob("*.py")) + sorted((ROOT / "configs").rglob("*.py"))
+SCRIPTS = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "configs").rglob("*.py"), *(ROOT / "datasets").glob("*.py")]
+SOURCES = FILES + sorted(SCRIPTS)
 
 
 def name(path: Path) -> str:

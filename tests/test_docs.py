@@ -29,6 +29,7 @@ PACKAGE = ROOT / "clipself_d2"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "datasets/README.md", *ROOT.glob("docs/**/*.md")])
 TEXT = {page: page.read_text() for page in PAGES}
+SCRIPTS = ("python tools/", "python datasets/")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 # Before any test registers its own.
 LOADERS = {name: getattr(load, "func", load) for name, load in DatasetCatalog.data.items()}
@@ -69,7 +70,7 @@ def commands(start: str) -> list[str]:
 
 def commands_of_configs() -> list[str]:
     docstrings = (ast.get_docstring(ast.parse(path.read_text())) or "" for path in sorted(ROOT.glob("configs/*/*.py")))
-    return commands_in("\n".join(docstrings), "python tools/")
+    return [c for start in SCRIPTS for c in commands_in("\n".join(docstrings), start)]
 
 
 def commands_in(text: str, start: str) -> list[str]:
@@ -112,7 +113,7 @@ def parse(monkeypatch, tmp_path):
     return parse
 
 
-@pytest.mark.parametrize("command", [*commands("python tools/"), *commands_of_configs()])
+@pytest.mark.parametrize("command", [*(c for start in SCRIPTS for c in commands(start)), *commands_of_configs()])
 def test_commands_parse(command, parse):
     args = parse(command)
     if config := getattr(args, "config_file", None):

@@ -217,5 +217,5 @@ def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> N
             if not seen[label]:
                 raise InputError(
                     f"{where} {vocabulary.names[label]!r}, which the vocabulary calls novel: "
-                    "train on a data set of base classes (tools/make_splits.py)"
+                    "train on a data set of base classes (datasets/prepare_splits.py)"
                 )

@@ -10,7 +10,7 @@ class a line, synonyms separated by commas, so that a path serves wherever a voc
   their ids, their names mended in the same way.
 - ``ade20k_150``: the names in the data set's own ``objectInfo150.txt``.
 - ``ade20k_847``: the classes of the full ADE20K (2021_17_01) that occur in both its training and validation parts,
-  with the names of its index; ``ade20k_847_index.json`` has their ``name_ndx``.
+  with the names of its index; ``datasets/ade20k_847_index.json`` has their ``name_ndx``.
 - ``pascal_context_459``: the names of the data set's ``labels.txt``, their words written apart.
 - ``pascal_context_59``: the 59 of them that are commonly evaluated, in alphabetical order.
 """

@@ -2,7 +2,7 @@
 
 Neither the paper nor CAT-Seg has this row: it goes with the EVA-02 rows of the paper's other tables.
 
-    python tools/prepare_coco_stuff.py
+    python datasets/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_eva02_b16_coco_stuff.py
 
 All else, and the evaluation on other data sets, is as in cat_seg_openai_b16_coco_stuff.py.

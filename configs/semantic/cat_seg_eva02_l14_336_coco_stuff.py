@@ -2,7 +2,7 @@
 
 Neither the paper nor CAT-Seg has this row: it goes with the EVA-02 rows of the paper's other tables.
 
-    python tools/prepare_coco_stuff.py
+    python datasets/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_eva02_l14_336_coco_stuff.py
 
 Map and guidance are those of cat_seg_openai_l14_336_coco_stuff.py (336 px, 24 x 24; blocks 7 and 15).

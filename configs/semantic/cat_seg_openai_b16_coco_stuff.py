@@ -3,7 +3,7 @@
 Table 5, mIoU: ADE-150 27.2, ADE-847 8.4, Pascal Context 59 57.5. They are those of CAT-Seg's first version, which had a
 Swin transformer beside CLIP; the second, whose code this follows, reports 31.8, 12.0 and 57.5.
 
-    python tools/prepare_coco_stuff.py
+    python datasets/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_openai_b16_coco_stuff.py
 
 It ends with the evaluation on ADE-150. On another data set, NAME:

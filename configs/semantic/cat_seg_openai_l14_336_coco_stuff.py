@@ -3,7 +3,7 @@
 Table 5, mIoU: ADE-150 31.5, ADE-847 10.8, Pascal Context 59 62.0, of CAT-Seg's first version; the second, whose code
 this follows, reports 37.9, 16.0 and 63.3.
 
-    python tools/prepare_coco_stuff.py
+    python datasets/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_openai_l14_336_coco_stuff.py
 
 | value      | paper        | released code                          | here        |

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = Path(__file__).parents[2] / "tools"
+ROOT = Path(__file__).parents[2]
 
 
-def load_tool(name: str):
-    """The module of tools/NAME.py."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", TOOLS / f"{name}.py")
+def load_tool(name: str, folder: str = "tools"):
+    """The module of tools/NAME.py, or of another folder's."""
+    spec = importlib.util.spec_from_file_location(f"{folder}_{name}", ROOT / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def main_of(name: str):
-    """A fixture: the `main` of tools/NAME.py."""
+def main_of(name: str, folder: str = "tools"):
+    """A fixture: the `main` of tools/NAME.py, or of another folder's."""
 
     @pytest.fixture(scope="module", name="main")
     def load():
-        return load_tool(name).main
+        return load_tool(name, folder).main
 
     return load

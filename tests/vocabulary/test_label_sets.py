@@ -12,6 +12,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import LABEL_SETS, class_names, label_set, seen_classes
 
 FOLDER = Path(module.__file__).parent / "label_sets"
+ROOT = Path(__file__).parents[2]
 
 # Labels of the 59 classes in the annotation files of Pascal Context, which count from 1, as conversions publish them.
 CONTEXT_59 = """
@@ -65,7 +66,7 @@ def test_ade20k_150_is_the_official_file(assets):
 
 
 def test_ade20k_847_landmarks():
-    index = json.loads((FOLDER / "ade20k_847_index.json").read_text())
+    index = json.loads((ROOT / "datasets/ade20k_847_index.json").read_text())
     assert len(index) == len(set(index)) == 847
     names = class_names(label_set("ade20k_847"))
     # Facts of the index of ADE20K_2021_17_01 (their order: that of published evaluations).
@@ -83,7 +84,7 @@ def test_ade20k_847_landmarks():
 
 
 def test_ade20k_847_agrees_with_real_annotations(assets):
-    index = json.loads((FOLDER / "ade20k_847_index.json").read_text())
+    index = json.loads((ROOT / "datasets/ade20k_847_index.json").read_text())
     classes = label_set("ade20k_847")
     checked = set()
     for path in (assets / "data/ade20k/full_2021_samples").glob("*.json"):

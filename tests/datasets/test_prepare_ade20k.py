@@ -1,63 +1,46 @@
 import json
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.io import savemat
 from scipy.ndimage import label as connected
 
 from clipself_d2.data import PanopticMapper, get_dataset
-from clipself_d2.data.ade20k import (
-    STUFF,
-    THINGS,
-    ade20k_categories,
-    full_labels,
-    instance_annotations,
-    panoptic_labels,
-    prepare_full,
-    prepare_scene_parsing,
-    semantic_labels,
-)
 from clipself_d2.data.builtin import register_builtin
-from clipself_d2.data.pascal_context import context_labels, prepare_pascal_context
+from clipself_d2.data.classes import ADE20K_CATEGORIES, ADE20K_STUFF, ADE20K_THINGS
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.vocabulary import class_names, label_set
 from tests.evaluation.test_panoptic import all_100, outputs_of
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
+tool = load_tool("prepare_ade20k", "datasets")
 WALL, SKY, BED, CAR = 0, 2, 7, 20  # of the 150; in the instance release a bed is 1 and a car 9
 BED_NUMBER, CAR_NUMBER = 1, 9
-
-
-@pytest.fixture
-def catalog(monkeypatch):
-    monkeypatch.setattr(DatasetCatalog, "data", {})
-    monkeypatch.setattr(MetadataCatalog, "data", {})
 
 
 def test_things_are_those_of_the_instance_challenge():
     # Pairs of its number and that in Scene Parsing, both from 1, as ADE20K's authors list them.
     for number, scene in [(1, 8), (5, 15), (9, 21), (29, 50), (57, 89), (85, 131), (94, 143), (100, 150)]:
-        assert THINGS[number - 1] == scene - 1
-    assert len(THINGS) == 100 and len(STUFF) == 50 and {*THINGS} | STUFF == set(range(150))
-    categories = ade20k_categories()
-    assert [c["id"] for c in categories if c["isthing"]] == list(THINGS)
+        assert ADE20K_THINGS[number - 1] == scene - 1
+    assert len(ADE20K_THINGS) == 100 and len(ADE20K_STUFF) == 50 and {*ADE20K_THINGS, *ADE20K_STUFF} == set(range(150))
+    categories = ADE20K_CATEGORIES
+    assert [c["id"] for c in categories if c["isthing"]] == list(ADE20K_THINGS)
     assert (categories[WALL]["name"], categories[BED]["name"], categories[CAR]["name"]) == ("wall", "bed", "car")
 
 
 def test_semantic_labels_count_from_0():
     official = np.array([[0, 1, 150]], dtype=np.int64)
-    assert semantic_labels(official, "x").tolist() == [[255, 0, 149]]
+    assert tool.semantic_labels(official, "x").tolist() == [[255, 0, 149]]
     with pytest.raises(InputError, match=r"x.png: has label 151"):
-        semantic_labels(official + 1, "x.png")
+        tool.semantic_labels(official + 1, "x.png")
 
 
 def pictures(seed, height=12, width=15):
@@ -76,7 +59,7 @@ def pictures(seed, height=12, width=15):
 @given(st.integers(0, 1000))
 def test_panoptic_segments_equal_a_loop(seed):
     semantic, instances = pictures(seed)
-    ids, segments = panoptic_labels(semantic, instances, "x")
+    ids, segments = tool.panoptic_labels(semantic, instances, "x")
     assert sorted(set(ids.ravel()) - {0}) == [s["id"] for s in segments]
     by_id = {s["id"]: s for s in segments}
     things = {}
@@ -95,7 +78,7 @@ def test_panoptic_segments_equal_a_loop(seed):
         assert segment["area"] == len(rows)
         x, y = columns.min(), rows.min()
         assert segment["bbox"] == [x, y, columns.max() - x + 1, rows.max() - y + 1]
-    found = instance_annotations(ids, segments)
+    found = tool.instance_annotations(ids, segments)
     assert [a["category_id"] for a in found] == [s["category_id"] for s in segments if s["category_id"] in (BED, CAR)]
 
 
@@ -104,14 +87,14 @@ def test_instances_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="several classes"):
         both = instances.copy()
         both[0, 0], both[0, 1] = (BED_NUMBER, 9), (CAR_NUMBER, 9)
-        panoptic_labels(semantic, both, "x")
+        tool.panoptic_labels(semantic, both, "x")
     for wrong in (0, 101):
         other = instances.copy()
         other[0, 0] = wrong, 9
         with pytest.raises(InputError, match=r"outside 1..100"):
-            panoptic_labels(semantic, other, "x")
+            tool.panoptic_labels(semantic, other, "x")
     with pytest.raises(InputError, match="15 x 11 pixels"):
-        panoptic_labels(semantic, instances[1:], "x")
+        tool.panoptic_labels(semantic, instances[1:], "x")
 
 
 def write(path, pixels):
@@ -146,9 +129,9 @@ def judged(name, num_classes):
     return evaluator.evaluate()
 
 
-def test_scene_parsing_from_download_to_perfect_evaluation(tmp_path, catalog):
+def test_scene_parsing_from_download_to_perfect_evaluation(tmp_path, fresh_catalog):
     scene_parsing(tmp_path / "ADEChallengeData2016")
-    assert prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val") == 3
+    assert tool.prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val") == 3
     register_builtin(tmp_path)
     records = get_dataset("ade20k_val_panoptic_ov")
     assert [r["image_id"] for r in records] == [1, 2, 3]
@@ -166,52 +149,45 @@ def test_scene_parsing_from_download_to_perfect_evaluation(tmp_path, catalog):
     )
 
 
-def test_without_the_instance_release_there_are_semantic_labels(tmp_path, catalog):
+def test_without_the_instance_release_there_are_semantic_labels(tmp_path, fresh_catalog):
     scene_parsing(tmp_path / "ADEChallengeData2016", instances=False)
-    prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val")
+    tool.prepare_scene_parsing(tmp_path / "ADEChallengeData2016", "val")
     register_builtin(tmp_path)
     all_100(judged("ade20k_150_val_sem_seg", 150), ["sem_seg"])
     with pytest.raises(InputError, match="ade20k_panoptic_val"):
         get_dataset("ade20k_val_panoptic_ov")
 
 
-def main_of(tool):
-    return runpy.run_path(str(ROOT / "tools" / tool))["main"]
-
-
-def test_the_tools(tmp_path, capsys):
+def test_the_command(tmp_path, capsys):
     arguments = ["--root", str(tmp_path), "--splits", "val"]
-    prepare_ade20k, prepare_pascal = main_of("prepare_ade20k.py"), main_of("prepare_pascal_context.py")
-    assert prepare_ade20k(arguments) == 2
+    assert tool.main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: has none of ADEChallengeData2016")
     scene_parsing(tmp_path / "ADEChallengeData2016", 1)
-    assert prepare_ade20k(arguments) == 0
+    assert tool.main(arguments) == 0
     assert "ADEChallengeData2016 val: 1 images\n" in capsys.readouterr().out
     content = json.loads((tmp_path / "ADEChallengeData2016/ade20k_panoptic_val.json").read_text())
     assert len(content["categories"]) == 150 and len(content["images"]) == 1
-    assert prepare_ade20k(["--splits", "test"]) == 2
-    assert prepare_pascal(arguments) == 2
-    assert "val.txt" in capsys.readouterr().err
+    assert tool.main(["--splits", "test"]) == 2
 
 
 def test_full_labels():
-    index = json.loads((ROOT / "clipself_d2/vocabulary/label_sets/ade20k_847_index.json").read_text())
-    colours = np.zeros((1, 4, 3), dtype=np.uint8)
+    index = json.loads((ROOT / "datasets/ade20k_847_index.json").read_text())
+    colors = np.zeros((1, 4, 3), dtype=np.uint8)
     for column, name_ndx in enumerate([index[0], index[846], 1279]):  # 1279 is "housing", of none of the 847
-        colours[0, column] = name_ndx // 256 * 10 + 7, name_ndx % 256, 99  # blue and red's last digit: the instance
-    assert full_labels(colours, "x").tolist() == [[0, 846, 65535, 65535]]
+        colors[0, column] = name_ndx // 256 * 10 + 7, name_ndx % 256, 99  # blue and red's last digit: the instance
+    assert tool.full_labels(colors, "x").tolist() == [[0, 846, 65535, 65535]]
     with pytest.raises(InputError, match="no RGB"):
-        full_labels(colours[..., 0], "x")
+        tool.full_labels(colors[..., 0], "x")
 
 
-def test_full_images_are_resized_as_labels_are(tmp_path, catalog):
+def test_full_images_are_resized_as_labels_are(tmp_path, fresh_catalog):
     rng = np.random.default_rng(0)
     wall = np.array([2978 // 256 * 10, 2978 % 256, 0], dtype=np.uint8)
     for name, height, width in [("ADE_val_00000001", 700, 560), ("ADE_val_00000002", 40, 30)]:
-        colours = rng.integers(0, 2, (height, width, 1), dtype=np.uint8) * wall
-        write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}_seg.png", colours)
-        write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}.jpg", colours)
-    assert prepare_full(tmp_path / "ADE20K_2021_17_01", "val") == 2
+        colors = rng.integers(0, 2, (height, width, 1), dtype=np.uint8) * wall
+        write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}_seg.png", colors)
+        write(tmp_path / f"ADE20K_2021_17_01/images/ADE/validation/a/b/{name}.jpg", colors)
+    assert tool.prepare_full(tmp_path / "ADE20K_2021_17_01", "val") == 2
     register_builtin(tmp_path)
     large, small = (PanopticMapper()(r) for r in get_dataset("ade20k_847_val_sem_seg"))
     assert large["image"].shape == (3, 640, 512) and small["image"].shape == (3, 40, 30)
@@ -220,22 +196,22 @@ def test_full_images_are_resized_as_labels_are(tmp_path, catalog):
 
 
 def test_wrong_downloads_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no photographs"):
-        prepare_scene_parsing(tmp_path, "val")
-    with pytest.raises(InputError, match="no photographs"):
-        prepare_full(tmp_path, "val")
+    with pytest.raises(InputError, match="no images"):
+        tool.prepare_scene_parsing(tmp_path, "val")
+    with pytest.raises(InputError, match="no images"):
+        tool.prepare_full(tmp_path, "val")
     scene_parsing(tmp_path, 1)
     [label] = (tmp_path / "annotations").rglob("*.png")
     write(label, np.full((40, 50), 151, dtype=np.uint8))
     with pytest.raises(InputError, match="has label 151"):
-        prepare_scene_parsing(tmp_path, "val")
+        tool.prepare_scene_parsing(tmp_path, "val")
     write(tmp_path / "images/ADE/training/x.jpg", np.zeros((4, 5, 3), dtype=np.uint8))
     write(tmp_path / "images/ADE/training/x_seg.png", np.zeros((4, 4, 3), dtype=np.uint8))
     with pytest.raises(InputError, match=r"x_seg.png: is of another size"):
-        prepare_full(tmp_path, "train")
+        tool.prepare_full(tmp_path, "train")
 
 
-def test_real_scene_parsing(assets, tmp_path, catalog):
+def test_real_scene_parsing(assets, tmp_path, fresh_catalog):
     """Real photographs and labels; the instance release is not there, so connected pixels make its instances."""
     root = tmp_path / "ADEChallengeData2016"
     root.mkdir()
@@ -245,13 +221,13 @@ def test_real_scene_parsing(assets, tmp_path, catalog):
         official = np.asarray(Image.open(file))
         instances = np.zeros((*official.shape, 3), dtype=np.uint8)
         count = 0
-        for number, thing in enumerate(THINGS, 1):
+        for number, thing in enumerate(ADE20K_THINGS, 1):
             parts, found = connected(official == thing + 1)
             for part in range(1, min(found, 5) + 1):
                 count += 1
                 instances[parts == part] = number, count, 0
         write(root / "annotations_instance/validation" / file.name, instances)
-    assert prepare_scene_parsing(root, "val") == 3
+    assert tool.prepare_scene_parsing(root, "val") == 3
     register_builtin(tmp_path)
     results = judged("ade20k_val_panoptic_ov", 150)
     all_100(results)
@@ -261,13 +237,13 @@ def test_real_scene_parsing(assets, tmp_path, catalog):
     assert [names[k] for k in sample["classes"]] == ["wall", "building", "sky", "tree", "road", "grass", "plant"]
 
 
-def test_real_full_annotations(assets, tmp_path, catalog):
+def test_real_full_annotations(assets, tmp_path, fresh_catalog):
     folder = tmp_path / "ADE20K_2021_17_01/images/ADE/training/some"
     folder.mkdir(parents=True)
     [file, *_] = sorted((assets / "data/ade20k/full_2021_samples").glob("*.jpg"))
     for source in (file, file.with_name(f"{file.stem}_seg.png")):
         (folder / source.name).symlink_to(source)
-    assert prepare_full(tmp_path / "ADE20K_2021_17_01", "train") == 1
+    assert tool.prepare_full(tmp_path / "ADE20K_2021_17_01", "train") == 1
     register_builtin(tmp_path)
     sample = PanopticMapper()(get_dataset("ade20k_847_train_sem_seg")[0])
     assert sample["image"].shape == (3, 512, 683)
@@ -280,31 +256,3 @@ def test_real_full_annotations(assets, tmp_path, catalog):
     assert {", ".join(classes[k]) for k in sample["classes"]} <= listed
     assert (sample["sem_seg"] != 65535).float().mean() > 0.8
     all_100(judged("ade20k_847_train_sem_seg", 847), ["sem_seg"])
-
-
-def test_pascal_context(tmp_path, catalog):
-    label_map = np.array([[0, 1, 2, 459], [284, 420, 415, 427]], dtype=np.uint16)
-    of_459, of_59 = context_labels(label_map, "x")
-    assert of_459.tolist() == [[65535, 0, 1, 458], [283, 419, 414, 426]]
-    names = [None if k == 255 else label_set("pascal_context_59")[k][0] for k in of_59.ravel()]
-    assert names == [None, None, "aeroplane", None, "person", "tree", "track", "tv monitor"]
-    with pytest.raises(InputError, match=r"x: has label 460"):
-        context_labels(label_map + np.uint16(1), "x")
-
-    root = tmp_path / "VOCdevkit/VOC2010"
-    with pytest.raises(InputError, match=r"val.txt: there is no such list"):
-        prepare_pascal_context(root, "val")
-    write(root / "JPEGImages/2008_000002.jpg", np.zeros((2, 4, 3), dtype=np.uint8))
-    (root / "ImageSets/Main").mkdir(parents=True)
-    (root / "ImageSets/Main/val.txt").write_text("2008_000001\n2008_000002\n")
-    (root / "trainval").mkdir()
-    with pytest.raises(InputError, match=r"no \.mat"):
-        prepare_pascal_context(root, "val")
-    savemat(root / "trainval/2008_000002.mat", {"LabelMap": label_map})
-    assert prepare_pascal_context(root, "val") == 1
-    register_builtin(tmp_path)
-    all_100(judged("pascal_context_59_val_sem_seg", 59), ["sem_seg"])
-    all_100(judged("pascal_context_459_val_sem_seg", 459), ["sem_seg"])
-    savemat(root / "trainval/2008_000002.mat", {"Other": label_map})
-    with pytest.raises(InputError, match="no LabelMap"):
-        prepare_pascal_context(root, "val")

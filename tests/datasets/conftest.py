@@ -1,0 +1,1 @@
+from tests.data.conftest import fresh_catalog  # noqa: F401
