@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     default = ProposalFilter()
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the config that the network was trained by")
-    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest in train.output_dir)")
+    add("--weights", default="latest", metavar="FILE", help="checkpoint_*.pth (default: that of train.output_dir)")
     add("--dataset", required=True, metavar="NAME", help="whose photographs; datasets/README.md has the names")
     add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
     add("--top", type=int, default=default.top, metavar="N", help="proposals of an image (%(default)s)")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if has_boxes
         else {}
     )
-    model = load_trained(cfg, args.weights)
+    model = load_trained(cfg, None if args.weights == "random" else args.weights)
 
     def kept() -> Iterator[tuple[dict[str, Any], Instances]]:
         proposed = propose(model, loader, autocast(train_settings(cfg)))

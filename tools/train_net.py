@@ -2,7 +2,7 @@
 
 import sys
 
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""What happens around the steps: checkpoints, evaluation, export, and what is measured, logged and written."""
+"""Hooks that Detectron2 does not have: checkpoints that survive a kill, and throughput."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import json
 import logging
 import resource
 import sys
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from detectron2.engine import HookBase
-from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.engine.checkpoint import Checkpointer
 
 logger = logging.getLogger(__name__)
 
-_LONG_WAIT = 0.2  # share of the time that waiting for data may take before the log says what to do
+_LONG_WAIT = 0.2  # fraction of the time waiting for data above which the log gives advice
 
 
 class SaveCheckpoint(HookBase):
     """Saves every `period` iterations and after the last one, which must succeed.
 
-    Register it after the hooks that hold state.
+    Detectron2's `PeriodicCheckpointer` writes the last state twice, and after a resumption it keeps the checkpoints of
+    the interrupted run beside its own.
+
+    Args:
+        checkpointer: writes the files.
+        period: iterations between checkpoints; 0 saves only after the last iteration.
     """
 
     def __init__(self, checkpointer: Checkpointer, period: int) -> None:
@@ -43,46 +42,10 @@ class SaveCheckpoint(HookBase):
             self.checkpointer.save(done, required=last)
 
 
-class Evaluate(HookBase):
-    """Calls `evaluate() -> {task: {metric: value}}` on every rank, every `period` iterations and after the last one."""
-
-    def __init__(self, evaluate: Callable[[], dict[str, Any]], period: int) -> None:
-        self.evaluate = evaluate
-        self.period = period
-
-    def after_step(self) -> None:
-        """Evaluate between iterations; the end of training is `after_train`'s."""
-        done = self.trainer.iter + 1
-        if self.period > 0 and done % self.period == 0 and done < self.trainer.max_iter:
-            self._run()
-
-    def after_train(self) -> None:
-        """Evaluate the finished model; a run that failed is not evaluated."""
-        if self.trainer.iter == self.trainer.max_iter:
-            self._run()
-
-    def _run(self) -> None:
-        results = flatten_results_dict(self.evaluate())
-        self.trainer.storage.put_scalars(**results, smoothing_hint=False)
-        comm.synchronize()  # ranks take different times; start the next iteration together
-
-
-class AfterTraining(HookBase):
-    """Calls a function once on rank 0 when training has succeeded (an export)."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-
-    def after_train(self) -> None:
-        """Call the function unless training failed."""
-        if comm.is_main_process() and self.trainer.iter == self.trainer.max_iter:
-            self.function()
-
-
 class Throughput(HookBase):
     """Stores `images_per_second` of all ranks and `memory_gib`, the peak of this process (device memory on CUDA).
 
-    When training ends it logs which share of the time this process waited for data.
+    After training, it logs the fraction of the time spent waiting for data.
     """
 
     def after_step(self) -> None:
@@ -90,12 +53,11 @@ class Throughput(HookBase):
         storage = self.trainer.storage
         latest = storage.latest()
         if "time" in latest and latest["time"][0] > 0:
-            speed = latest["num_images"][0] / latest["time"][0]
-            storage.put_scalar("images_per_second", speed)
+            storage.put_scalar("images_per_second", latest["num_images"][0] / latest["time"][0])
         storage.put_scalar("memory_gib", peak_memory(), smoothing_hint=False)
 
     def after_train(self) -> None:
-        """Log the wait for data over the iterations that were timed, and what to do about a long one."""
+        """Log the wait for data over the iterations that were timed, and advice for a long one."""
         histories = self.trainer.storage.histories()
         if "time" not in histories or "data_time" not in histories:
             return
@@ -103,57 +65,12 @@ class Throughput(HookBase):
             {iteration: seconds for seconds, iteration in histories[name].values()} for name in ("time", "data_time")
         )
         share = sum(waits[iteration] for iteration in times) / sum(times.values())
-        mend = "; raise dataloader.train.num_workers" if share > _LONG_WAIT else ""
-        logger.info("Waited for data %.0f %% of the time%s", 100 * share, mend)
-
-
-class ProgressPrinter(EventWriter):
-    """Logs one line: iteration, time left, losses, learning rate, images a second, share of time spent on data, memory,
-    and how many images were unreadable, if any.
-
-    Args:
-        max_iter: number of iterations of the run.
-        window: iterations whose median is printed.
-    """
-
-    def __init__(self, max_iter: int, window: int = 20) -> None:
-        self.max_iter = max_iter
-        self.window = window
-        self._last_written = -1
-
-    def write(self) -> None:
-        """Log the line of the current iteration, once."""
-        storage = get_event_storage()
-        if storage.iter >= self.max_iter or storage.iter == self._last_written:
-            return
-        self._last_written = storage.iter
-        logger.info("  ".join(self._fields(storage)))
-
-    def _fields(self, storage: EventStorage) -> list[str]:
-        histories = storage.histories()
-
-        def median(name: str) -> float:
-            return histories[name].median(storage.count_samples(name, self.window))
-
-        fields = [f"iter {storage.iter + 1}/{self.max_iter}"]
-        if "time" in histories:
-            left = median("time") * (self.max_iter - storage.iter - 1)
-            fields.append(f"eta {timedelta(seconds=int(left))}")
-        fields += [f"{name} {median(name):.4g}" for name in histories if "loss" in name]
-        if "lr" in histories:
-            fields.append(f"lr {histories['lr'].latest():.3g}")
-        if "images_per_second" in histories:
-            fields.append(f"{median('images_per_second'):.3g} images/s")
-            fields.append(f"data {100 * median('data_time') / median('time'):.0f} %")
-        if "memory_gib" in histories:
-            fields.append(f"memory {histories['memory_gib'].latest():.2f} GiB")
-        if "unreadable_images" in histories and (unreadable := histories["unreadable_images"].latest()):
-            fields.append(f"{unreadable:.0f} unreadable images replaced")
-        return fields
+        advice = "; raise dataloader.train.num_workers" if share > _LONG_WAIT else ""
+        logger.info("Waited for data %.0f %% of the time%s", 100 * share, advice)
 
 
 def trim_metrics(path: Path, iteration: int) -> None:
-    """Drop from a `metrics.json` the lines of iterations from `iteration` on, which a resumed run writes again."""
+    """Drop the lines of iterations from `iteration` on, which a resumed run writes again, from a `metrics.json`."""
     if not path.is_file():
         return
     kept = []

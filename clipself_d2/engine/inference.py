@@ -1,8 +1,6 @@
-"""A trained model out of a config, for evaluation and for tools that use it."""
+"""A trained model from a config, for evaluation and for tools that use it."""
 
 from __future__ import annotations
-
-import logging
 
 import torch
 from omegaconf import DictConfig
@@ -14,11 +12,9 @@ from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 
 def resolve_device(name: str) -> str:
-    """ "auto" is CUDA where there is a device."""
+    """Resolve "auto": "cuda" where there is a device, else "cpu"."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
@@ -28,26 +24,27 @@ def autocast(settings: TrainSettings) -> torch.autocast:
     return torch.autocast(resolve_device(settings.device), dtype=PRECISIONS[precision], enabled=precision != "fp32")
 
 
-def load_trained(cfg: DictConfig, weights: str | None = "") -> nn.Module:
+def load_trained(cfg: DictConfig, weights: str | None = "latest") -> nn.Module:
     """The model of a config with trained weights, on `train.device`, in evaluation mode.
 
     Args:
         cfg: from `load_config`; its `train.device` is resolved in place.
-        weights: a `checkpoint_*.pth`; "" takes the newest in `train.output_dir`, "random" none; None leaves the model
-            as it is built, of parts that bring their own weights.
+        weights: a `checkpoint_*.pth`; "latest" for the newest one in `train.output_dir`; None leaves the model as it is
+            built: with random weights, or of parts that bring their own.
 
     Raises:
-        InputError: a device that is not there, no checkpoint, or that of another model.
+        InputError: a device that does not exist, no checkpoint, or the checkpoint of another model.
     """
     cfg.train.device = resolve_device(cfg.train.device)
     settings = train_settings(cfg)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise InputError("train.device=cuda: this machine has no usable GPU; pass train.device=cpu")
     model: nn.Module = build(cfg, "model").to(settings.device)
-    if weights == "random":
-        logger.warning("The model has random weights, as asked for")
-    elif weights:
+    if weights == "latest":
+        if Checkpointer(settings.output_dir, model=model).resume() is None:
+            raise InputError(
+                f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth"
+            )
+    elif weights is not None:
         load_model(model, weights, settings.init_without)
-    elif weights is not None and Checkpointer(settings.output_dir, model=model).resume() is None:
-        raise InputError(f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth")
     return model.eval()

@@ -65,7 +65,8 @@ class Predictor:
         self.threshold = threshold
         cfg.train.device = resolve_device(cfg.train.device)
         self.precision = autocast(train_settings(cfg))
-        self.model = load_trained(cfg, weights or ("" if cfg.dataloader.get("train") else None))
+        default = "latest" if cfg.dataloader.get("train") else None
+        self.model = load_trained(cfg, None if weights == "random" else weights or default)
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, file_name: str = "") -> dict[str, Any]:

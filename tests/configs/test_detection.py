@@ -17,7 +17,7 @@ from clipself_d2.data.vocabulary import dataset_vocabulary
 from clipself_d2.detection import FViT
 from clipself_d2.engine.checkpoint import Checkpointer, load_model
 from clipself_d2.engine.config import load_config, target, train_settings
-from clipself_d2.engine.run import parse_args
+from clipself_d2.engine.main import parse_args
 from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, TransferEvaluator
 from clipself_d2.reproduce.plan import ROOT
 from clipself_d2.vocabulary import Vocabulary

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from clipself_d2.engine.config import load_config, target, train_settings
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.panoptic import GroundTruthMasks, OpenVocabularyPanoptic, SavedMasks, TransformersMasks
 
 FOLDER = Path(__file__).parents[2] / "configs/panoptic"

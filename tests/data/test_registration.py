@@ -17,7 +17,7 @@ from clipself_d2.data import (
     register_panoptic,
     register_panoptic_regions,
 )
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.errors import InputError
 from tests.data.make import CATEGORIES, panoptic, photographs
 from tests.distillation.tiny import write_model, write_photographs

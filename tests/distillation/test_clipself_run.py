@@ -15,7 +15,7 @@ import torch
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import register_image_list
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.regions import RegionClassifier
 from tests.distillation.tiny import write_model, write_photographs
 

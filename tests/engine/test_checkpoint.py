@@ -87,13 +87,46 @@ def test_a_truncated_file_falls_back_to_the_one_before(tmp_path, caplog):
     assert "checkpoint_0000010.pth is not readable" in caplog.text
 
 
+def test_unreadable_checkpoints_are_not_overwritten_by_a_new_run(tmp_path):
+    checkpointer = make(tmp_path)[2]
+    checkpointer.save(5)
+    newest = tmp_path / "checkpoint_0000005.pth"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.raises(InputError, match="none of its 1 checkpoints is readable"):
+        checkpointer.resume()
+
+
+def test_a_file_that_cannot_be_opened_is_not_damaged(tmp_path, monkeypatch):
+    checkpointer = make(tmp_path)[2]
+    checkpointer.save(5)
+    checkpointer.save(10)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint.torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        checkpointer.resume()
+
+
+def test_what_was_just_saved_stays_beside_later_checkpoints(tmp_path):
+    checkpointer = make(tmp_path, max_to_keep=2)[2]
+    for name in ("0000050", "0000060", "0000070"):
+        (tmp_path / f"checkpoint_{name}.pth").write_bytes(b"damaged")
+    for iteration in (5, 10, 15):
+        checkpointer.save(iteration)
+    assert not (tmp_path / "checkpoint_0000005.pth").exists()
+    assert all((tmp_path / f"checkpoint_{name}.pth").exists() for name in ("0000010", "0000015", "0000070"))
+    assert checkpointer.resume() == 15
+
+
 def test_a_stale_pointer_falls_back_to_the_newest(tmp_path, caplog):
     checkpointer = make(tmp_path)[2]
     checkpointer.save(5)
     checkpointer.save(10)
     (tmp_path / "last_checkpoint").write_text("checkpoint_0000099.pth")
     assert checkpointer.resume() == 10
-    assert "checkpoint_0000099.pth, which is not there" in caplog.text
+    assert "checkpoint_0000099.pth, which does not exist" in caplog.text
 
 
 def test_a_pickle_is_never_run(tmp_path):

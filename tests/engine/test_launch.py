@@ -12,7 +12,9 @@ from tests.engine.workers import fail_on_rank_1
 
 
 def test_one_rank_runs_here():
-    assert launch(os.getpid, device="cpu") == os.getpid()
+    ranks = []
+    launch(ranks.append, (os.getpid(),), device="cpu")
+    assert ranks == [os.getpid()]
 
 
 def test_an_error_of_one_rank_comes_out_as_itself():
@@ -30,11 +32,14 @@ def test_torchruns_environment_is_followed(monkeypatch):
     monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
     comm.create_local_process_group.cache_clear()
 
-    def ranks():
-        return torch.distributed.get_backend(), comm.get_local_rank(), comm.get_world_size()
+    ranks = []
+
+    def run():
+        ranks.append((torch.distributed.get_backend(), comm.get_local_rank(), comm.get_world_size()))
 
     try:
-        assert launch(ranks, device="cpu") == ("gloo", 0, 1)
+        launch(run, device="cpu")
+        assert ranks == [("gloo", 0, 1)]
         assert not torch.distributed.is_initialized()
     finally:
         comm._LOCAL_PROCESS_GROUP = None

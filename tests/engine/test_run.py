@@ -1,13 +1,14 @@
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 from clipself_d2.engine import run as run_module
 from clipself_d2.engine.hooks import trim_metrics
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from tests.engine.toy import CONFIG
 
 
@@ -67,7 +68,16 @@ def test_a_run_writes_everything(config, tmp_path):
     assert (exported["card"]["steps"], exported["card"]["config"]) == (12, "toy.py")
     assert same(exported["weights"], final(out)["model"])
     log = (out / "log.txt").read_text()
-    assert "iter 12/12" in log and "eta" in log and "images/s" in log and "memory" in log
+    assert "iter: 11" in log and "eta" in log and "lr:" in log and "data_time" in log
+
+
+def test_the_config_is_read_once(config, tmp_path):
+    """A config may register data sets, which must happen once per process."""
+    reads = tmp_path / "reads.txt"
+    with Path(config).open("a") as file:
+        file.write(f"\nwith open({str(reads)!r}, 'a') as _file:\n    _file.write('read ')\n")
+    assert train(config, tmp_path / "out", "train.max_iter=1") == 0
+    assert reads.read_text() == "read "
 
 
 def test_the_learning_rate_follows_the_schedule(config, tmp_path):
@@ -123,7 +133,7 @@ def test_an_earlier_run_is_not_overwritten(config, tmp_path, capsys):
     assert same(final(out), saved)
 
 
-def test_eval_only_of_the_config_of_a_checkpoint_and_of_a_run(config, tmp_path):
+def test_eval_only_of_the_config_of_a_checkpoint_and_of_a_run(config, tmp_path, capsys):
     out = tmp_path / "out"
     assert train(config, out) == 0
     trained = json.loads((out / "results.json").read_text())
@@ -135,6 +145,8 @@ def test_eval_only_of_the_config_of_a_checkpoint_and_of_a_run(config, tmp_path):
     assert error("raw")["fit"]["error"] > trained["fit"]["error"]
     assert error("init", f"train.init_checkpoint={out}/checkpoint_0000012.pth") == trained
     assert error("out", "--resume") == trained
+    assert train(config, tmp_path / "none", "--eval-only", "--resume") == 2
+    assert "holds no checkpoint to evaluate" in capsys.readouterr().err
 
 
 def test_evaluation_while_training(config, tmp_path):

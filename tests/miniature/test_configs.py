@@ -12,7 +12,7 @@ from detectron2.config import instantiate
 
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.engine.config import load_config, train_settings
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS, CLIPExport, ImageTextCLIP
 
 FOLDER = Path(__file__).parents[2] / "configs/miniature"

@@ -6,7 +6,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 
 from clipself_d2.data import register_instances
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 
 CONFIG = Path(__file__).parents[2] / "configs/miniature/fvit.py"
 

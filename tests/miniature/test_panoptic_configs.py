@@ -9,7 +9,7 @@ import torch
 
 from clipself_d2.clip.checkpoint import content_hash
 from clipself_d2.engine.config import build, load_config
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 
 FOLDER = Path(__file__).parents[2] / "configs/miniature"
 

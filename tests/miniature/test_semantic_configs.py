@@ -9,7 +9,7 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from clipself_d2.data import PanopticMapper, get_dataset
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.miniature.world import CLASSES
 
 CONFIG = Path(__file__).parents[2] / "configs/miniature/cat_seg.py"

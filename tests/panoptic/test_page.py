@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipself_d2.engine.config import load_config
-from clipself_d2.engine.run import parse_args
+from clipself_d2.engine.main import parse_args
 from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.data.ade20k import prepare_scene_parsing
 from clipself_d2.data.builtin import register_builtin
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
 
 CONFIGS = Path(__file__).parents[2] / "configs/panoptic"

@@ -11,7 +11,7 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 
 from clipself_d2.engine.config import load_config
-from clipself_d2.engine.run import parse_args
+from clipself_d2.engine.main import parse_args
 from clipself_d2.errors import InputError
 from clipself_d2.reproduce.entries import ENTRIES, SCALES, find, names
 from clipself_d2.reproduce.entries.runs import MINIATURE, MINIATURE_MASKS

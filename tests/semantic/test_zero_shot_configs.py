@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipself_d2.data import register_semantic
 from clipself_d2.engine.config import load_config, target
-from clipself_d2.engine.run import main
+from clipself_d2.engine.main import main
 from clipself_d2.miniature import MODEL, WEIGHTS
 from clipself_d2.semantic import ZeroShotSegmenter
 

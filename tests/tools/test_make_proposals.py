@@ -68,12 +68,12 @@ def test_without_boxes_there_is_no_recall(main, data, capsys):
 
 
 def test_the_newest_checkpoint_is_taken(main, data, capsys):
-    assert run(main, data / "p.json", f"train.output_dir={data}/run", weights="") == 2
+    assert run(main, data / "p.json", f"train.output_dir={data}/run", weights="latest") == 2
     assert "holds no checkpoint; train first, or pass --weights" in capsys.readouterr().err
     model = instantiate(load_config(CONFIG, SMALL).model)
     (data / "run").mkdir()
     torch.save({"model": model.state_dict(), "iteration": 3}, data / "run/checkpoint_0000003.pth")
-    assert run(main, data / "a.json", f"train.output_dir={data}/run", weights="") == 0
+    assert run(main, data / "a.json", f"train.output_dir={data}/run", weights="latest") == 0
     assert run(main, data / "b.json", weights=str(data / "run/checkpoint_0000003.pth")) == 0
     first, second = (json.loads((data / name).read_text())["annotations"] for name in ("a.json", "b.json"))
     assert first == second

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 
 from clipself_d2.data import get_dataset
 from clipself_d2.data.labeled_regions import LabeledRegions
-from clipself_d2.engine.run import main as train_net
+from clipself_d2.engine.main import main as train_net
 from clipself_d2.miniature import MODEL, dataset, registration
 from tests.tools.loading import main_of
 
