@@ -33,7 +33,7 @@ from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
 from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import SemanticCoherenceEvaluator
-from clipself_d2.evaluation.semantic_coherence import RELATIONS, dense_features
+from clipself_d2.evaluation.semantic_coherence import RELATIONS, tower_features
 from clipself_d2.miniature import MODEL, WEIGHTS
 from clipself_d2.visualization.coherence import draw_coherence
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with tqdm(total=len(records), desc="images", unit=" images", dynamic_ncols=True) as bar:
         for batch in loader:
-            evaluator.process(batch, dense_features(towers, batch, size, args.modes, args.blocks))
+            evaluator.process(batch, tower_features(towers, batch, size, args.modes, args.blocks))
             bar.update(len(batch))
     areas = evaluator.evaluate()
 

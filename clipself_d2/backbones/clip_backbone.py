@@ -13,30 +13,28 @@ from torch import Tensor
 from clipself_d2.backbones.frozen_tower import HoldsTower
 from clipself_d2.backbones.pyramid import Pyramid, level_names
 from clipself_d2.clip.tower import ImageTower
-from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
 
 
 class CLIPBackbone(HoldsTower, Backbone):
     """Levels ``p2``, ``p3``, .. of a pyramid on a tower's blocks, and the tower's ``dense`` map.
 
-    A frozen tower moves with the module, yet is not part of its state dict, parameters or modes: a checkpoint holds the
-    pyramid and the tower's fingerprint, and refuses to be loaded beside another tower.
+    A frozen tower is not part of the state dict, see `HoldsTower`.
 
     Args:
-        tower: a CLIP image tower, a plain ViT.
+        tower: a CLIP image tower whose blocks have a single scale (a plain ViT).
         blocks: 0-based blocks whose outputs feed the pyramid's levels, fine to coarse; the paper's are 3, 5, 7, 11 of
             B/16 and 6, 10, 14, 23 of L/14. A block may be repeated (Tab. A3, "last block").
         pyramid: `FPNPyramid` or `SimplePyramid`.
-        trainable: train the tower's blocks too (Tab. A3); their learning rate is the optimiser's matter.
+        trainable: train the tower's blocks too (Tab. A3); the optimizer sets their learning rate.
         dense_mode: dense mode of the tower; with "no_attn" the last block's output is that of the block without
             attention.
         square_size: side in pixels of the squares that Detectron2's own models pad their batches to, a multiple of the
-            tower's stride; 0 for no such wish (`FViT` has a size of its own).
+            tower's stride; 0 for none (`FViT` has a size of its own).
 
     Raises:
-        InputError: for a ResNet; another number of blocks than the pyramid reads, or a block that the tower has not; a
-            tower that is to train though no level reads its last block; a square that the tower cannot read.
+        InputError: a ResNet; another number of blocks than the pyramid reads; a block that the tower does not have; a
+            trainable tower whose last block no level reads; a square size that the tower cannot read.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class CLIPBackbone(HoldsTower, Backbone):
         square_size: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(tower, TransformerTower):
+        if not tower.single_scale:
             raise InputError("backbone: the pyramid is built on the blocks of a ViT: clip.name must not be a ResNet")
         tower.check_blocks(blocks)
         tower.check_dense_mode(dense_mode)
@@ -57,11 +55,11 @@ class CLIPBackbone(HoldsTower, Backbone):
             raise InputError(f"backbone: {len(blocks)} blocks for a pyramid that reads {pyramid.num_inputs} maps")
         if trainable and tower.num_blocks - 1 not in blocks:
             raise InputError(
-                f"backbone: blocks {list(blocks)} leave out the last one, {tower.num_blocks - 1}, which so could not "
+                f"backbone: blocks {list(blocks)} leave out the last one, {tower.num_blocks - 1}, which then could not "
                 "be trained: name it too, or set trainable=False"
             )
-        if square_size % tower.stride:
-            raise InputError(f"backbone: square_size {square_size} is no multiple of the tower's stride {tower.stride}")
+        if square_size:
+            tower.check_size(square_size, "backbone: square_size")
         self.blocks = list(blocks)
         self.pyramid = pyramid
         self.trainable = trainable
@@ -86,7 +84,7 @@ class CLIPBackbone(HoldsTower, Backbone):
 
     @property
     def strides(self) -> list[float]:
-        """Of the levels, in pixels of the input: 4, 8, 16, 32, 64 for B/16, 3.5, 7, 14, 28, 56 for L/14."""
+        """The levels' strides in pixels of the input: 4, 8, 16, 32, 64 for B/16, 3.5, 7, 14, 28, 56 for L/14."""
         return [self.tower.stride / scale for scale in self.pyramid.scales]
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -101,8 +99,8 @@ class CLIPBackbone(HoldsTower, Backbone):
         """Run the tower once.
 
         Args:
-            images: B x 3 x H x W, normalised, sides multiples of the tower's stride.
-            padded_size: side of the square whose upper left part the images are, see `ImageTower.features`.
+            images: B x 3 x H x W, normalized, sides multiples of the tower's stride.
+            padded_size: side of the square of which the images are the upper left part, see `ImageTower.features`.
 
         Returns:
             The pyramid's levels by name, and ``dense``: B x C x h x w unit embeddings, fp32.

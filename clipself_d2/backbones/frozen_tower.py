@@ -1,4 +1,4 @@
-"""A module on a frozen tower: a checkpoint holds the tower's fingerprint instead of its weights."""
+"""A module on an image tower: of a frozen tower, a checkpoint holds the fingerprint instead of the weights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from clipself_d2.errors import InputError
 
 
 class HoldsTower(FrozenModules):
-    """Has one image tower, frozen and held aside (`hold_tower`), or trained (an attribute ``trained_tower``).
+    """Has one image tower: the submodule ``trained_tower`` if it trains, else held frozen as ``frozen_tower``.
 
-    The state dict has the buffer ``tower_fingerprint`` for a frozen tower, and is refused beside another tower.
+    With a frozen tower the state dict has the buffer ``tower_fingerprint`` and is refused beside another tower.
     """
 
+    frozen_tower: ImageTower
     tower_fingerprint: Tensor
 
     def hold_tower(self, tower: ImageTower) -> None:
-        """Freezes a tower and keeps it aside."""
-        self.hold_frozen(tower)
+        """Hold a tower frozen."""
+        self.hold_frozen("frozen_tower", tower)
         fingerprint = torch.frombuffer(bytearray(content_hash(tower.state_dict())), dtype=torch.uint8)
         self.register_buffer("tower_fingerprint", fingerprint)
         self.register_load_state_dict_pre_hook(_check_fingerprint)
@@ -31,7 +32,7 @@ class HoldsTower(FrozenModules):
     @property
     def tower(self) -> ImageTower:
         """The tower, frozen or not."""
-        return self._modules.get("trained_tower") or self._frozen[0]  # type: ignore[return-value]
+        return self._modules.get("trained_tower") or self.frozen_tower  # type: ignore[return-value]
 
 
 def _check_fingerprint(module: HoldsTower, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""From block maps of a plain ViT, all of one stride, to a pyramid of maps: F-ViT's FPN and ViTDet's simple pyramid."""
+"""Feature pyramids on the block maps of a plain ViT, all of one stride: F-ViT's FPN and ViTDet's simple pyramid."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from clipself_d2.errors import InputError
 def resampler(channels: int, scale: float, norm: str, narrowing: int = 1) -> tuple[nn.Module, int]:
     """A learned up-sampler (transposed convolutions), the identity, or max pooling.
 
-    Four times as fine is two steps with a norm and GELU between (released code; the paper says "interpolate").
+    A factor of 4 is two steps with a norm and GELU between (released code; the paper says "interpolate").
 
     Args:
         channels: of the map.
         scale: output side over input side, a power of two.
-        norm: Detectron2's name of a normalisation.
-        narrowing: every doubling of the side divides the channels by it.
+        norm: Detectron2's name of a normalization.
+        narrowing: each doubling of the side divides the channels by it.
 
     Returns:
-        The module, and the channels that it gives.
+        The module, and its number of output channels.
 
     Raises:
-        InputError: for another scale.
+        InputError: another scale.
     """
     steps = math.log2(scale) if scale > 0 else math.nan
     if not steps.is_integer():
@@ -47,7 +47,7 @@ def resample_and_project(x: Tensor, resample: nn.Module, conv: Conv2d) -> Tensor
     """``conv(resample(x))`` for a 1 x 1 convolution.
 
     The last transposed convolution of an up-sampler and the convolution after it are one linear map, and are computed
-    as one: at B/16 and 640 pixels that saves a third of the pyramid's arithmetic, and its largest map.
+    as one. At B/16 and 640 pixels this saves a third of the pyramid's arithmetic, and its largest map.
 
     Args:
         x: B x D x h x w.
@@ -70,12 +70,12 @@ def resample_and_project(x: Tensor, resample: nn.Module, conv: Conv2d) -> Tensor
 
 
 def conv_stack(channels: int, count: int, norm: str) -> nn.Sequential:
-    """Convolutions of 3 x 3 that keep the channels, each with its norm and a ReLU.
+    """3 x 3 convolutions that keep the channels, each followed by a norm and a ReLU.
 
     Args:
         channels: of the map.
         count: of the convolutions.
-        norm: Detectron2's name of a normalisation; "" for none, with biases instead.
+        norm: Detectron2's name of a normalization; "" for none, with biases instead.
     """
     return nn.Sequential(
         *[
@@ -86,7 +86,7 @@ def conv_stack(channels: int, count: int, norm: str) -> nn.Sequential:
 
 
 def level_names(count: int) -> list[str]:
-    """What the levels of a pyramid are called, fine to coarse: ``p2``, ``p3``, .."""
+    """Names of a pyramid's levels, fine to coarse: ``p2``, ``p3``, .."""
     return [f"p{level}" for level in range(2, 2 + count)]
 
 
@@ -97,11 +97,11 @@ def _conv(in_channels: int, out_channels: int, size: int, norm: str) -> Conv2d:
 
 
 class Pyramid(nn.Module):
-    """What a backbone asks of a pyramid.
+    """Base class of pyramids.
 
     Attributes:
-        num_inputs: maps that it reads.
-        channels: of every level.
+        num_inputs: number of block maps that it reads.
+        channels: of each level.
         scales: sides of the levels over the maps' side, fine to coarse.
     """
 
@@ -113,17 +113,16 @@ class Pyramid(nn.Module):
 
 
 class FPNPyramid(Pyramid):
-    """F-ViT's neck: a map for each level, brought to its scale, then a feature pyramid network.
+    """F-ViT's neck: one block map per level, resampled to the level's scale, then a feature pyramid network.
 
-    Every lateral (1 x 1) and output (3 x 3) convolution is followed by the norm, without activation; one more level is
+    Each lateral (1 x 1) and output (3 x 3) convolution is followed by the norm, without activation. One more level is
     every second location of the coarsest.
 
     Args:
         in_dim: channels of the block maps.
         scales: sides of the levels over the block maps' side, fine to coarse; 4, 2, 1, 0.5 turn stride 16 into 4..32.
         channels: of the levels.
-        norm: Detectron2's name of a normalisation; "SyncBN" in the released code ("naiveSyncBN" where ranks train on
-            CPUs).
+        norm: Detectron2's name of a normalization; "SyncBN" in the released code ("naiveSyncBN" for ranks on CPUs).
     """
 
     def __init__(
@@ -135,7 +134,7 @@ class FPNPyramid(Pyramid):
         self.outputs = nn.ModuleList(_conv(channels, channels, 3, norm) for _ in scales)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """`num_inputs` maps of one size, B x D x h x w, one for each level -> levels, fine to coarse."""
+        """`num_inputs` maps of one size, B x D x h x w -> levels, fine to coarse."""
         levels = [
             resample_and_project(x, resample, lateral)
             for x, resample, lateral in zip(maps, self.resamplers, self.laterals, strict=True)
@@ -147,15 +146,15 @@ class FPNPyramid(Pyramid):
 
 
 class SimplePyramid(Pyramid):
-    """ViTDet's simple feature pyramid: every level from the last map alone, none from another (Tab. A3, first row).
+    """ViTDet's simple feature pyramid: each level is computed from the last map alone (Tab. A3, first row).
 
-    Its up-samplers halve the channels at each doubling of the side.
+    Up-sampling halves the channels at each doubling of the side.
 
     Args:
         in_dim: channels of the block map.
         scales: sides of the levels over the map's side, fine to coarse.
         channels: of the levels.
-        norm: Detectron2's name of a normalisation; ViTDet has "LN".
+        norm: Detectron2's name of a normalization; ViTDet has "LN".
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The backbone by a name that a YAML config of Detectron2 can give: ``MODEL.BACKBONE.NAME: build_clip_backbone``."""
+"""The backbone for Detectron2's YAML configs: ``MODEL.BACKBONE.NAME: build_clip_backbone``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PYRAMIDS = {"fpn": FPNPyramid, "simple": SimplePyramid}
 
 
 def add_clip_backbone_config(cfg: CfgNode) -> None:
-    """Adds ``MODEL.CLIP``, with the values of EVA-02-CLIP B/16, to a config of Detectron2.
+    """Add ``MODEL.CLIP``, with the values of EVA-02-CLIP B/16, to a config of Detectron2.
 
     Args:
         cfg: from `detectron2.config.get_cfg`; changed in place.
     """
     cfg.MODEL.CLIP = CfgNode()
-    # See `build_image_tower`: the name of a CLIP, and a tag or a file of weights, such as a tower.safetensors.
+    # The name of a CLIP, and a tag or a file of weights, such as a tower.safetensors; see `build_image_tower`.
     cfg.MODEL.CLIP.NAME = "EVA02-B-16"
     cfg.MODEL.CLIP.PRETRAINED = "merged2b_s8b_b131k"
     # See `CLIPBackbone`.
@@ -38,14 +38,14 @@ def add_clip_backbone_config(cfg: CfgNode) -> None:
 
 @BACKBONE_REGISTRY.register()
 def build_clip_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> CLIPBackbone:
-    """Builds the backbone that ``MODEL.CLIP`` describes; its levels are ``p2``, ``p3``, ..
+    """Build the backbone that ``MODEL.CLIP`` describes; its levels are ``p2``, ``p3``, ..
 
     Args:
         cfg: with the node of `add_clip_backbone_config`.
         input_shape: of the images: three channels, RGB.
 
     Raises:
-        InputError: an image of other channels, an unknown pyramid; see `build_image_tower` and `CLIPBackbone` too.
+        InputError: images that are not RGB, an unknown pyramid; see `build_image_tower` and `CLIPBackbone` too.
     """
     clip = cfg.MODEL.CLIP
     if input_shape.channels != 3 or cfg.INPUT.FORMAT != "RGB":

@@ -24,7 +24,7 @@ from clipself_d2.distillation.teacher_cache import TeacherCache
 from clipself_d2.engine.config import build
 from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
-from clipself_d2.regions import dense_map, pool_boxes
+from clipself_d2.regions import LetterboxedImages, dense_features, pool_boxes
 
 CONFIGS = {
     "EVA02-B-16": "distillation/clipself_eva02_b16_coco_patches.py",
@@ -229,11 +229,10 @@ def student_flops(model: CLIPSelf, batch: int) -> int:
     tower.set_activation_checkpointing(False)
     pixels = torch.empty(batch, 3, model.student_size, model.student_size, device="meta")
     scale = model.student_size / max(IMAGE)
-    sizes = [(IMAGE[0] * scale, IMAGE[1] * scale)] * batch
+    images = LetterboxedImages(pixels, [scale] * batch, [(IMAGE[0] * scale, IMAGE[1] * scale)] * batch)
     with plain.naive_attention():
-        return count_flops(
-            lambda: dense_map(tower, pixels, sizes, model.dense_mode, model.skip_padding).sum().backward()
-        )
+        options = {"dense_mode": model.dense_mode, "skip_padding": model.skip_padding}
+        return count_flops(lambda: dense_features(tower, images, **options).dense.sum().backward())
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:

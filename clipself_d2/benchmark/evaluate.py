@@ -23,7 +23,7 @@ from clipself_d2.clip import ImageTower, build_image_tower
 from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import InputError, RunError
 from clipself_d2.evaluation import RegionClassificationEvaluator
-from clipself_d2.regions import RegionEmbedder, embedder
+from clipself_d2.regions import RegionEmbedder, embedder, pooling
 
 COSINE_TOLERANCE = 0.02
 """Most that the cosine of a region's embeddings by the two paths may fall short of 1."""
@@ -143,10 +143,10 @@ class Ours:
         """Functions whose time is told."""
         return {
             "tower": (self.embedder.tower, "features"),
-            "letterbox": (embedder, "letterbox"),
-            "masks to the grid": (embedder, "letterbox_masks"),
-            "RoIAlign": (embedder, "pool_boxes"),
-            "mask pooling": (embedder, "pool_masks"),
+            "letterbox": (embedder, "letterbox_images"),
+            "masks to the grid": (pooling, "letterbox_masks"),
+            "RoIAlign": (pooling, "pool_boxes"),
+            "mask pooling": (pooling, "pool_masks"),
             "text product, hits": (self.evaluator, "process"),
         }
 

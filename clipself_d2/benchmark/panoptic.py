@@ -19,7 +19,7 @@ from clipself_d2.engine.trainer import PRECISIONS
 from clipself_d2.errors import RunError
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic, mask_embedder, open_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments
-from clipself_d2.regions import dense_map, fuse_scores
+from clipself_d2.regions import LetterboxedImages, dense_features, fuse_scores
 from clipself_d2.vocabulary import Vocabulary
 
 COSINE_TOLERANCE = 0.02
@@ -85,7 +85,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     def bare() -> Any:
         with torch.inference_mode(), precision:
-            return dense_map(tower, pixels, [(IMAGE[0] * scale, IMAGE[1] * scale)], model.embedder.dense_mode)
+            images = LetterboxedImages(pixels, [scale], [(IMAGE[0] * scale, IMAGE[1] * scale)])
+            return dense_features(tower, images, dense_mode=model.embedder.dense_mode).dense
 
     agreement = agree(model, reference, inputs[0]["image"], precision)
     calls = {"ours": ours, "reference": lambda: reference(inputs[0]["image"]), "tower": bare}
@@ -223,7 +224,7 @@ def _parts(model: OpenVocabularyPanoptic) -> dict[str, tuple[Any, str]]:
     """Functions whose time is told."""
     return {
         "tower": (model.embedder.tower, "features"),
-        "letterbox": (mask_embedder, "letterbox"),
+        "letterbox": (mask_embedder, "letterbox_images"),
         "masks to the grid": (mask_embedder, "mask_cells"),
         "mask pooling": (mask_embedder, "pool_masks"),
         "scores": (model, "_fuse"),

@@ -9,22 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores that are held at once: 8 MiB of bfloat16, which stays in the caches and below what malloc maps anew each time.
+# Most scores held at once: 8 MiB of bfloat16, which fits the caches and stays below malloc's mmap threshold.
 _MAX_SCORES = 2**22
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """`softmax(query key^T / sqrt(d)) value`, without ever holding all scores.
 
-    On the CPU in bfloat16 PyTorch's fused kernel does not use the processor's bfloat16 products; there the products are
-    taken block by block, as matrices: 2.5 times as fast forward, twice as fast backward. Scores are rounded to
-    bfloat16, as they are when autocast multiplies matrices; the softmax adds up in fp32.
+    On the CPU in bfloat16, PyTorch's fused kernel does not use the processor's bfloat16 products. There the products
+    are computed as matrices, block by block: 2.5 times as fast forward, twice as fast backward. Scores are rounded to
+    bfloat16, as in any autocast matrix product; the softmax accumulates in fp32.
 
     Args:
         query: B x heads x N x d.
         key: B x heads x M x d.
         value: B x heads x M x d.
-        mask: what may be seen, broadcastable to B x heads x N x M bool; None for everything.
+        mask: true where a query may attend, broadcastable to B x heads x N x M bool; None for everywhere.
 
     Returns:
         B x heads x N x d.
@@ -36,7 +36,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Attention by blocks of scores, which the backward pass computes again."""
+    """Attention by blocks of scores, which the backward pass recomputes."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -51,15 +51,15 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *out_gradients: Tensor) -> tuple[Tensor, ...]:
-        saved = ctx.saved_tensors  # once: activation checkpointing unpacks them at each access
+        saved = ctx.saved_tensors  # once: activation checkpointing unpacks them on each access
         q, k, v, g = (x.flatten(0, 1) for x in (*saved, out_gradients[0]))
-        # sums over blocks of rows, hence in fp32
+        # fp32, because they are sums over blocks of rows
         dq, dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (q, k, v))
         for heads, rows, (weights, d_weights, d_scores) in _blocks(q, k, 3):
             _weights(q[heads, rows], k[heads], weights)
             torch.bmm(g[heads, rows], v[heads].mT, out=d_weights)
             torch.ops.aten._softmax_backward_data.out(d_weights, weights, -1, q.dtype, grad_input=d_scores)
-            # a^T b as (b^T a)^T: the products take a transposed wide matrix badly
+            # a^T b as (b^T a)^T: products with a transposed wide matrix are slow
             dv[heads] += (g[heads, rows].mT @ weights).mT
             dk[heads] += (q[heads, rows].mT @ d_scores).mT
             dq[heads, rows] = (d_scores @ k[heads]).float()
@@ -69,13 +69,13 @@ class _BlockAttention(torch.autograd.Function):
 
 
 def _weights(query: Tensor, key: Tensor, out: Tensor) -> None:
-    """Fills `out` with the attention weights of G x n x d queries over G x M x d keys."""
+    """Write the attention weights of G x n x d queries over G x M x d keys into `out`."""
     torch.baddbmm(out, query, key.mT, beta=0, alpha=query.shape[-1] ** -0.5, out=out)
     torch.softmax(out, dim=-1, out=out)
 
 
 def _blocks(query: Tensor, key: Tensor, buffers: int) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-    """Runs of heads and of query rows, with so many buffers for their scores, which the next run uses again."""
+    """Slices of heads and of query rows, with `buffers` buffers for their scores, which the next slices reuse."""
     heads, rows, columns = *query.shape[:2], key.shape[1]
     some_heads = max(1, min(heads, _MAX_SCORES // (rows * columns)))
     some_rows = min(rows, max(64, _MAX_SCORES // columns))

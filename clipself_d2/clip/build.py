@@ -1,5 +1,7 @@
 """From a model's name and its weights to the two towers."""
 
+from __future__ import annotations
+
 import difflib
 import json
 import logging
@@ -9,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.modified_resnet import ModifiedResNet
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-from open_clip.timm_model import TimmModel
-from open_clip.transformer import VisionTransformer
-from timm.models.eva import Eva
 from torch import nn
 
 from clipself_d2.clip.checkpoint import load_checkpoint
@@ -24,21 +22,25 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError
 
+# To add a family, write its `ImageTower` in a file of its own and name it here.
+IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, EVATower, ResNetTower)
+
 _SHIPPED = frozenset(open_clip.list_models())
+_PIXEL_STATS = (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD))
 
 
 def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTower]:
-    """Build both towers of a CLIP model, on the CPU, in fp32 and in evaluation mode.
+    """Build both towers of a CLIP model on the CPU, in fp32 and in evaluation mode.
 
     Args:
-        name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``) or the path of a JSON config in
+        name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``), or the path of a JSON config in
             open_clip's form, which is then registered with open_clip under the file's name.
-        pretrained: one of open_clip's tags (the only case that downloads), the path of a checkpoint in any published
-            format, or ``"random"`` (None is the same) for untrained weights.
+        pretrained: one of open_clip's tags (the only case that downloads), or the path of a checkpoint in any published
+            format. None: random weights.
 
     Raises:
-        InputError: an unknown name, tag or path, with the nearest known ones; a bad config; weights of another model;
-            an image tower of a family that has no dense embeddings.
+        InputError: an unknown name, tag or path (the message names the nearest known ones); a bad config; weights of
+            another model; an image tower of a family without dense embeddings.
     """
     model, mean, std = build_model(name, pretrained)
     return _image_tower(name, model, mean, std), _text_tower(name, model)
@@ -55,10 +57,11 @@ def build_text_tower(name: str, pretrained: str | None) -> TextTower:
 
 
 def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
-    """The whole open_clip model, with the RGB mean and standard deviation (0..1 units) that its images need.
+    """The whole open_clip model, and the RGB mean and standard deviation (0..1 units) that its images need.
 
-    A tag brings its own statistics and activation; everything else has OpenAI's statistics and the config's activation.
-    A file of OpenAI's or of CLIPSelf's OpenAI weights so wants a ``-quickgelu`` name (OpenAI's own files are checked).
+    A tag brings its own pixel statistics and activation; all other weights use OpenAI's statistics and the config's
+    activation. Files of OpenAI's or of CLIPSelf's OpenAI weights therefore need a ``-quickgelu`` name (checked for
+    OpenAI's own files).
     """
     name = _register(name)
     tag = {} if pretrained in (None, "random") else get_pretrained_cfg(name, pretrained)
@@ -74,21 +77,14 @@ def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[flo
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
     if pretrained not in (None, "random"):
         load_checkpoint(model, _download(name, str(pretrained), tag) if tag else str(pretrained))
-    statistics = (tag.get(key, default) for key, default in _STATISTICS)
-    return model.eval(), *map(tuple, statistics)
-
-
-_STATISTICS = (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD))
+    mean, std = (tuple(tag.get(key, default)) for key, default in _PIXEL_STATS)
+    return model.eval(), mean, std
 
 
 def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
-    visual = model.visual
-    if isinstance(visual, VisionTransformer):
-        return ViTTower(visual, mean, std).eval()
-    if isinstance(visual, ModifiedResNet):
-        return ResNetTower(visual, mean, std).eval()
-    if isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva):
-        return EVATower(visual, mean, std).eval()
+    for family in IMAGE_TOWERS:
+        if family.matches(model.visual):
+            return family(model.visual, mean, std).eval()
     raise InputError(
         f"model '{name}': dense embeddings need a class token or an attention pool; known image towers are open_clip's "
         f"ViT, EVA-02-CLIP and CLIP ResNet (SigLIP, ConvNeXt and others are not)"
@@ -101,7 +97,7 @@ def _text_tower(name: str, model: Any) -> TextTower:
 
 
 def _register(name: str) -> str:
-    """A name that open_clip knows; a JSON config is registered first."""
+    """The name under which open_clip knows the model; a JSON config is registered first."""
     if name.endswith(".json"):
         return _register_config(Path(name))
     if name not in open_clip.list_models():
@@ -119,7 +115,7 @@ def _register_config(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot read this model config ({error.strerror})") from None
     except ValueError as error:
-        raise InputError(f"{path}: this model config is no JSON ({error})") from None
+        raise InputError(f"{path}: this model config is not JSON ({error})") from None
     if not isinstance(config, dict) or (missing := {"embed_dim", "vision_cfg", "text_cfg"} - config.keys()):
         fields = ", ".join(sorted(missing)) if isinstance(config, dict) else "every field"
         raise InputError(f"{path}: this model config lacks {fields}")
@@ -132,7 +128,7 @@ def _register_config(path: Path) -> str:
 def _download(name: str, pretrained: str, tag: dict[str, Any]) -> str:
     try:
         path = download_pretrained(tag)
-    except Exception as error:  # whatever the two download libraries raise
+    except Exception as error:  # the two download libraries raise many kinds
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(
             f"tag '{pretrained}' of '{name}' cannot be downloaded ({reason}): give the path of a file that you have"
@@ -154,7 +150,7 @@ def _unknown_weights(name: str, pretrained: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without open_clip's warning that the model is random: it is filled afterwards, or was asked to be."""
+    """Silence open_clip's warning that the model is random: the weights are loaded afterwards, or none are wanted."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -23,8 +23,8 @@ from clipself_d2.errors import InputError
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read weights of any published format, with open_clip's names.
 
-    Nothing is ever unpickled. A TorchScript archive (OpenAI's download) is read by ``torch.jit.load``, whose own reader
-    builds tensors and sandboxed script and cannot call Python; no method of it is called here.
+    Nothing is ever unpickled. A TorchScript archive (OpenAI's download) is read by ``torch.jit.load``, whose reader
+    builds tensors and sandboxed script and cannot call Python; none of its methods are called.
 
     Args:
         path: ``.safetensors``, or a ``torch.save`` file of a state dict, alone or in a training checkpoint
@@ -32,10 +32,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Returns:
         CPU tensors by name. EVA-02 names are timm's under ``visual.trunk.``. The text tower's stay where the file has
-        them (at the top for CLIP, under ``text.`` for CustomTextCLIP); `load_checkpoint` moves them as the model needs.
+        them (at the top for CLIP, under ``text.`` for CustomTextCLIP); `load_checkpoint` moves them.
 
     Raises:
-        InputError: no such file, a truncated file, or a file that holds no weights.
+        InputError: a missing or truncated file, or one without weights.
     """
     return to_open_clip(_read_raw(Path(path)))
 
@@ -48,8 +48,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         path: see `read_checkpoint`.
 
     Raises:
-        InputError: what `read_checkpoint` raises; or weights of another model: names the missing, unexpected and
-            wrongly shaped ones; or OpenAI's weights for a model without QuickGELU.
+        InputError: see `read_checkpoint`; weights of another model (the message names the missing, unexpected and
+            wrongly shaped ones); OpenAI's weights for a model without QuickGELU.
     """
     raw = _read_raw(Path(path))
     if is_openai(raw) and not uses_quick_gelu(model):
@@ -64,7 +64,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
 
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Raise one InputError that lists every kind of misfit between a state and a model's; silence when they fit."""
+    """Raise one InputError that lists every mismatch between a state dict and a model's."""
     both = [key for key in expected if key in state]
     faults = {
         "missing": [key for key in expected if key not in state],
@@ -87,14 +87,14 @@ def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], sourc
 
 
 def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: Mapping[str, Any]) -> None:
-    """Write weights as safetensors and what is known about them as a JSON card beside them.
+    """Write weights as safetensors, with a JSON card beside them.
 
-    Each file appears whole or not at all: a full disk or a kill leaves an older file of the same name as it was.
+    Each file is written atomically: after a full disk or a kill, an older file of the same name is intact.
 
     Args:
         model_state: state dict with open_clip's names, image and text tower.
         path: ``NAME.safetensors``; the card is ``NAME.json``.
-        card: anything that JSON takes: source model, alpha, data, steps, metrics.
+        card: facts about the weights, such as source model, alpha, data, steps, metrics.
 
     Raises:
         InputError: a path that does not end in ``.safetensors``.
@@ -109,16 +109,16 @@ def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: M
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file, whole or not at all; an OSError where the disk refuses."""
+    """Write one safetensors file atomically; OSError if the disk refuses."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     try:
         write_atomically(path, lambda file: save_file(content, file, metadata={"format": "pt"}))
-    except SafetensorError as error:  # how its writer reports a full disk
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path}: {error}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file in the same folder, flush it to the disk, then give it its name."""
+    """Let ``write`` fill a temporary file in the same folder, flush it to the disk, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -131,7 +131,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def content_hash(state: Mapping[str, Tensor], salt: str = "") -> bytes:
-    """16 bytes that stand for a state dict's names, shapes and values, and for a text beside them."""
+    """A 16-byte hash of a state dict's names, shapes and values, and of a text."""
     digest = hashlib.blake2b(salt.encode(), digest_size=16)
     for key, value in sorted(state.items()):
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
@@ -142,7 +142,7 @@ def content_hash(state: Mapping[str, Tensor], salt: str = "") -> bytes:
 def interpolate(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """``alpha * student + (1 - alpha) * teacher``, entry by entry (released code; the paper does not mention it).
 
-    Integer entries (counters) are the student's.
+    Integer entries (counters) are taken from the student.
 
     Raises:
         InputError: alpha outside 0..1, or states of different models.
@@ -169,16 +169,16 @@ def _read_raw(path: Path) -> dict[str, Tensor]:
         return unwrap(torch.load(path, map_location="cpu", weights_only=True))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # the readers raise a dozen kinds for a damaged or foreign file
+    except Exception as error:  # the readers raise many kinds for a damaged or foreign file
         raise InputError(f"{path}: {_unreadable(error)}") from None
 
 
 def _unreadable(error: Exception) -> str:
-    """What a reader's error says of a file."""
+    """The message for a file that a reader refused."""
     text = "not a readable file of weights, truncated or of another kind"
     if not isinstance(error, pickle.UnpicklingError):
         return f"{text} ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
-    if not re.search("Unsupported (global|class)", str(error)):  # it is no pickle at all
+    if not re.search("Unsupported (global|class)", str(error)):  # not a pickle at all
         return text
     return (
         "holds other Python objects than tensors, which may run code and are not read: if you trust it, load it once "

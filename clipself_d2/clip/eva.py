@@ -33,15 +33,20 @@ class EVATower(TransformerTower):
             raise InputError("this timm trunk is no EVA-02-CLIP (B/16, L/14, L/14-336): its blocks are built otherwise")
         super().__init__(
             visual,
-            native_grid=trunk.patch_embed.grid_size,
             stride=trunk.patch_embed.patch_size[0],
             embed_dim=trunk.num_classes,
+            native_grid=trunk.patch_embed.grid_size,
             num_blocks=len(trunk.blocks),
             block_dim=trunk.embed_dim,
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
         self.head_dim: int = trunk.blocks[0].attn.head_dim
+
+    @classmethod
+    def matches(cls, visual: nn.Module) -> bool:
+        """See `ImageTower`."""
+        return isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva)
 
     @property
     def patch_embedding(self) -> nn.Module:

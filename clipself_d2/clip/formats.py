@@ -1,7 +1,7 @@
-"""Names of the weights in each published format, and how they become open_clip's.
+"""Weight names of each published format, and their translation to open_clip's.
 
-Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), official CAT-Seg, ours. Written:
-open_clip, OpenAI, CAT-Seg.
+Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), official CAT-Seg, ours.
+Written: open_clip, OpenAI, CAT-Seg.
 """
 
 import re
@@ -36,7 +36,7 @@ def unwrap(content: object) -> dict[str, Tensor]:
     """The tensors inside a training checkpoint (``{"state_dict": ..., "optimizer": ...}`` and the like).
 
     Raises:
-        InputError: nothing in it is a dictionary of tensors.
+        InputError: it holds no dictionary of tensors.
     """
     while isinstance(content, Mapping):
         inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
@@ -49,14 +49,14 @@ def unwrap(content: object) -> dict[str, Tensor]:
         key: torch.tensor(value) for key, value in content.items() if key in OPENAI_NUMBERS and isinstance(value, int)
     }
     if wrong := [key for key, value in content.items() if not isinstance(value, Tensor) and key not in numbers]:
-        raise InputError(f"'{wrong[0]}' in it is no tensor, so it is no dictionary of weights")
+        raise InputError(f"'{wrong[0]}' in it is not a tensor: the file holds no dictionary of weights")
     return {key.removeprefix("module."): value for key, value in {**content, **numbers}.items()}
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights of any published format to open_clip's names; tables that are recomputed are dropped.
+    """Rename weights of any published format to open_clip's names; drop tables that are recomputed.
 
-    Of a CAT-Seg checkpoint the CLIP alone is taken.
+    From a CAT-Seg checkpoint, only the CLIP is taken.
     """
     renamed = _from_cat_seg(state) if _is_cat_seg(state) else dict(state)
     if any(key.startswith("visual.blocks.") for key in renamed):
@@ -91,7 +91,7 @@ def to_openai(model: Any) -> dict[str, Tensor]:
         model: an open_clip model that OpenAI's loader can rebuild: plain ViT or ResNet, QuickGELU, heads of 64.
 
     Raises:
-        InputError: any other model; OpenAI's loader would build another network from the same weights.
+        InputError: any other model, from whose weights OpenAI's loader would build another network.
     """
     state = match_text_names(model.state_dict(), {"text_projection": torch.empty(0)})
     if "visual.proj" not in state and "visual.attnpool.c_proj.weight" not in state:
@@ -120,10 +120,10 @@ def to_openai(model: Any) -> dict[str, Tensor]:
 
 
 def _unlike_openai(model: Any, state: Mapping[str, Tensor]) -> str:
-    """What OpenAI's loader, which reads a network's build off the shapes, could not know of a model; "" if nothing."""
+    """What OpenAI's loader, which infers a network from the shapes, could not infer of a model; "" if nothing."""
     size = model.visual.image_size
     if isinstance(size, (tuple, list)) and size[0] != size[1]:
-        return f"the image is {size[0]} x {size[1]}, no square"
+        return f"the image is {size[0]} x {size[1]}, not a square"
     if "visual.proj" in state and "visual.ln_pre.weight" not in state:
         return "the image tower has no norm before its blocks"
     if getattr(model.visual, "pool_type", "tok") != "tok":
@@ -137,8 +137,8 @@ def _unlike_openai(model: Any, state: Mapping[str, Tensor]) -> str:
 def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:
     """An open_clip model's weights as a checkpoint for the official CAT-Seg's ``MODEL.WEIGHTS``, fp32.
 
-    CAT-Seg builds its CLIP from OpenAI's download, then reads this over it; its attention has queries, keys and values
-    in matrices of their own. Its dense map is not the one that CLIPSelf trains: after the last block's value path
+    CAT-Seg builds its CLIP from OpenAI's download, then loads this over it; its attention keeps queries, keys and
+    values in separate matrices. Its dense map is not the one that CLIPSelf trains: after the last block's value path
     CAT-Seg adds the class token's residual to every patch, the paper each patch's own.
 
     Args:

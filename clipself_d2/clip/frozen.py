@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 
 class FrozenModules(nn.Module):
-    """A module that holds frozen ones: they move with it, yet are no part of its state dict, parameters, modes or DDP.
+    """Holds frozen modules by name: they move with it, but are not part of its state dict, parameters, modes or DDP.
 
-    A frozen tower is named in a config; a checkpoint of what was trained on it need not hold it.
+    A frozen tower is named in a config, so a checkpoint of what was trained on it need not hold it.
     """
 
-    # In a tuple, because modules that are attributes become part of the state dict, parameters and DDP.
-    _frozen: tuple[nn.Module, ...] = ()
+    _frozen: tuple[str, ...] = ()
 
-    def hold_frozen(self, module: nn.Module) -> None:
-        """Freezes a module, sets it to evaluation and keeps it aside."""
-        self._frozen = (*self._frozen, module.requires_grad_(False).eval())
+    def hold_frozen(self, name: str, module: nn.Module) -> None:
+        """Freeze a module, set it to evaluation mode and make it the attribute ``name``."""
+        self.__dict__[name] = module.requires_grad_(False).eval()  # setattr would register it as a submodule
+        self._frozen = (*self._frozen, name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenModules:
-        for module in self._frozen:
-            module._apply(fn, recurse)
+        for name in self._frozen:
+            self.__dict__[name]._apply(fn, recurse)
         return super()._apply(fn, recurse)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Hashable
 
 import torch
 import torch.nn.functional as F
-from timm.layers import build_rotary_pos_embed
 from torch import Tensor
 
 
 def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Resample a learnt positional embedding to another map.
+    """Resample a learned positional embedding to another map.
 
     Bicubic, ``align_corners=False``, without antialias, the class token's entry kept: the released code's arithmetic.
     (timm resamples with antialias, which differs by about 1e-3.)
@@ -31,21 +30,23 @@ def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: 
 
 
 def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], device: torch.device) -> Tensor:
-    """The turns of EVA-02's rotary position embedding.
+    """The rotations of EVA-02's rotary position embedding.
 
-    Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` stands at ``y / h * reference[0]``,
-    columns likewise. 10000-based frequencies, each for two neighbouring channels; rows turn the first half of a head,
-    columns the second. The class token's row is the identity.
+    Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` is at ``y / h * reference[0]``,
+    columns likewise. Frequencies are 10000-based, one per pair of neighboring channels; rows rotate the first half of a
+    head, columns the second. The class token's row is the identity.
 
     Args:
         size: ``(h, w)``.
         dim: channels of one head.
-        reference: grid on which the frequencies were learnt, ``(16, 16)`` for EVA-02-CLIP.
-        device: where to put the table.
+        reference: grid of training, ``(16, 16)`` for EVA-02-CLIP.
+        device: of the table.
 
     Returns:
-        ``(1 + h * w) x dim / 2`` complex numbers of length 1: each turns a pair of neighbouring channels.
+        ``(1 + h * w) x dim / 2`` complex numbers of length 1; each rotates a pair of neighboring channels.
     """
+    from timm.layers import build_rotary_pos_embed  # here, because timm takes a second to import
+
     sin, cos = build_rotary_pos_embed(
         list(size), dim=dim, in_pixels=False, ref_feat_shape=list(reference), device=device, dtype=torch.float32
     )
@@ -71,7 +72,7 @@ def upper_left(table: Tensor, whole: tuple[int, int], size: tuple[int, int]) -> 
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the channels of queries or keys, in fp32.
+    """Rotate the channels of queries or keys, in fp32.
 
     Args:
         x: ``... x N x dim``.
@@ -85,7 +86,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 class TableCache:
-    """The last few constant tables, by key; tables never carry gradients and may be used in any grad mode."""
+    """The most recent constant tables, by key; they carry no gradients and may be used in any grad mode."""
 
     def __init__(self, capacity: int = 8) -> None:
         self.capacity = capacity
@@ -93,9 +94,9 @@ class TableCache:
 
     @torch.compiler.disable
     def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
-        """The table of this key, built on first use."""
+        """The table of a key, built on first use."""
         if key not in self.tables:
-            # a table built under inference_mode could not be saved for a later backward
+            # A table built under inference_mode could not be saved for a later backward.
             with torch.inference_mode(False), torch.no_grad():
                 self.tables[key] = build()
             if len(self.tables) > self.capacity:
@@ -108,6 +109,6 @@ class TableCache:
         """`resize_position_embedding`, cached while the embedding is frozen."""
         if embedding.requires_grad or embedding.is_inference() or native == size:
             return resize_position_embedding(embedding, native, size)
-        # the version counter notices weights that are loaded in place
+        # The version counter detects weights that are loaded in place.
         key = (size, embedding.device, embedding.dtype, embedding.data_ptr(), embedding._version)
         return self.get(key, lambda: resize_position_embedding(embedding, native, size))

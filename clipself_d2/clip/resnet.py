@@ -1,5 +1,7 @@
 """The CLIP ResNets: open_clip's ModifiedResNet (RN50, RN50x4, RN50x64), for the paper's comparison with CNNs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -8,23 +10,23 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from clipself_d2.clip.attention import attend
-from clipself_d2.clip.positions import TableCache, upper_left
+from clipself_d2.clip.positions import upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
 class ResNetTower(ImageTower):
     """An image tower on open_clip's `ModifiedResNet`; its "blocks" are the four stages.
 
-    The attention pool gives the embeddings. Its tokens are the mean of the last stage's map (it plays the class token)
-    and the map's locations, both with positional embeddings resampled to the map.
+    The attention pool gives the embeddings. Its tokens are the mean of the last stage's map (which plays the class
+    token) and the map's locations, with positional embeddings resampled to the map.
 
     * image embedding: the mean token attends to all tokens, as in open_clip.
     * dense ``"no_attn"``: each location goes through the pool's value and output projections alone, without attention
-      and without positional embedding (MaskCLIP, Zhou et al., ECCV 2022; F-VLM pools regions of the same map).
+      and positional embedding (MaskCLIP, Zhou et al., ECCV 2022; F-VLM pools regions of the same map).
     * dense ``"full"``: each location is a query of the pool.
-    * masked: the mean token attends to itself and the locations of the region.
+    * masked: the mean token attends to itself and to the locations of the region.
 
-    `block_features` of stage ``i`` have stride ``4 * 2 ** i`` and ``block_dim / 2 ** (3 - i)`` channels.
+    The features of stage ``i`` have stride ``4 * 2 ** i`` and ``block_dim / 2 ** (3 - i)`` channels.
     Batch norms always use their stored statistics.
     """
 
@@ -36,16 +38,19 @@ class ResNetTower(ImageTower):
             visual,
             stride=32,
             embed_dim=visual.output_dim,
-            native_size=size,
+            native_grid=(size // 32, size // 32),
             num_blocks=4,
             block_dim=visual.attnpool.v_proj.in_features,
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
-        self.native_grid = (size // 32, size // 32)
-        self.tables = TableCache()
 
-    def train(self, mode: bool = True) -> "ResNetTower":
+    @classmethod
+    def matches(cls, visual: nn.Module) -> bool:
+        """See `ImageTower`."""
+        return isinstance(visual, ModifiedResNet)
+
+    def train(self, mode: bool = True) -> ResNetTower:
         """Training mode for all but the batch norms."""
         super().train(mode)
         for module in self.modules():
@@ -58,8 +63,8 @@ class ResNetTower(ImageTower):
         return [self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4]
 
     def image_embeddings(self, images: Tensor) -> Tensor:
-        """The attention pool's answer, ``B x C``, not normalised."""
-        tokens = self._tokens(self._stages(images, 4)[-1])
+        """The attention pool's output, ``B x C``, not normalized."""
+        tokens = self._tokens(self._stages(images)[-1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
     def features(
@@ -69,7 +74,7 @@ class ResNetTower(ImageTower):
         whole = self.padded_map_size(images, padded_size)
         self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)
-        stages = self._stages(images, 4)
+        stages = self._stages(images)
         if dense_mode == "no_attn":
             pool = self.visual.attnpool
             dense = pool.c_proj(pool.v_proj(stages[-1].flatten(2).transpose(1, 2)))
@@ -79,24 +84,18 @@ class ResNetTower(ImageTower):
         dense = F.normalize(dense.float(), dim=-1).transpose(1, 2).unflatten(2, self.map_size(images))
         return TowerFeatures(dense, [stages[i] for i in blocks])
 
-    def block_features(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """See `ImageTower.block_features`."""
-        self.check_blocks(blocks)
-        stages = self._stages(images, max(blocks, default=-1) + 1)
-        return [stages[i] for i in blocks]
-
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings` and the class."""
-        seen = self.stack_masks(masks, images)
-        tokens = self._tokens(self._stages(images, 4)[-1])
-        embeddings = self._attend(tokens[:, :1].expand(-1, seen.shape[1], -1), tokens, seen)
+        visible = self.stack_masks(masks, images)
+        tokens = self._tokens(self._stages(images)[-1])
+        embeddings = self._attend(tokens[:, :1].expand(-1, visible.shape[1], -1), tokens, visible)
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
-    def _stages(self, images: Tensor, count: int) -> list[Tensor]:
-        self.map_size(images)
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        self.map_size(images)  # checks the sides
         x, maps = self.visual.stem(images), []
-        for stage in self.trainable_units()[:count]:
-            x = self.run_unit(stage, x)
+        for stage in self.trainable_units():
+            x = self.checkpointed(stage)(x)
             maps.append(x)
         return maps
 
@@ -107,9 +106,9 @@ class ResNetTower(ImageTower):
         positions = self.tables.position_embedding(self.visual.attnpool.positional_embedding, self.native_grid, whole)
         return torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + upper_left(positions, whole, size)
 
-    def _attend(self, queries: Tensor, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+    def _attend(self, queries: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         pool = self.visual.attnpool
         pairs = ((pool.q_proj, queries), (pool.k_proj, tokens), (pool.v_proj, tokens))
         query, key, value = (layer(x).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2) for layer, x in pairs)
-        attended = attend(query, key, value, None if seen is None else seen[:, None])
+        attended = attend(query, key, value, None if visible is None else visible[:, None])
         return pool.c_proj(attended.transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""The text tower."""
+"""The text tower: a CLIP's text encoder with its tokenizer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,9 +16,8 @@ class TextTower(nn.Module):
     ``logit_scale``), so ``{**image_tower.state_dict(), **text_tower.state_dict()}`` is a whole open_clip checkpoint.
 
     Args:
-        model: an open_clip model; its image tower is taken out of it.
+        model: an open_clip model; its image tower is removed.
         tokenizer: open_clip's tokenizer of that model, ``texts -> N x context_length`` tokens.
-
         embed_dim: length of an embedding.
 
     Attributes:
@@ -42,7 +41,7 @@ class TextTower(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """Content hash of the weights that shape an embedding and of the tokenizer's vocabulary, for caches."""
+        """Content hash of the weights that affect an embedding and of the tokenizer's vocabulary, for caches."""
         state = {key: value for key, value in self.state_dict().items() if not key.startswith("logit_")}
         version = tuple((value.data_ptr(), value._version) for value in state.values())
         if self._fingerprint[0] != version:
@@ -50,9 +49,9 @@ class TextTower(nn.Module):
         return self._fingerprint[1]
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts: ``N x C``, not normalised, differentiable in the weights."""
+        """Embed texts: ``N x C``, not normalized, differentiable in the weights."""
         tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
-        text = getattr(self.clip, "text", self.clip)  # CustomTextCLIP keeps its transformer apart
+        text = getattr(self.clip, "text", self.clip)  # CustomTextCLIP's transformer is a module of its own
         pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
         if pool == "argmax" and getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None:
             return _encode_causal(text, tokens)
@@ -60,9 +59,9 @@ class TextTower(nn.Module):
 
 
 def _encode_causal(text: Any, tokens: Tensor) -> Tensor:
-    """CLIP's text transformer on the tokens up to the last end of a text.
+    """CLIP's text transformer, run up to the batch's last end token.
 
-    Attention is causal, so the padding after the end token, most of the context of a prompt, changes nothing.
+    Attention is causal: the padding after the end token, most of a prompt's context, changes nothing.
     """
     ends = tokens.argmax(dim=-1)  # the end token has the largest number
     length = int(ends.max()) + 1

@@ -1,13 +1,17 @@
 """The image tower: what every CLIP image encoder offers to the rest of the package."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clipself_d2.clip.positions import TableCache
 from clipself_d2.errors import InputError
 
 DENSE_MODES = ("no_attn", "full")
@@ -18,7 +22,7 @@ class TowerFeatures(NamedTuple):
 
     Attributes:
         dense: ``B x C x h x w`` fp32 embeddings, unit norm over ``C``.
-        blocks: one ``B x D x h x w`` map for each block that was asked for, in the order asked.
+        blocks: one ``B x D x h x w`` map per requested block, in the requested order.
     """
 
     dense: Tensor
@@ -28,25 +32,28 @@ class TowerFeatures(NamedTuple):
 class ImageTower(nn.Module, ABC):
     """A CLIP image encoder with three outputs: image embeddings, a dense map of embeddings, block features.
 
-    Images are normalised floats ``B x 3 x H x W`` (see `normalize`) whose sides are multiples of `stride`; they need
-    not be square. ``h, w`` below are ``H / stride, W / stride``.
+    Images are normalized floats ``B x 3 x H x W`` (see `normalize`). They need not be square, but both sides must be
+    multiples of `stride`. ``h, w`` stand for ``H / stride, W / stride``. `clip.build` lists the families.
 
     Dense modes:
-        * ``"no_attn"`` (the paper's, section 3.1): the last block keeps its value path and drops its attention.
+        * ``"no_attn"`` (paper, section 3.1): the last block keeps its value path and drops its attention.
         * ``"full"``: the ordinary last block.
 
     Attributes:
-        visual: the open_clip visual module. The tower's state dict is ``visual.*`` with open_clip's names.
-        stride: pixels of the image for a location of the dense map.
+        visual: open_clip's visual module. The tower's state dict is ``visual.*`` with open_clip's names.
+        stride: pixels of the image per location of the dense map.
         embed_dim: ``C``, the length of an embedding.
-        native_size: side of the square image that the tower was trained on, in pixels.
+        native_grid: ``(gh, gw)``, the map's size at the image size that the tower was trained on.
+        native_size: side of the square images that the tower was trained on, in pixels.
         num_blocks: number of transformer blocks (of stages, for a ResNet).
         block_dim: ``D``, channels of a block's features (of the last stage, for a ResNet).
+        single_scale: whether the features of all blocks have the dense map's stride and `block_dim` channels.
         pixel_mean, pixel_std: ``1 x 3 x 1 x 1`` RGB statistics in 0..1 units, not in the state dict.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    single_scale = False
 
     def __init__(
         self,
@@ -54,7 +61,7 @@ class ImageTower(nn.Module, ABC):
         *,
         stride: int,
         embed_dim: int,
-        native_size: int,
+        native_grid: tuple[int, int],
         num_blocks: int,
         block_dim: int,
         pixel_mean: Sequence[float],
@@ -64,57 +71,58 @@ class ImageTower(nn.Module, ABC):
         self.visual = visual
         self.stride = stride
         self.embed_dim = embed_dim
-        self.native_size = native_size
+        self.native_grid = native_grid
+        self.native_size = native_grid[0] * stride
         self.num_blocks = num_blocks
         self.block_dim = block_dim
         self.activation_checkpointing = False
+        self.tables = TableCache()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, 3, 1, 1), persistent=False)
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """RGB images in 0..255 (uint8 or float), ``... x 3 x H x W``, to the floats that the tower reads."""
-        return (images.to(self.pixel_mean) / 255 - self.pixel_mean) / self.pixel_std
+    # ---- what a family implements ----
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, visual: nn.Module) -> bool:
+        """Whether an open_clip visual module belongs to this family."""
 
     @abstractmethod
     def image_embeddings(self, images: Tensor) -> Tensor:
-        """The ordinary zero-shot embedding of whole images, ``B x C``, not normalised."""
+        """The ordinary zero-shot embedding of whole images, ``B x C``, not normalized."""
 
     @abstractmethod
     def features(
         self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
-        """The dense map and the features of some blocks, in one forward.
+        """The dense map and the features of some blocks, from one forward.
 
         Args:
-            images: ``B x 3 x H x W``, normalised.
-            blocks: 0-based numbers of the blocks whose output (the residual stream, without class token and without
-                norm) is wanted. The last block's is that of the modified block when dense_mode is ``"no_attn"``.
+            images: ``B x 3 x H x W``, normalized.
+            blocks: 0-based numbers of the blocks whose outputs (the residual stream, without class token and norm) are
+                requested. In mode ``"no_attn"`` the last block's output is that of the block without attention.
             dense_mode: ``"no_attn"`` or ``"full"``.
-            padded_size: side in pixels of the square that the images are the upper left part of; positions are then
-                the square's. None: the images are whole.
+            padded_size: side in pixels of the square of which the images are the upper left part. Positions are then
+                those of the square. None: the images are whole.
 
         Raises:
-            InputError: a side that is no multiple of the stride, or longer than the padded size; an unknown block or
+            InputError: a side that is not a multiple of the stride or exceeds the padded size; an unknown block or
                 dense mode.
         """
 
     @abstractmethod
-    def block_features(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """The block maps of `features` (mode ``"no_attn"``) alone; nothing after the last wanted block is computed."""
-
-    @abstractmethod
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
-        """Class tokens that see only their region: masked attention (paper, Tab. A1, third row).
+        """Class tokens that attend to their region alone: masked attention (paper, Tab. A1, third row).
 
         Args:
-            images: ``B x 3 x H x W``, normalised.
-            masks: for each image, ``R_i x h x w`` bool, true at the locations that the region's token may see.
+            images: ``B x 3 x H x W``, normalized.
+            masks: per image, ``R_i x h x w`` bool, true at the locations that the region's token attends to.
 
         Returns:
-            For each image, ``R_i x C`` embeddings, not normalised.
+            Per image, ``R_i x C`` embeddings, not normalized.
 
         Raises:
-            InputError: masks of another number or size than the images' maps.
+            InputError: masks that do not match the images in number or in size.
         """
 
     @abstractmethod
@@ -122,25 +130,31 @@ class ImageTower(nn.Module, ABC):
         """The blocks (or stages), first to last, that `set_trainable_blocks` counts."""
 
     def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
-        """Parameters of the last block that mode ``"no_attn"`` never reads, and that so get no gradient."""
+        """Parameters of the last block that mode ``"no_attn"`` never reads and that therefore get no gradient."""
         return []
+
+    # ---- what all families share ----
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """RGB images in 0..255 (uint8 or float), ``... x 3 x H x W``, to the floats that the tower reads."""
+        return (images.to(self.pixel_mean) / 255 - self.pixel_mean) / self.pixel_std
 
     def dense_embeddings(self, images: Tensor, dense_mode: str = "no_attn", padded_size: int | None = None) -> Tensor:
         """The dense map alone, ``B x C x h x w``, unit norm over ``C``; see `features`."""
         return self.features(images, (), dense_mode, padded_size).dense
 
     def set_trainable_blocks(self, n: int, dense_mode: str = "no_attn") -> None:
-        """Train the last ``n`` blocks and freeze everything else (paper, Tab. 1b); 0 freezes all.
+        """Train the last ``n`` blocks and freeze everything else (paper, Tab. 1b).
 
         Patch embedding, class token, positions, final norm and projection always stay frozen (released code).
 
         Args:
             n: number of blocks, 0..`num_blocks`.
             dense_mode: the dense mode that will be trained. For ``"no_attn"`` the last block's queries and keys are
-                frozen too where they are parameters of their own, so that every trainable parameter gets a gradient.
+                frozen too where they are parameters of their own: every trainable parameter then gets a gradient.
 
         Raises:
-            InputError: ``n`` out of range or an unknown dense_mode.
+            InputError: ``n`` out of range or an unknown dense mode.
         """
         self.check_dense_mode(dense_mode)
         if not 0 <= n <= self.num_blocks:
@@ -158,14 +172,14 @@ class ImageTower(nn.Module, ABC):
         """Recompute the blocks in the backward pass instead of storing their activations."""
         self.activation_checkpointing = enabled
 
-    def run_unit(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call a block, under activation checkpointing where that is enabled and gradients are wanted."""
+    def checkpointed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A block's function, under activation checkpointing if that is enabled and gradients are wanted."""
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
+            return partial(checkpoint, function, use_reentrant=False)
+        return function
 
     def map_size(self, images: Tensor) -> tuple[int, int]:
-        """``(h, w)`` of the dense map of these images; an InputError where a side is no multiple of the stride."""
+        """``(h, w)`` of these images' dense map; InputError for a side that is not a multiple of the stride."""
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride or not height or not width:
             raise InputError(
@@ -175,7 +189,7 @@ class ImageTower(nn.Module, ABC):
         return height // self.stride, width // self.stride
 
     def padded_map_size(self, images: Tensor, padded_size: int | None) -> tuple[int, int]:
-        """``(h, w)`` of the map whose upper left part these images' map is; see `features`."""
+        """``(h, w)`` of the map of which these images' map is the upper left part; see `features`."""
         size = self.map_size(images)
         if padded_size is None:
             return size
@@ -190,7 +204,7 @@ class ImageTower(nn.Module, ABC):
             raise InputError(f"dense mode '{dense_mode}' is unknown: use one of {', '.join(DENSE_MODES)}")
 
     def check_size(self, size: int, name: str) -> None:
-        """Raise an InputError for a side of a square input that is no multiple of the stride.
+        """Raise an InputError for a side of a square input that is not a multiple of the stride.
 
         Args:
             size: in pixels.
@@ -198,10 +212,10 @@ class ImageTower(nn.Module, ABC):
         """
         if size < 1 or size % self.stride:
             near = max(self.stride, round(size / self.stride) * self.stride)
-            raise InputError(f"{name}={size}: no multiple of the tower's stride {self.stride}; try {near}")
+            raise InputError(f"{name}={size}: not a multiple of the tower's stride {self.stride}; try {near}")
 
     def check_blocks(self, blocks: Sequence[int]) -> None:
-        """Raise an InputError for a block that the tower has not."""
+        """Raise an InputError for a block that the tower does not have."""
         if wrong := [block for block in blocks if not 0 <= block < self.num_blocks]:
             raise InputError(f"blocks {wrong} do not exist: this tower has blocks 0..{self.num_blocks - 1}")
 
@@ -209,12 +223,12 @@ class ImageTower(nn.Module, ABC):
         """Masks padded to the largest number of regions: ``B x R x (1 + h * w)`` bool; all see the class token."""
         size = self.map_size(images)
         if len(masks) != len(images):
-            raise InputError(f"{len(masks)} sets of masks for {len(images)} images: give one set an image")
+            raise InputError(f"{len(masks)} sets of masks for {len(images)} images: give one set per image")
         if wrong := [tuple(mask.shape) for mask in masks if mask.ndim != 3 or tuple(mask.shape[1:]) != size]:
             raise InputError(f"masks of shape {wrong[0]}: the map of these images is R x {size[0]} x {size[1]}")
-        seen = torch.zeros(len(masks), max(map(len, masks), default=0), 1 + size[0] * size[1], dtype=torch.bool)
-        seen = seen.to(images.device)
-        seen[:, :, 0] = True
-        for row, mask in zip(seen, masks, strict=True):
+        visible = torch.zeros(len(masks), max(map(len, masks), default=0), 1 + size[0] * size[1], dtype=torch.bool)
+        visible = visible.to(images.device)
+        visible[:, :, 0] = True
+        for row, mask in zip(visible, masks, strict=True):
             row[: len(mask), 1:] = mask.flatten(1)
-        return seen
+        return visible

@@ -38,14 +38,19 @@ class ViTTower(TransformerTower):
             raise InputError(f"patches of {visual.patch_size} pixels: patches must be square")
         super().__init__(
             visual,
-            native_grid=visual.grid_size,
             stride=visual.patch_size[0],
             embed_dim=visual.output_dim,
+            native_grid=visual.grid_size,
             num_blocks=len(blocks),
             block_dim=visual.transformer.width,
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
+
+    @classmethod
+    def matches(cls, visual: nn.Module) -> bool:
+        """See `ImageTower`."""
+        return isinstance(visual, VisionTransformer)
 
     @property
     def patch_embedding(self) -> nn.Module:

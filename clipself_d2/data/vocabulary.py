@@ -2,129 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
-from torch import Tensor
 
 from clipself_d2.data.catalog import check_registered, metadata_of
-from clipself_d2.errors import InputError
-from clipself_d2.vocabulary import ClassNames, Vocabulary, build_vocabulary, seen_classes
+from clipself_d2.vocabulary import Vocabulary, all_classes, seen_classes, thing_classes
+from clipself_d2.vocabulary.vocabulary import Embeddings
 
 
 def dataset_vocabulary(
-    dataset: str,
-    text: str | Path | Callable[[ClassNames], Tensor],
-    background: str | None = "background",
-    embed_dim: int | None = None,
+    dataset: str, text: Embeddings, background: str | None = "background", embed_dim: int | None = None
 ) -> Vocabulary:
-    """Embeds the classes of a data set: its metadata's ``thing_classes``, of which ``novel_classes`` are not seen.
+    """Embed the classes of things of a data set, of which ``novel_classes`` are novel.
 
     Args:
-        dataset: a registered name. Its classes are read from the annotations where the metadata has none yet.
-        text: see `build_vocabulary`.
-        background: see `build_vocabulary`.
-        embed_dim: see `build_vocabulary`.
-
-    Returns:
-        The vocabulary; without ``novel_classes`` all classes count as seen.
+        dataset: a registered name. Its classes are read from the annotations if the metadata has none yet.
+        text: see `Vocabulary.from_classes`, as for the arguments that follow.
+        background: the word for what is none of the classes; None for a vocabulary without background.
+        embed_dim: length of the image tower's embeddings, against which a file is checked.
 
     Raises:
-        InputError: an unknown data set, or one without classes; see `build_vocabulary` too.
+        InputError: an unknown data set, or one without classes; see `Vocabulary.from_classes` too.
     """
-    classes, novel = dataset_classes(dataset)
-    return build_vocabulary(classes, text, novel=novel, background=background, embed_dim=embed_dim)
-
-
-def dataset_classes(dataset: str) -> tuple[ClassNames, list[str]]:
-    """The classes of things of a data set as a text tower is asked for them, and which of their names are novel.
-
-    These are the metadata's ``prompt_classes`` where it has some, else its ``thing_classes``.
-
-    Args:
-        dataset: a registered name. Its classes are read from the annotations where the metadata has none yet.
-
-    Raises:
-        InputError: an unknown data set, or one without classes.
-    """
-    check_registered(dataset)
-    metadata = metadata_of(dataset, "thing_classes").as_dict()
-    if "thing_classes" not in metadata:
-        raise InputError(f"data set {dataset!r} has no classes of things in its metadata (thing_classes)")
-    classes, novel = metadata["thing_classes"], list(metadata.get("novel_classes", ()))
-    if "prompt_classes" not in metadata:
-        return classes, novel
-    asked = dict(zip(classes, metadata["prompt_classes"], strict=True))
-    return list(asked.values()), [asked[name] for name in novel]
+    return Vocabulary.from_metadata(_things(dataset), text, background=background, embed_dim=embed_dim)
 
 
 def panoptic_vocabulary(
-    dataset: str,
-    text: str | Path | Callable[[ClassNames], Tensor],
-    embed_dim: int | None = None,
-    *,
-    synonyms: bool = True,
+    dataset: str, text: Embeddings, embed_dim: int | None = None, *, synonyms: bool = True
 ) -> Vocabulary:
-    """Embeds all classes of a panoptic or semantic data set, things and stuff.
+    """Embed all classes of a panoptic or semantic data set, things and stuff, without a background.
 
     Args:
-        dataset: a registered name; its metadata has ``stuff_classes`` (all names) and, where they are known,
-            ``class_synonyms`` and ``novel_classes``.
-        text: see `build_vocabulary`; a `clip.TextClassifier` with ``synonyms="max"`` is what ODISE and FC-CLIP do.
-        embed_dim: see `build_vocabulary`.
-        synonyms: prompt with the synonyms of the metadata; else with the name of each class alone (CAT-Seg).
-
-    Returns:
-        The vocabulary, without a background: void is the mask generator's.
+        dataset: a registered name.
+        text: see `Vocabulary.from_classes`; a `TextClassifier` with ``synonyms="max"`` is what ODISE and FC-CLIP do.
+        embed_dim: see `dataset_vocabulary`.
+        synonyms: prompt with the synonyms of the metadata; False: with each class's name alone (CAT-Seg).
 
     Raises:
-        InputError: an unknown data set, or one without such classes; see `build_vocabulary` too.
+        InputError: an unknown data set, or one without such classes; see `Vocabulary.from_classes` too.
     """
-    metadata = _metadata(dataset)
-    names = list(metadata["stuff_classes"])
-    classes: list[tuple[str, ...]] = [(name,) for name in names]
-    if synonyms and "class_synonyms" in metadata:
-        # Where classes share their first synonym, the name that tells them apart goes before it.
-        classes = [
-            (name, *(word for word in words if word != name))
-            for name, words in zip(names, metadata["class_synonyms"], strict=True)
-        ]
-    novel = metadata.get("novel_classes", ())
-    return build_vocabulary(classes, text, novel=novel, background=None, embed_dim=embed_dim)
+    metadata = _all(dataset)
+    return Vocabulary.from_metadata(metadata, text, stuff=True, synonyms=synonyms, background=None, embed_dim=embed_dim)
+
+
+def base_classes(dataset: str, stuff: bool = False) -> list[tuple[str, ...]]:
+    """The classes of a data set that are not novel, each with its synonyms: things, or with `stuff` all classes."""
+    classes, novel = all_classes(_all(dataset)) if stuff else thing_classes(_things(dataset))
+    synonyms = ((entry,) if isinstance(entry, str) else tuple(entry) for entry in classes)
+    return [words for words in synonyms if words[0] not in novel]
 
 
 def dataset_things(dataset: str) -> list[bool]:
-    """Which classes of a data set are things, in the order of `panoptic_vocabulary`; none in a semantic data set.
-
-    Raises:
-        InputError: an unknown data set, or one without such classes.
-    """
-    metadata = _metadata(dataset)
+    """Which classes of a data set are things, in the order of `panoptic_vocabulary`; none in a semantic data set."""
+    metadata = _all(dataset)
     things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
-    return [number in things for number in range(len(metadata["stuff_classes"]))]
+    return [number in things for number in range(len(all_classes(metadata)[0]))]
+
+
+def dataset_stuff(dataset: str) -> list[tuple[str, ...]]:
+    """The classes of a panoptic or semantic data set that are stuff, each with its synonyms."""
+    classes = all_classes(_all(dataset))[0]
+    return [words for words, thing in zip(classes, dataset_things(dataset), strict=True) if not thing]
 
 
 def unseen_classes(dataset: str, train: str) -> list[str]:
-    """Names of the classes of a panoptic or semantic data set that another, of the training, does not name.
+    """Names of the classes of a panoptic or semantic data set that a training data set does not name.
 
     The rule is that of `seen_classes`, on the synonyms of both.
-
-    Raises:
-        InputError: an unknown data set, or one without such classes.
     """
-    metadata, known = _metadata(dataset), _metadata(train)
-    names = list(metadata["stuff_classes"])
-    synonyms, trained = ([*m.get("class_synonyms", [[name] for name in m["stuff_classes"]])] for m in (metadata, known))
-    return [name for name, seen in zip(names, seen_classes(trained, synonyms), strict=True) if not seen]
+    classes, trained = all_classes(_all(dataset))[0], all_classes(_all(train))[0]
+    return [words[0] for words, seen in zip(classes, seen_classes(trained, classes), strict=True) if not seen]
 
 
-def _metadata(dataset: str) -> dict[str, Any]:
+def _things(dataset: str) -> dict[str, Any]:
     check_registered(dataset)
-    metadata: dict[str, Any] = MetadataCatalog.get(dataset).as_dict()
-    if not metadata.get("stuff_classes"):
-        raise InputError(
-            f"data set {dataset!r} has no stuff_classes in its metadata: it is no panoptic or semantic data set"
-        )
-    return metadata
+    return metadata_of(dataset, "thing_classes").as_dict()
+
+
+def _all(dataset: str) -> dict[str, Any]:
+    check_registered(dataset)
+    return MetadataCatalog.get(dataset).as_dict()

@@ -195,7 +195,7 @@ class FViT(nn.Module):
         vocabulary.check_embed_dim(self.backbone.tower.embed_dim)
         if vocabulary.background is None:
             raise InputError(
-                "vocabulary: a detector needs a background: build_vocabulary(..., background='background')"
+                "vocabulary: a detector needs a background: Vocabulary.from_classes(..., background='background')"
             )
 
 

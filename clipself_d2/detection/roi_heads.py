@@ -182,8 +182,9 @@ class OpenVocabularyROIHeads(ROIHeads):
         embeddings, deltas = self.box_head(self.box_pooler(levels, boxes))
         head = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
         # CLIP looks at the proposals, not at the refined boxes (released code).
-        clip = vocabulary.cosines(pool_boxes(features["dense"], boxes, self.dense_stride)) * self.clip_temperature
-        scores = fuse_scores(head, clip.log_softmax(dim=-1), vocabulary.is_base, self.alpha, self.beta, self.fusion)
+        pooled = pool_boxes(features["dense"], boxes, self.dense_stride)
+        clip_logprobs = vocabulary.log_probabilities(pooled, self.clip_temperature)
+        scores = fuse_scores(head, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
         detections = [
             fast_rcnn_inference_single_image(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,57 +20,28 @@ from clipself_d2.regions.crop_embeddings import embed_crops
 
 @META_ARCH_REGISTRY.register()
 class CLIPSelf(Student):
-    """Trains a tower's dense map to agree, region by region, with a frozen copy's embedding of the region's crop.
+    """Trains a tower's dense map to agree, region by region, with its frozen copy's embedding of the region's crop.
 
-    The loss is `1 - mean cosine` over all regions of the batch: the released code averages over regions, the paper's
-    equation over the regions of an image and then over images. The trainer weights ranks by `num_loss_items`.
-
-    The teacher is the tower as it was given.
+    The loss is `1 - mean cosine` over all regions of the batch, as in the released code; the paper's equation averages
+    over the regions of an image and then over images. The trainer weights ranks by `num_loss_items`.
 
     Args:
-        tower: student, and the teacher's source.
-        student_size: side of the square that whole images are letterboxed into, in pixels; a multiple of the stride.
-        teacher_size: side of the teacher's crops, pixels; None for the tower's native size.
-        trainable_blocks: see `Student`, as for all that follow but `loss_weight`.
-        alpha: weight of the student in what is exported and evaluated, 0..1; the teacher weighs the rest.
-        loss_weight: factor of the loss.
-        multiscale: student sizes of which each training batch is resized to a random one.
-        dense_mode: dense mode of the student, "no_attn" in the paper.
-        mask_resize: of evaluation, see `regions.resize_masks`.
-        activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
-        skip_padding: leave the letterbox's padding out of the student's forward; False is the released code's.
+        tower: see `Student`.
+        student_size: see `Student`.
         teacher_cache: where the teacher's embeddings are kept; None computes them anew at each step.
+        options: the other arguments of `Student`.
 
     Raises:
-        InputError: for a size that is no multiple of the stride, an alpha outside 0..1, or a wrong number of blocks;
-            and by `TeacherCache.attach`.
+        InputError: see `Student` and `TeacherCache.attach`.
     """
 
     def __init__(
-        self,
-        tower: ImageTower,
-        student_size: int,
-        teacher_size: int | None = None,
-        trainable_blocks: int | None = None,
-        alpha: float = 1.0,
-        loss_weight: float = 1.0,
-        multiscale: Sequence[int] = (),
-        dense_mode: str = "no_attn",
-        mask_resize: str = "area",
-        activation_checkpointing: bool = False,
-        skip_padding: bool = True,
-        teacher_cache: TeacherCache | None = None,
+        self, tower: ImageTower, student_size: int, *, teacher_cache: TeacherCache | None = None, **options: Any
     ) -> None:
-        teacher_size = teacher_size or tower.native_size
-        super().__init__(
-            tower, student_size, teacher_size, trainable_blocks, alpha, multiscale, dense_mode, mask_resize,
-            activation_checkpointing, skip_padding,
-        )  # fmt: skip
-        self.teacher_size = teacher_size
-        self.loss_weight = loss_weight
+        super().__init__(tower, student_size, **options)
         self.teacher_cache = teacher_cache
         if teacher_cache is not None:
-            teacher_cache.attach(self.teacher, teacher_size)
+            teacher_cache.attach(self.teacher, self.teacher_size)
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One minus the cosine.
@@ -89,35 +61,33 @@ class CLIPSelf(Student):
         if num_regions and has_event_storage():
             storage = get_event_storage()
             storage.put_scalars(cosine=cosine.detach().mean(), regions_per_image=num_regions / len(inputs))
-        return {"loss_clipself": self.loss_weight * (1 - cosine).sum() / max(num_regions, 1)}
+        return {"loss_clipself": (1 - cosine).sum() / max(num_regions, 1)}
 
     @torch.no_grad()
     def embed_crops(
         self, images: Sequence[Tensor], boxes: Sequence[Tensor], samples: Sequence[dict[str, Any]] = ()
     ) -> Tensor:
-        """The teacher's side: the ordinary image embedding of each crop, aspect kept, centred on black.
+        """The teacher's side: the ordinary image embedding of each crop.
 
         Args:
             images: 3 x H_i x W_i uint8, on any device.
-            boxes: for each image R_i x 4, in its pixels.
+            boxes: per image R_i x 4, in its pixels.
             samples: what a cache needs to know of the images and crops, see `TeacherCache`.
 
         Returns:
             sum(R_i) x C unit embeddings, fp32.
         """
         if self.teacher_cache is None:
-            return self._run_teacher(images, boxes)
-        rows = self.teacher_cache(self._run_teacher, images, boxes, samples)
+            return embed_crops(self.teacher, images, boxes, self.teacher_size)
+        embed = partial(embed_crops, self.teacher, size=self.teacher_size)
+        rows = self.teacher_cache(embed, images, boxes, samples)
         return F.normalize(rows.to(self.device).float(), dim=-1)
-
-    def _run_teacher(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        return embed_crops(self.teacher, images, boxes, self.teacher_size)
 
     def num_loss_items(self, inputs: Sequence[dict[str, Any]]) -> int:
         """Number of regions, over which the loss is a mean; see `engine.Trainer`."""
         return sum(len(x["regions"]) for x in inputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the two towers' forwards; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
+        """Compile both towers' forwards; see `Student.compile`."""
         super().compile(*args, **kwargs)
         self.teacher.image_embeddings = torch.compile(self.teacher.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Writing a trained image tower back into the CLIP that it came from."""
+"""Writing a trained image tower back into its CLIP."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from clipself_d2.distillation.student import Student
 
 
 class CLIPExporter:
-    """Writes a whole CLIP with the trained image tower; `open_clip.create_model(name, pretrained=path)` loads it.
+    """Writes a whole CLIP with the trained image tower, which `open_clip.create_model(name, pretrained=path)` loads.
 
     Args:
         name: the CLIP that was trained; see `clip.build_towers`.
-        pretrained: the weights that it started from; the text tower is theirs.
+        pretrained: its initial weights, from which the text tower is taken.
     """
 
     def __init__(self, name: str, pretrained: str | None) -> None:
@@ -23,16 +23,16 @@ class CLIPExporter:
         self.pretrained = pretrained
 
     def __call__(self, model: Student, path: str | Path, card: Mapping[str, Any]) -> None:
-        """Save the interpolated tower with the text tower.
+        """Save the ensembled tower with the text tower.
 
         Args:
-            model: trained; what is written is its `ensembled_state_dict()`.
+            model: trained; its `ensembled_state_dict()` is written.
             path: `NAME.safetensors`; the card is `NAME.json`.
-            card: what else is to be known about the run. The model, the weights that it started from and its
-                settings are added; `regions.RegionClassifier.from_pretrained` reads `student_size`.
+            card: facts about the run. The model's name, initial weights and settings are added, of which
+                `regions.RegionClassifier.from_pretrained` reads `student_size`.
         """
         text = build_text_tower(self.name, self.pretrained).state_dict()
         recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
-        settings = {name: getattr(model, name) for name in recorded if hasattr(model, name)}
+        settings = {name: getattr(model, name) for name in recorded}
         source = {"model": self.name, "pretrained": self.pretrained}
         save_checkpoint({**model.ensembled_state_dict(), **text}, path, {**source, **settings, **card})

@@ -1,4 +1,4 @@
-"""Image-text supervision alone: what a tower gains from seeing large images, without regions (paper, Table 1c)."""
+"""Image-text supervision alone: what a tower gains from large images without regions (paper, Table 1c)."""
 
 from __future__ import annotations
 
@@ -24,73 +24,51 @@ class ImageText(Student):
     """Trains a tower's class token on large images, by CLIP's own loss against frozen caption embeddings.
 
     The loss is the symmetric cross-entropy of Radford et al. (2021, section 2.3) over the pairs of all ranks: each
-    image is to be told from the others by its caption, and each caption by its image. With accumulated gradients a pair
-    is told from those of its chunk alone. The text tower and its temperature stay as they are.
+    image is to be told from the others by its caption, and each caption by its image. With accumulated gradients, a
+    pair competes with those of its chunk alone. The text tower and its temperature stay as they are.
 
-    The dense map is never trained, only evaluated: the paper's check that what CLIPSelf teaches is not the mere sight
-    of large images.
+    The dense map is evaluated but never trained. This is the paper's check that CLIPSelf teaches more than the sight of
+    large images.
 
     Args:
-        tower: see `Student`, as for all that follow but `text_tower`.
-        text_tower: of the same CLIP; kept aside, frozen.
-        student_size: side of the square that whole images are letterboxed into, in pixels; a multiple of the stride.
-        crop_size: side of the crops of evaluation, pixels; None for the tower's native size.
-        trainable_blocks: the last blocks that train, queries and keys of the last one too; None for all blocks.
-        alpha: weight of the trained tower in what is exported and evaluated, 0..1.
-        dense_mode: dense mode of evaluation.
-        mask_resize: of evaluation, see `regions.resize_masks`.
-        activation_checkpointing: recompute the tower's blocks in the backward pass to save memory.
+        tower: see `Student`.
+        text_tower: of the same CLIP; held frozen.
+        student_size: see `Student`.
+        options: the other arguments of `Student`. All of the last block trains, queries and keys included.
 
     Raises:
-        InputError: what `Student` raises; towers of different embeddings.
+        InputError: see `Student`; towers with embeddings of different lengths.
     """
 
-    def __init__(
-        self,
-        tower: ImageTower,
-        text_tower: TextTower,
-        student_size: int,
-        crop_size: int | None = None,
-        trainable_blocks: int | None = None,
-        alpha: float = 1.0,
-        dense_mode: str = "no_attn",
-        mask_resize: str = "area",
-        activation_checkpointing: bool = False,
-    ) -> None:
+    text_tower: TextTower
+
+    def __init__(self, tower: ImageTower, text_tower: TextTower, student_size: int, **options: Any) -> None:
         if tower.embed_dim != text_tower.embed_dim:
             raise InputError(
                 f"model: the image tower has embeddings of {tower.embed_dim}, the text tower of "
                 f"{text_tower.embed_dim}: name the two towers of one CLIP"
             )
-        super().__init__(
-            tower, student_size, crop_size, trainable_blocks, alpha,
-            dense_mode=dense_mode, mask_resize=mask_resize, activation_checkpointing=activation_checkpointing,
-        )  # fmt: skip
-        # The class token goes through the whole last block, whatever the dense map that is evaluated leaves out.
+        super().__init__(tower, student_size, **options)
+        # The class token goes through the whole last block, whatever the evaluated dense map leaves out.
         tower.set_trainable_blocks(self.trainable_blocks, "full")
-        self.hold_frozen(text_tower)
-
-    @property
-    def text_tower(self) -> TextTower:
-        """The frozen text tower."""
-        return self._frozen[1]  # type: ignore[return-value]
+        self.hold_frozen("text_tower", text_tower)
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The contrastive loss; that of a single pair is 0.
+        """The contrastive loss; 0 for a single pair.
 
         Args:
-            inputs: samples with `image` (3 x H x W uint8) and `caption`, which is cut where the text tower's context
-                ends. An image without a caption takes no part.
+            inputs: samples with `image` (3 x H x W uint8) and `caption`, which is cut to the text tower's context. An
+                image without a caption takes no part.
 
         Returns:
             `{"loss_image_text": scalar}`.
         """
         captioned = [x for x in inputs if x.get("caption")]
         counts = comm.all_gather(len(captioned))
-        views = [x["image"].to(self.device, non_blocking=True) for x in captioned or inputs[:1]]
-        images = self.embed_images(views)[: len(captioned)]
+        # Without captions one image still goes through the tower, as every trainable parameter needs a gradient.
+        images = self.embed_images([x["image"] for x in captioned or inputs[:1]])[: len(captioned)]
         texts = self.embed_captions([x["caption"] for x in captioned])
-        # In fp32, as bf16 would round the logits, up to 100, by a quarter.
+        # In fp32: bf16 would round the logits, up to 100, by a quarter.
         with torch.autocast(self.device.type, enabled=False):
             scale = self.text_tower.logit_scale.exp()
             by_image = scale * images @ gather_rows(texts, counts).T
@@ -104,8 +82,7 @@ class ImageText(Student):
 
     def embed_images(self, images: Sequence[Tensor]) -> Tensor:
         """The tower's ordinary image embeddings of whole images (3 x H_i x W_i uint8): B x C unit, fp32."""
-        pixels, _ = self.student_view(images)
-        return F.normalize(self.tower.image_embeddings(pixels).float(), dim=-1)
+        return F.normalize(self.tower.image_embeddings(self.letterbox(images).pixels).float(), dim=-1)
 
     @torch.no_grad()
     def embed_captions(self, captions: Sequence[str]) -> Tensor:
@@ -119,7 +96,7 @@ class ImageText(Student):
         return sum(bool(x.get("caption")) for x in inputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the tower's forward; reading lists of samples stays as it is. Arguments: `torch.compile`'s."""
+        """Compile the tower's forward; see `Student.compile`."""
         self.tower.image_embeddings = torch.compile(self.tower.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]
 
 

@@ -1,8 +1,8 @@
-"""Pseudo pairs of region and noun: each proposal of an image gets the noun of its captions that CLIP sees there.
+"""Pseudo pairs of region and noun: CLIP assigns each proposal of an image a noun of the image's captions.
 
 As in RegionCLIP (Zhong et al., CVPR 2022, section 3.2), with nouns from the image's own captions, as in the paper's
-region-text baseline (appendix A.4): the proposal is cut out of the photograph, enlarged as for CLIPSelf's teacher, and
-its image embedding is compared with the nouns'. The authors released a file of pairs, not the code that made them.
+region-text baseline (appendix A.4): the proposal is cropped, enlarged as for CLIPSelf's teacher, and the crop's image
+embedding is compared with the nouns'. The authors released a file of pairs, not the code that made it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from clipself_d2.regions import RegionEmbedder, enlarge
 
 @dataclass(frozen=True)
 class PseudoPairs:
-    """Regions of an image and what they are called.
+    """Regions of an image and their nouns.
 
     Attributes:
-        boxes: R x 4, in pixels of the photograph.
-        nouns: R long, rows of the nouns' embeddings.
-        scores: R cosines, of crop and noun.
+        boxes: R x 4, in pixels of the image.
+        nouns: R numbers of nouns.
+        scores: R cosines of crop and noun.
     """
 
     boxes: Tensor
@@ -35,15 +35,15 @@ class PseudoPairs:
 
 
 def best_nouns(crops: Tensor, nouns: Tensor, candidates: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The best of some nouns for each crop.
+    """The best candidate noun of each crop.
 
     Args:
         crops: R x C unit vectors.
         nouns: K x C unit vectors.
-        candidates: rows of `nouns`, at least one.
+        candidates: numbers of nouns, at least one.
 
     Returns:
-        R cosines, and R rows; of equal ones the first candidate's.
+        R cosines, and R numbers of nouns; of equal cosines the first candidate's.
     """
     rows = torch.tensor(candidates, device=nouns.device)
     cosines = crops @ nouns[rows].T
@@ -61,16 +61,16 @@ def match_pairs(
     crop_scale: float = 1.5,
     threshold: float = -1.0,
 ) -> Iterator[tuple[dict[str, Any], PseudoPairs]]:
-    """Names the proposals of photographs.
+    """Assign nouns to the proposals of images.
 
     Args:
-        embedder: whose crops are compared.
+        embedder: embeds the crops.
         samples: batches of `ImageMapper`'s samples.
         proposals: by image id, N x 4 in pixels, as `load_proposals` gives them.
-        nouns: by image id, at least one row of `embeddings`.
+        nouns: by image id, numbers of at least one noun.
         embeddings: K x C unit vectors of the nouns, on the embedder's device.
-        crop_scale: what is cut out, as a factor on the sides of the proposal.
-        threshold: pairs of a lower cosine are left out.
+        crop_scale: sides of the crop over those of the proposal.
+        threshold: pairs with a lower cosine are left out.
 
     Yields:
         Each sample with its pairs, in the order of its proposals, on the CPU.

@@ -21,32 +21,25 @@ from clipself_d2.vocabulary import TextClassifier, load_text_embeddings
 
 @META_ARCH_REGISTRY.register()
 class RegionText(Student):
-    """Trains a tower's dense map on named regions: each should be like the embedding of its noun, and of no other.
+    """Trains a tower's dense map on named regions: each should match the embedding of its noun, and of no other.
 
-    Each region's cosines with `num_sampled` nouns, times the temperature, are judged by binary cross-entropy: summed
-    over the nouns, averaged over the regions of the batch. The nouns are those of the rank's batch, and others
-    drawn anew for each batch, all with the same chance (released code).
+    Each region's cosines with `num_sampled` nouns, times the temperature, go through binary cross-entropy: summed over
+    the nouns, averaged over the regions of the batch. The nouns are those of the rank's batch and others that are drawn
+    per batch with equal probability (released code).
 
-    The nouns are embedded when the first batch is trained on, so that an evaluation needs neither them nor their file.
+    The nouns are embedded when the first batch is trained on; an evaluation needs neither them nor their file.
 
     Args:
-        tower: see `Student`, as for all that are not explained here.
+        tower: see `Student`.
         nouns: the K class names that samples number, or the json whose categories they are.
-        text: turns the names into K x C unit vectors; or a file for `load_text_embeddings`.
-        student_size: side of the square that whole images are letterboxed into, in pixels; a multiple of the stride.
-        crop_size: side of the crops of evaluation, pixels; None for the tower's native size.
-        trainable_blocks: the last blocks that train; None for all blocks.
-        alpha: weight of the trained tower in what is exported and evaluated, 0..1.
-        temperature: factor on the cosines; None for that of `text`'s tower, the exponential of its logit scale.
-        num_sampled: classes that a batch is judged on (released code: 100); all that occur in it in any case.
-        multiscale: student sizes of which each training batch is resized to a random one.
-        dense_mode: dense mode of the student.
-        mask_resize: of evaluation, see `regions.resize_masks`.
-        activation_checkpointing: recompute the student's blocks in the backward pass to save memory.
-        skip_padding: whether the student's forward reads the letterbox's padding, see `Student`.
+        text: embeds the names as K x C unit vectors; or a file for `load_text_embeddings`.
+        student_size: see `Student`.
+        temperature: factor of the cosines; None for that of `text`'s tower, the exponential of its logit scale.
+        num_sampled: classes that a batch is judged on (released code: 100); at least all that occur in it.
+        options: the other arguments of `Student`.
 
     Raises:
-        InputError: what `Student` raises; a file of embeddings without a temperature, fewer than 1 sampled classes.
+        InputError: see `Student`; a file of embeddings without a temperature, fewer than 1 sampled classes.
     """
 
     noun_embeddings: Tensor | None
@@ -57,25 +50,16 @@ class RegionText(Student):
         nouns: Sequence[str] | str | Path,
         text: TextClassifier | str | Path,
         student_size: int,
-        crop_size: int | None = None,
-        trainable_blocks: int | None = None,
-        alpha: float = 1.0,
+        *,
         temperature: float | None = None,
         num_sampled: int = 100,
-        multiscale: Sequence[int] = (),
-        dense_mode: str = "no_attn",
-        mask_resize: str = "area",
-        activation_checkpointing: bool = False,
-        skip_padding: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            tower, student_size, crop_size, trainable_blocks, alpha, multiscale, dense_mode, mask_resize,
-            activation_checkpointing, skip_padding,
-        )  # fmt: skip
+        super().__init__(tower, student_size, **options)
         if num_sampled < 1:
             raise InputError(f"model.num_sampled={num_sampled}: judge at least 1 class")
         if temperature is None and isinstance(text, (str, Path)):
-            raise InputError("model.temperature: give a number, as a file of text embeddings tells none")
+            raise InputError("model.temperature: give a number, as a file of text embeddings has none")
         self.nouns = nouns
         self.text = text
         self.temperature = temperature
@@ -94,8 +78,7 @@ class RegionText(Student):
         """
         inputs = [x for x in inputs if len(x["regions"])] or inputs[:1]
         nouns, temperature = self.embed_nouns()
-        images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
-        regions = self.embed_regions(images, [x["regions"].tensor for x in inputs])
+        regions = self.embed_regions([x["image"] for x in inputs], [x["regions"].tensor for x in inputs])
         classes, columns = sample_classes(torch.cat([x["classes"] for x in inputs]), len(nouns), self.num_sampled)
         columns = columns.to(self.device)
         with torch.autocast(self.device.type, enabled=False):  # bf16 would round the logits, up to 100, by a quarter
@@ -137,15 +120,15 @@ class RegionText(Student):
 
 
 def sample_classes(labels: Tensor, num_classes: int, num_sampled: int) -> tuple[Tensor, Tensor]:
-    """Draws the classes that a batch is judged on, from torch's generator of the CPU.
+    """Draw the classes that a batch is judged on, from torch's CPU generator.
 
     Args:
         labels: R class numbers, 0..num_classes-1.
         num_classes: K.
-        num_sampled: classes wanted; more where the labels hold more, fewer where there are not as many.
+        num_sampled: number of classes; more if the labels hold more, fewer if there are fewer.
 
     Returns:
-        The class numbers, those of the labels first, and R columns: where the labels stand among them.
+        The class numbers, those of the labels first, and R positions of the labels among them.
     """
     present, columns = labels.unique(return_inverse=True)
     drawn = torch.randperm(num_classes)

@@ -195,16 +195,24 @@ def _check_targets(node: Any, where: str) -> None:
 
 
 def _arguments(node: DictConfig) -> dict[str, Any] | None:
-    """Arguments of a node's target and their defaults; None for a plain dictionary and a target that takes any."""
+    """Arguments of a node's target and their defaults; None for a plain dictionary and a target that takes any.
+
+    A class with ``**options`` hands them on to its base class, whose arguments are its own too.
+    """
     if node.get("_target_") is None:
         return None
-    try:
-        parameters = inspect.signature(target(node)).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind == p.VAR_KEYWORD for p in parameters):
-        return None
-    return {p.name: p.default for p in parameters}
+    called, arguments = target(node), dict[str, Any]()
+    for owner in called.__mro__ if isinstance(called, type) else (called,):
+        if owner in (nn.Module, object):  # it never said what it takes
+            return None
+        try:
+            parameters = inspect.signature(owner).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        arguments = {p.name: p.default for p in parameters if p.kind != p.VAR_KEYWORD} | arguments
+        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            return arguments
+    return None
 
 
 def _unknown(path: str, key: str, known: Iterable[Any]) -> InputError:

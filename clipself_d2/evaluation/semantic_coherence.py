@@ -19,8 +19,7 @@ from torch import Tensor
 
 from clipself_d2.clip import ImageTower
 from clipself_d2.errors import InputError
-from clipself_d2.regions import letterbox, letterbox_masks, letterboxed_features
-from clipself_d2.regions.crops import content_sizes
+from clipself_d2.regions import dense_features, letterbox_images, letterbox_masks
 
 RELATIONS = {
     "object": "same object",
@@ -110,7 +109,7 @@ def sample_per_group(groups: np.ndarray, limit: int, rng: np.random.Generator) -
 
 
 @torch.no_grad()
-def dense_features(
+def tower_features(
     towers: Mapping[str, ImageTower],
     inputs: Sequence[Mapping[str, Any]],
     size: int,
@@ -136,13 +135,11 @@ def dense_features(
     maps: list[dict[str, Tensor]] = [{} for _ in inputs]
     for name, tower in towers.items():
         tower.check_size(size, "size")
-        images = [x["image"].to(tower.pixel_mean.device) for x in inputs]
-        pixels, scales = letterbox(images, size)
-        pixels, sizes = tower.normalize(pixels), content_sizes(images, scales)
+        images = letterbox_images(tower, [x["image"] for x in inputs], size)
         for number, dense_mode in enumerate(modes):
-            dense, of_blocks = letterboxed_features(tower, pixels, sizes, () if number else blocks, dense_mode)
-            kinds = {f"{name}, {dense_mode}": dense}
-            kinds.update((f"{name}, block {b}", map_) for b, map_ in zip(blocks, of_blocks, strict=not number))
+            features = dense_features(tower, images, blocks=() if number else blocks, dense_mode=dense_mode)
+            kinds = {f"{name}, {dense_mode}": features.dense}
+            kinds.update((f"{name}, block {b}", map_) for b, map_ in zip(blocks, features.blocks, strict=not number))
             for kind, batch in kinds.items():
                 for own, map_ in zip(maps, batch, strict=True):
                     own[kind] = map_

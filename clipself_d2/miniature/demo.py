@@ -31,9 +31,10 @@ from clipself_d2.engine.inference import resolve_device
 from clipself_d2.engine.run import train
 from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
-from clipself_d2.regions import RegionClassifier, letterbox
+from clipself_d2.regions import RegionClassifier, dense_features, letterbox_images
 from clipself_d2.visualization import compare_kmeans, draw_boxes, draw_heatmap, image_grid, line_chart
 from clipself_d2.visualization.report import Cell, Code, Mark, Picture, Section, Table, Text, Tile, Tiles, write_report
+from clipself_d2.vocabulary import Vocabulary
 
 Results = dict[str, dict[str, float]]
 TASKS: dict[str, str] = {
@@ -103,15 +104,16 @@ def _draw(cfg: DictConfig, before: ImageTower, after: ImageTower) -> dict[str, I
     device = cfg.train.device
     text: nn.Module = instantiate(cfg.dataloader.evaluator.text)
     words = text(CLASSES).to(device)
+    vocabulary = Vocabulary(CLASSES, words)
     samples = [PanopticRegionMapper()(record) for record in get_dataset(cfg.dataloader.test.dataset)[:_SCENES]]
     images = [sample["image"] for sample in samples]
     towers = [before.to(device).eval(), after.to(device).eval()]
     size = cfg.model.student_size
-    dense = [tower.dense_embeddings(tower.normalize(letterbox(images, size)[0])) for tower in towers]
+    dense = [dense_features(tower, letterbox_images(tower, images, size)).dense for tower in towers]
     boxes = [sample["boxes"].tensor[sample["isthing"]] for sample in samples]
     names = [
         [probabilities.argmax(dim=1).cpu() for probabilities in classifier.classify_boxes(images, boxes)]
-        for classifier in (RegionClassifier(tower, words, size=size) for tower in towers)
+        for classifier in (RegionClassifier(tower, vocabulary, size=size) for tower in towers)
     ]
     return {
         "kmeans": compare_kmeans(images, list(dense[0]), list(dense[1]), clusters=6),

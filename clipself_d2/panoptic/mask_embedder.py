@@ -11,9 +11,7 @@ from torch import Tensor
 from clipself_d2.clip import ImageTower
 from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.errors import InputError
-from clipself_d2.regions import letterbox, letterbox_masks, pool_masks
-from clipself_d2.regions.crops import content_sizes
-from clipself_d2.regions.dense import dense_map
+from clipself_d2.regions import dense_features, letterbox_images, letterbox_masks, pool_masks
 from clipself_d2.regions.pooling import MASK_RESIZES
 
 
@@ -30,11 +28,13 @@ class MaskEmbedder(FrozenModules):
         mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
             antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
             ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
-        skip_padding: leave the letterbox's padding out, see `regions.letterboxed_features`.
+        skip_padding: leave the letterbox's padding out, see `regions.dense_features`.
 
     Raises:
         InputError: a size that is no multiple of the stride, an unknown dense mode or way to resize.
     """
+
+    tower: ImageTower
 
     def __init__(
         self,
@@ -49,16 +49,11 @@ class MaskEmbedder(FrozenModules):
         if mask_resize not in ("bilinear", *MASK_RESIZES):
             raise InputError(f"mask_resize {mask_resize!r} is not known: use bilinear, {', '.join(MASK_RESIZES)}")
         tower.check_dense_mode(dense_mode)
-        self.hold_frozen(tower)
+        self.hold_frozen("tower", tower)
         self.size = size
         self.dense_mode = dense_mode
         self.mask_resize = mask_resize
         self.skip_padding = skip_padding
-
-    @property
-    def tower(self) -> ImageTower:
-        """The frozen tower."""
-        return self._frozen[0]  # type: ignore[return-value]
 
     @property
     def embed_dim(self) -> int:
@@ -84,14 +79,13 @@ class MaskEmbedder(FrozenModules):
         """
         if not images:
             return []
-        pixels, scales = letterbox([image.to(self.device, non_blocking=True) for image in images], self.size)
-        sizes = content_sizes(images, scales)
-        dense = dense_map(self.tower, self.tower.normalize(pixels), sizes, self.dense_mode, self.skip_padding)
+        letterboxed = letterbox_images(self.tower, images, self.size)
+        features = dense_features(self.tower, letterboxed, dense_mode=self.dense_mode, skip_padding=self.skip_padding)
         grid = self.size // self.tower.stride
         results = []
-        for image, features, logits in zip(images, dense, masks, strict=True):
+        for image, dense, logits in zip(images, features.dense, masks, strict=True):
             cells = mask_cells(logits.to(self.device), image.shape[-2:], grid, self.mask_resize)
-            results.append((pool_masks(features, cells), cells.flatten(1).any(dim=1)))
+            results.append((pool_masks(dense, cells), cells.flatten(1).any(dim=1)))
         return results
 
 

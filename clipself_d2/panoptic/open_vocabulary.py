@@ -134,7 +134,7 @@ class OpenVocabularyPanoptic(nn.Module):
     def _fuse(self, prediction: MaskPredictions, features: Tensor, valid: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Q x (K + 1) probabilities, times the mask_iou of the masks."""
         predicted = prediction.log_scores.float()
-        clip = (self.temperature * vocabulary.cosines(features)).log_softmax(dim=1)
+        clip = vocabulary.log_probabilities(features, self.temperature)
         fused = fuse_scores(predicted, clip, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         # CLIP has no opinion of a mask that is nowhere on its map (FC-CLIP's ENSEMBLE_ON_VALID_MASK).
         fused = fused.where(valid[:, None], predicted.exp())

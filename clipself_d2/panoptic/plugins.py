@@ -20,7 +20,7 @@ from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.regions import fuse_scores
-from clipself_d2.vocabulary import TextClassifier, label_set, max_over_synonyms, seen_classes
+from clipself_d2.vocabulary import TextClassifier, Vocabulary, label_set, seen_classes
 from clipself_d2.vocabulary.synonyms import embed_synonyms
 
 Classes = Sequence[Sequence[str]]
@@ -63,11 +63,11 @@ class MaskClassifier(FrozenModules):
                 "use the towers of one CLIP"
             )
         self.embedder = MaskEmbedder(tower, size, dense_mode, mask_resize)
-        self.hold_frozen(text_tower)
+        self.hold_frozen("text_tower", text_tower)
         self.text = TextClassifier(text_tower, templates, synonyms="max")
         self.alpha = alpha
         self.beta = beta
-        self._rows: dict[tuple[tuple[str, ...], ...], tuple[Tensor, Tensor]] = {}
+        self._vocabularies: dict[tuple[tuple[str, ...], ...], Vocabulary] = {}
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -96,24 +96,22 @@ class MaskClassifier(FrozenModules):
                 "test labels of this head and of the mask generator differ"
             )
         log_scores = log_scores.float()
-        rows, numbers = self._text_rows(classes)
-        scale = self.logit_scale.exp().clamp(max=100)
+        vocabulary = self._vocabulary(classes)
         embedded = self.embedder(list(images), list(masks))
-        with torch.autocast(images.device.type, enabled=False):
-            features = torch.stack([features for features, _ in embedded]).to(log_scores.device)
-            valid = torch.stack([valid for _, valid in embedded]).to(log_scores.device)
-            logits = scale.to(features) * max_over_synonyms(features @ rows.to(features).T, numbers)
-        fused = fuse_scores(log_scores, logits.log_softmax(-1), seen, self.alpha, self.beta, "odise")
+        features = torch.stack([features for features, _ in embedded]).to(log_scores.device)
+        valid = torch.stack([valid for _, valid in embedded]).to(log_scores.device)
+        temperature = self.logit_scale.exp().clamp(max=100).to(features)
+        clip_logprobs = vocabulary.log_probabilities(features, temperature)
+        fused = fuse_scores(log_scores, clip_logprobs, seen, self.alpha, self.beta, "odise")
         return fused.where(valid[..., None], log_scores.exp())
 
-    def _text_rows(self, classes: Classes) -> tuple[Tensor, Tensor]:
-        """A row a synonym, and the class of each. Other projects' classes may repeat names."""
+    def _vocabulary(self, classes: Classes) -> Vocabulary:
+        """The classes' vocabulary, kept for the next call. Other projects' classes may repeat names."""
         key = tuple(tuple(dict.fromkeys(synonyms)) for synonyms in classes)
-        if key not in self._rows:
-            rows = embed_synonyms(self.text, key)
-            numbers = torch.repeat_interleave(torch.arange(len(key)), torch.tensor([len(synonyms) for synonyms in key]))
-            self._rows[key] = (rows, numbers)
-        return self._rows[key]
+        if key not in self._vocabularies:
+            distinct = [(f"{number} {name}", *others) for number, (name, *others) in enumerate(key)]
+            self._vocabularies[key] = Vocabulary(distinct, embed_synonyms(self.text, key))
+        return self._vocabularies[key]
 
 
 class ODISEMaskClassifier(MaskClassifier):

@@ -1,8 +1,8 @@
-"""Cutting and resizing on the device: the student's letterboxed image and the teacher's crops.
+"""Cropping and resizing on the device: the student's letterboxed image and the teacher's crops.
 
 The arithmetic is Pillow's 8-bit bicubic with antialiasing (a = -0.5, support widened when shrinking, the horizontal
-pass first, each pass rounded to whole grey levels), written as products with small weight matrices. In fp32 the result
-equals Pillow's but for rare differences of a grey level or two; with TF32 allowed they are less rare.
+pass first, each pass rounded to whole gray levels), written as products with small weight matrices. In fp32 the result
+equals Pillow's except for rare differences of one or two gray levels; with TF32 they are more frequent.
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Most float elements of the patches in one product: 256 MiB. Larger calls are cut into runs of regions.
+# Most float elements of the patches in one product: 256 MiB. Larger calls are split into runs of regions.
 _MAX_ELEMENTS = 2**26
 
 
 def crop_and_resize(image: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Cuts regions out of an image as the teacher sees them: aspect kept, longest side `size`, centred on black.
+    """Crop regions as the teacher sees them: aspect kept, longest side `size`, centered on black.
 
-    Coordinates are rounded to whole pixels, as ``PIL.Image.crop`` does, and clipped to the image; a crop has at least
-    one pixel.
+    Boxes are first rounded and clipped, see `whole_boxes`.
 
     Args:
-        image: 3 x H x W uint8, on the device where the work is to be done.
+        image: 3 x H x W uint8; its device is used.
         boxes: R x 4 ``x0, y0, x1, y1`` in pixels.
         size: side of the square result in pixels.
 
@@ -36,36 +35,31 @@ def crop_and_resize(image: Tensor, boxes: Tensor, size: int) -> Tensor:
         return crops
     extent = boxes[:, 2:] - boxes[:, :2]
     run = max(1, _MAX_ELEMENTS // (image.shape[0] * int(extent.amax(dim=0).prod())))
-    # Sorted, so that crops of like size share a run and little is spent on padding.
+    # Sorted: crops of similar size share a run, which saves padding.
     for chunk in extent.prod(dim=1).argsort().split(run):
-        crops[chunk.to(image.device)] = _resample(image, boxes[chunk], size, centred=True)
+        crops[chunk.to(image.device)] = _resample(image, boxes[chunk], size, centered=True)
     return crops
 
 
 def letterbox(images: Sequence[Tensor], size: int) -> tuple[Tensor, list[float]]:
-    """Resizes whole images as the student sees them: aspect kept, longest side `size`, black to the right and below.
+    """Resize whole images as the student sees them: aspect kept, longest side `size`, black to the right and below.
 
     Args:
         images: 3 x H x W uint8 tensors on one device, each of its own size.
         size: side of the square result in pixels.
 
     Returns:
-        B x 3 x size x size float tensor of whole numbers in 0..255, and for every image the factor from its pixels to
-        the result's.
+        B x 3 x size x size float tensor of whole numbers in 0..255, and per image the factor from its pixels to the
+        result's.
     """
     whole = [torch.tensor([[0, 0, image.shape[-1], image.shape[-2]]]) for image in images]
-    batch = [_resample(image, box, size, centred=False) for image, box in zip(images, whole, strict=True)]
+    batch = [_resample(image, box, size, centered=False) for image, box in zip(images, whole, strict=True)]
     return torch.cat(batch), [size / max(image.shape[-2:]) for image in images]
 
 
-def content_sizes(images: Sequence[Tensor], scales: Sequence[float]) -> list[tuple[float, float]]:
-    """Height and width that images, ... x H_i x W_i, take in the squares of `letterbox`, not rounded."""
-    return [(x.shape[-2] * scale, x.shape[-1] * scale) for x, scale in zip(images, scales, strict=True)]
-
-
 def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """The pixels that `crop_and_resize` cuts: boxes rounded half to even (as Pillow does), inside the image and of at
-    least one pixel; R x 4 long on the CPU."""
+    """The pixels that `crop_and_resize` crops, R x 4 long on the CPU: boxes rounded half to even (as
+    ``PIL.Image.crop`` does), clipped to the image and of at least one pixel."""
     limit = torch.tensor([width, height])
     boxes = boxes.detach().cpu().double().nan_to_num().round()
     start = boxes[:, :2].clamp(min=0).minimum(limit - 1)
@@ -74,15 +68,15 @@ def whole_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def _resample(image: Tensor, boxes: Tensor, size: int, centred: bool) -> Tensor:
+def _resample(image: Tensor, boxes: Tensor, size: int, centered: bool) -> Tensor:
     """R >= 1 crops, whole pixels inside the image, on the CPU -> R x 3 x size x size."""
     extent = boxes[:, 2:] - boxes[:, :2]
     content = (extent * (size / extent.amax(dim=1, keepdim=True).double())).round().long().clamp(min=1)
-    offset = (size - content) // 2 if centred else torch.zeros_like(content)
+    offset = (size - content) // 2 if centered else torch.zeros_like(content)
     max_width, max_height = extent.amax(dim=0).tolist()
     height, width = image.shape[-2:]
 
-    # One R x 3 x h x w batch: smaller crops are filled up with pixels beyond them, whose weight is zero.
+    # One R x 3 x h x w batch: smaller crops are filled with pixels beyond them, whose weight is zero.
     device = image.device
     x0, y0 = boxes[:, :2].to(device).split(1, dim=1)
     x = (x0 + torch.arange(max_width, device=device)).clamp(max=width - 1)
@@ -102,9 +96,9 @@ def _bicubic_weights(geometry: Tensor, size: int, longest: int) -> Tensor:
     """Resampling weights along one axis.
 
     Args:
-        geometry: 3 x R: pixels of each crop, pixels that it gets in the result, and the first of these.
-        size: pixels of the result; those outside the content get zero weights, hence black.
-        longest: pixels of the common patch; those beyond the crop get zero weights.
+        geometry: 3 x R: length of each crop, its length in the result, and its first pixel there.
+        size: pixels of the result; those outside the content get zero weights (black).
+        longest: length of the common patch; pixels beyond the crop get zero weights.
 
     Returns:
         R x size x longest float tensor; the rows of the content sum to 1.

@@ -1,37 +1,36 @@
-"""Two opinions of a region, a head's and CLIP's, fused into one: the geometric means of the published detectors."""
+"""Fusing a region's detector scores with its CLIP scores: the geometric means of the published detectors."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from clipself_d2.errors import InputError
 
-VARIANTS = ("fvit", "fvlm", "odise", "fcclip")
-"""The published ways to fuse; ODISE and FC-CLIP share one arithmetic."""
-
 
 def fuse_scores(
     detector_logprobs: Tensor, clip_logprobs: Tensor, is_base: Tensor, alpha: float, beta: float, variant: str
 ) -> Tensor:
-    """Fuses the probabilities of a head with CLIP's: ``head^(1 - w) * clip^w``, in log space and fp32.
+    """Fuse a detector's probabilities with CLIP's: ``detector^(1 - w) * clip^w``, in log space and fp32.
 
-    The weight ``w`` of CLIP is alpha for classes that the head was trained on, and beta for the others. What differs is
-    the last column, the background of a detector or the void of a mask generator:
+    CLIP's weight ``w`` is alpha for classes that the detector was trained on, and beta for the others. The variants
+    differ in the last column, the background of a detector or the void of a mask generator:
 
-    - ``fvit`` (the released F-ViT): the background counts as a class that was seen. Nothing is renormalised.
-    - ``fvlm``: the background keeps the head's probability, then the row is renormalised.
-    - ``odise`` and ``fcclip``: the K classes are renormalised in both opinions, fused, renormalised again and
-      multiplied by 1 - void. The void is the head's.
+    - ``fvit`` (the released F-ViT): the background counts as a base class. Nothing is renormalized.
+    - ``fvlm``: the background keeps the detector's probability, then the row is renormalized.
+    - ``odise`` and ``fcclip``: the K classes are renormalized in both scores, fused, renormalized again and multiplied
+      by 1 - void. The void is the mask generator's.
 
-    Classes that one of the two holds for impossible, with a weight that is not 0, become 0. Where this befalls all
-    classes of a row, the row has nothing to renormalise and they stay 0.
+    A class that either score calls impossible, with a weight other than 0, becomes 0. If this holds for all classes of
+    a row, they stay 0.
 
     Args:
-        detector_logprobs: R x (K + 1) log probabilities of the head, background or void last.
-        clip_logprobs: R x (K + 1) log probabilities of CLIP, or R x K where there is no background in its vocabulary
-            ("fvit" needs one, the others ignore it).
-        is_base: K bool, whether the head was trained on a class.
+        detector_logprobs: R x (K + 1) log probabilities, background or void last.
+        clip_logprobs: R x (K + 1) log probabilities of CLIP, or R x K if its vocabulary has no background ("fvit" needs
+            one, the others ignore it).
+        is_base: K bool, whether the detector was trained on a class.
         alpha: CLIP's weight for the base classes, 0..1.
         beta: CLIP's weight for the others, 0..1.
         variant: one of `VARIANTS`.
@@ -40,7 +39,7 @@ def fuse_scores(
         R x (K + 1) probabilities, fp32.
 
     Raises:
-        InputError: if a weight is out of range, the variant is unknown or the shapes do not fit.
+        InputError: a weight out of range, an unknown variant, or shapes that do not fit.
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not 0 <= value <= 1:
@@ -61,24 +60,45 @@ def fuse_scores(
         )
 
     with torch.autocast(detector_logprobs.device.type, enabled=False):
-        head, clip = detector_logprobs.float(), clip_logprobs.float()
-        weight = torch.full((num_classes,), float(beta), device=head.device).masked_fill(is_base.to(head.device), alpha)
-        if variant == "fvit":
-            return _geometric_mean(head, clip, torch.cat([weight, weight.new_full((1,), alpha)])).exp()
-        classes, background = head[..., :-1], head[..., -1:]
-        clip = clip[..., :num_classes]
-        if variant == "fvlm":
-            return _renormalise(torch.cat([_geometric_mean(classes, clip, weight), background], dim=-1)).exp()
-        fused = _renormalise(_geometric_mean(_renormalise(classes), _renormalise(clip), weight))
-        return torch.cat([fused.exp() * -background.expm1(), background.exp()], dim=-1)
+        detector, clip = detector_logprobs.float(), clip_logprobs.float()
+        weight = torch.full((num_classes + 1,), float(beta), device=detector.device)
+        weight[:-1].masked_fill_(is_base.to(detector.device), alpha)
+        weight[-1] = alpha
+        return VARIANTS[variant](detector, clip, weight)
 
 
-def _geometric_mean(head: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
-    """Logarithm of head^(1 - weight) * clip^weight; a weight of 0 silences even an impossible (-inf)."""
-    return torch.where(weight < 1, (1 - weight) * head, 0) + torch.where(weight > 0, weight * clip, 0)
+def _fvit(detector: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+    return _geometric_mean(detector, clip, weight).exp()
 
 
-def _renormalise(logs: Tensor) -> Tensor:
-    """Makes the probabilities of a row sum to 1; a row of zeros stays as it is."""
+def _fvlm(detector: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+    classes, background = detector[..., :-1], detector[..., -1:]
+    fused = _geometric_mean(classes, clip[..., : classes.shape[-1]], weight[:-1])
+    return _renormalize(torch.cat([fused, background], dim=-1)).exp()
+
+
+def _odise(detector: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+    classes, void = detector[..., :-1], detector[..., -1:]
+    clip = _renormalize(clip[..., : classes.shape[-1]])
+    fused = _renormalize(_geometric_mean(_renormalize(classes), clip, weight[:-1]))
+    return torch.cat([fused.exp() * -void.expm1(), void.exp()], dim=-1)
+
+
+VARIANTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "fvit": _fvit,
+    "fvlm": _fvlm,
+    "odise": _odise,
+    "fcclip": _odise,
+}
+"""The published variants: from log probabilities of detector and CLIP, and CLIP's K + 1 weights, to probabilities."""
+
+
+def _geometric_mean(detector: Tensor, clip: Tensor, weight: Tensor) -> Tensor:
+    """Logarithm of detector^(1 - weight) * clip^weight; a weight of 0 silences even an impossible class (-inf)."""
+    return torch.where(weight < 1, (1 - weight) * detector, 0) + torch.where(weight > 0, weight * clip, 0)
+
+
+def _renormalize(logs: Tensor) -> Tensor:
+    """Make the probabilities of a row sum to 1; a row of zeros stays as it is."""
     total = logs.logsumexp(dim=-1, keepdim=True)
     return logs - total.masked_fill(total == -torch.inf, 0)

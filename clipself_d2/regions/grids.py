@@ -26,7 +26,7 @@ def grid_shapes(max_split: int, rule: str = "released") -> tuple[tuple[int, int]
         Pairs of (rows, columns).
 
     Raises:
-        InputError: for another rule or a max_split below 1.
+        InputError: another rule, or a max_split below 1.
     """
     if max_split < 1:
         raise InputError(f"max_split is {max_split}: give a whole number of at least 1")
@@ -35,11 +35,11 @@ def grid_shapes(max_split: int, rule: str = "released") -> tuple[tuple[int, int]
         return tuple((rows, columns) for rows in sides for columns in sides)
     if rule == "released":
         return tuple((rows, columns) for rows in sides for columns in sides if rows <= 2 * columns <= 4 * rows)
-    raise InputError(f"grid rule {rule!r} is not known: use one of {', '.join(GRID_RULES)}")
+    raise InputError(f"grid rule {rule!r} is unknown: use one of {', '.join(GRID_RULES)}")
 
 
 def grid_boxes(rows: int, columns: int, height: int, width: int) -> Tensor:
-    """The cells of a regular grid, which cover an image exactly and do not overlap.
+    """The cells of a regular grid, which cover an image exactly without overlap.
 
     Args:
         rows: number of rows.
@@ -48,8 +48,7 @@ def grid_boxes(rows: int, columns: int, height: int, width: int) -> Tensor:
         width: image width in pixels.
 
     Returns:
-        rows * columns x 4 float tensor of ``x0, y0, x1, y1`` in pixels, row by row. Neighbours share their edge to the
-        bit.
+        rows * columns x 4 float tensor of ``x0, y0, x1, y1`` in pixels, row by row. Neighbors share an edge to the bit.
     """
     y = np.linspace(0.0, height, rows + 1)
     x = np.linspace(0.0, width, columns + 1)
@@ -67,7 +66,7 @@ def sample_grid(
     rule: str = "released",
     max_regions: int = 20,
 ) -> Tensor:
-    """Draws one grid and, at random, at most `max_regions` of its cells.
+    """Draw one grid and, at random, up to `max_regions` of its cells.
 
     Args:
         height: image height in pixels.
@@ -93,14 +92,18 @@ def _draw_cells(rng: np.random.Generator, max_split: int, rule: str, max_regions
 
 
 class GridRegions:
-    """Draws the regions of a training image from a grid: student box and teacher crop are the same cell."""
+    """Draws the regions of a training image from a grid: student box and teacher crop are the same cell.
 
-    def __init__(self, max_split: int = 6, rule: str = "released", max_regions: int = 20):
-        """See `sample_grid` for the arguments.
+    Args:
+        max_split: see `grid_shapes`.
+        rule: see `grid_shapes`.
+        max_regions: see `sample_grid`.
 
-        Raises:
-            InputError: for an unknown rule or numbers below 1.
-        """
+    Raises:
+        InputError: an unknown rule, or numbers below 1.
+    """
+
+    def __init__(self, max_split: int = 6, rule: str = "released", max_regions: int = 20) -> None:
         grid_shapes(max_split, rule)
         if max_regions < 1:
             raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""Maps resized to the photograph a band of rows at a time, so that hundreds of them are never held at once."""
+"""Bilinear resize of many maps in chunks of rows, to bound memory."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Most elements of the resized maps that are held at once: 256 MiB in fp32.
+# Most elements of the resized maps held at once: 256 MiB in fp32.
 _MAX_ELEMENTS = 2**26
-# And on CPUs, so that what is done to a band finds it in the caches: 4 MiB.
+# On CPUs: 4 MiB, which stays in the caches for whatever is done to a chunk.
 _IN_CACHE = 2**20
 
 
 def interpolate_in_chunks(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Resizes maps bilinearly, some rows at a time; together the bands are the whole, for no two differ from it.
+    """Resize maps bilinearly in chunks of rows; joined, they equal the resize of the whole.
 
     Args:
         maps: N x h x w.
         size: rows and columns of the result.
 
     Yields:
-        A slice of the rows, and these rows of every map: N x rows x W float32, of at most 256 MiB or one row (on CPUs 4
-        MiB). The values of a pixel are neighbours in memory (channels last), so that an argmax over the maps is fast.
+        A slice of rows, and these rows of all maps: N x rows x W fp32, at most 256 MiB (4 MiB on CPUs) or one row. The
+        memory format is channels last, which makes an argmax over the maps fast.
     """
     height, width = size
     if not len(maps):
         return
     source = maps.shape[1]
-    # The rows between which each row of the result lies; the columns are interpolated by the library.
+    # The two source rows of each row of the result; PyTorch interpolates the columns.
     position = ((torch.arange(height, device=maps.device) + 0.5) * (source / height) - 0.5).clamp(0, source - 1)
     above = position.long()
     below = (above + 1).clamp(max=source - 1)
@@ -39,6 +39,6 @@ def interpolate_in_chunks(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple
     table = maps.permute(1, 2, 0).contiguous()  # rows x columns x N
     for start in range(0, height, run):
         rows = slice(start, min(start + run, height))
-        band = torch.lerp(table[above[rows]].float(), table[below[rows]].float(), fraction[rows])
-        shape = (len(band), width)
-        yield rows, F.interpolate(band[None].permute(0, 3, 1, 2), shape, mode="bilinear", align_corners=False)[0]
+        chunk = torch.lerp(table[above[rows]].float(), table[below[rows]].float(), fraction[rows])
+        shape = (len(chunk), width)
+        yield rows, F.interpolate(chunk[None].permute(0, 3, 1, 2), shape, mode="bilinear", align_corners=False)[0]

@@ -1,4 +1,4 @@
-"""Pooling a region's embedding from a dense map of unit embeddings (paper equation 1: RoIAlign, or mask pooling)."""
+"""Pooling a region's embedding from a dense map (paper, equation 1): RoIAlign for boxes, means for masks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _MAX_ELEMENTS = 2**26
 
 
 def pool_boxes(dense: Tensor, boxes: Sequence[Tensor], stride: float) -> Tensor:
-    """Averages the dense map over boxes: RoIAlign of one bin, samples as dense as the cells, half-pixel aligned.
+    """Average the dense map over boxes: RoIAlign with one bin, adaptive sampling, half-pixel aligned.
 
     Args:
         dense: B x C x h x w, unit norm over C.
-        boxes: for every image R_i x 4 ``x0, y0, x1, y1`` in pixels of the tower's input.
-        stride: pixels of the tower's input that a cell of the map spans.
+        boxes: per image R_i x 4 ``x0, y0, x1, y1`` in pixels of the tower's input.
+        stride: pixels of the tower's input per cell of the map.
 
     Returns:
-        sum(R_i) x C float32 unit embeddings, image by image. A box without area gives zeros.
+        sum(R_i) x C fp32 unit embeddings, image by image. A box without area gives zeros.
     """
-    # roi_align has no bfloat16, and averages of many cells need fp32 in any case.
+    # roi_align has no bfloat16, and averages over many cells need fp32 anyway.
     with torch.autocast(dense.device.type, enabled=False):
         rois = [b.to(dense.device, torch.float32) for b in boxes]
         pooled = roi_align(dense.float(), rois, 1, spatial_scale=1 / stride, sampling_ratio=-1, aligned=True)
@@ -37,14 +37,14 @@ def pool_boxes(dense: Tensor, boxes: Sequence[Tensor], stride: float) -> Tensor:
 
 
 def pool_masks(dense: Tensor, masks: Tensor) -> Tensor:
-    """Averages the dense map over masks.
+    """Average the dense map over masks.
 
     Args:
         dense: C x h x w, unit norm over C.
         masks: R x h x w weights of the cells, 0..1 or bool; see `letterbox_masks`.
 
     Returns:
-        R x C float32 unit embeddings. A mask without weight gives zeros.
+        R x C fp32 unit embeddings. A mask without weight gives zeros.
     """
     with torch.autocast(dense.device.type, enabled=False):
         weights = masks.to(dense.device, torch.float32)
@@ -53,24 +53,24 @@ def pool_masks(dense: Tensor, masks: Tensor) -> Tensor:
 
 
 def resize_masks(masks: Tensor, size: tuple[int, int], method: str = "area") -> Tensor:
-    """Resizes masks to the grid of a dense map.
+    """Resize masks to the grid of a dense map.
 
     Args:
         masks: R x H x W bool.
         size: rows and columns of the grid.
-        method: ``"area"``: every cell weighs the part of its area that the mask covers, so a mask of one pixel or more
-            never vanishes. ``"bicubic"``: cells where the bicubic, not antialiased, resize is above 0 weigh 1; what the
-            released code does with torchvision before 0.17; small masks may vanish. ``"bicubic_antialias"``: the same
-            antialiased, as it does with later ones; dilates masks by up to two cells.
+        method: ``"area"``: a cell's weight is the part of its area that the mask covers; no mask vanishes.
+            ``"bicubic"``: cells where the bicubic resize without antialias is above 0 weigh 1, as in the released code
+            with torchvision before 0.17; small masks may vanish. ``"bicubic_antialias"``: the same with antialias, as
+            with later versions; dilates masks by up to two cells.
 
     Returns:
         R x h x w float weights in 0..1.
 
     Raises:
-        InputError: for an unknown method.
+        InputError: an unknown method.
     """
     if method not in MASK_RESIZES:
-        raise InputError(f"mask resize {method!r} is not known: use one of {', '.join(MASK_RESIZES)}")
+        raise InputError(f"mask resize {method!r} is unknown: use one of {', '.join(MASK_RESIZES)}")
     if method == "area":
         down, across = (_overlaps(*sides, masks.device) for sides in zip(size, masks.shape[-2:], strict=True))
         return _in_runs(masks, lambda part: _area(part, down, across))
@@ -78,13 +78,13 @@ def resize_masks(masks: Tensor, size: tuple[int, int], method: str = "area") -> 
 
 
 def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
-    """Brings masks of an image to the square dense map of the letterboxed image: zero to the right and below.
+    """Resize masks of an image to the square dense map of the letterboxed image: zero to the right and below.
 
     Args:
         masks: R x H x W bool, in pixels of the image.
         grid: rows, and columns, of the dense map.
-        method: see `resize_masks`. ``"area"`` is exact: a cell's weight is its covered part even where the image ends
-            within it; the bicubic ones round the content to whole cells, as the released code does.
+        method: see `resize_masks`. ``"area"`` is exact even for a cell within which the image ends; the bicubic ones
+            round the content to whole cells, as the released code does.
 
     Returns:
         R x grid x grid float weights in 0..1.
@@ -99,7 +99,7 @@ def letterbox_masks(masks: Tensor, grid: int, method: str = "area") -> Tensor:
 
 
 def _in_runs(masks: Tensor, resize: Callable[[Tensor], Tensor]) -> Tensor:
-    """Resizes some masks at a time, as floats."""
+    """Resize masks in runs of bounded memory, as floats."""
     run = max(1, _MAX_ELEMENTS // max(1, masks.shape[-2] * masks.shape[-1]))
     with torch.autocast(masks.device.type, enabled=False):
         return torch.cat([resize(part.float()) for part in masks.split(run)])
@@ -117,7 +117,7 @@ def _area(masks: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 
 def _overlaps(cells: int, pixels: int, device: torch.device) -> Tensor:
-    """Part of each cell's length that each pixel covers: cells x pixels, rows sum to 1."""
+    """The part of each cell's length that each pixel covers: cells x pixels, rows sum to 1."""
     cell = torch.arange(cells, device=device, dtype=torch.float64)[:, None] * (pixels / cells)
     pixel = torch.arange(pixels, device=device, dtype=torch.float64)
     overlap = (pixel + 1).minimum(cell + pixels / cells) - pixel.maximum(cell)

@@ -20,21 +20,20 @@ _NONE = np.zeros((0, 4), np.float32)
 
 
 def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = None) -> dict[int, np.ndarray]:
-    """Reads boxes by image; categories and scores play no part.
+    """Read boxes by image; categories and scores are ignored.
 
-    Boxes without area or wholly outside their image (where the file tells its size) are left out, and the log says how
-    many.
+    Boxes without area, or outside their image (if the file gives its size), are left out and counted in the log.
 
     Args:
         json_file: ``{"annotations": [{"image_id", "bbox": [x, y, width, height]}, ...], "images": [...]}``;
             ``"images"`` may be missing.
-        image_ids: the images that the proposals may name. None: those of the file's own ``"images"``, if any.
+        image_ids: images that the proposals may name. None: those of the file's own ``"images"``, if any.
 
     Returns:
         Image id -> N x 4 float32 array of ``x0, y0, x1, y1`` in pixels, in the order of the file.
 
     Raises:
-        InputError: if the file cannot be read, is of another format, or names unknown images.
+        InputError: a file that cannot be read, has another format, or names unknown images.
     """
     try:
         content = json.loads(Path(json_file).read_text())
@@ -88,10 +87,10 @@ def sample_proposals(
     min_size: float = 8.0,
     max_size: float = 1024.0,
 ) -> Tensor:
-    """Draws regions from the proposals of an image.
+    """Draw regions from the proposals of an image.
 
-    As in the released code the draw comes first and the size filter second, so that fewer than `max_regions` may
-    remain, or none. Boxes are clipped to the image before they are measured.
+    As in the released code, boxes are drawn first and filtered by size second: fewer than `max_regions` may remain, or
+    none. Boxes are clipped to the image before they are measured.
 
     Args:
         boxes: N x 4 ``x0, y0, x1, y1`` in pixels.
@@ -118,7 +117,7 @@ def _clip(boxes: np.ndarray, height: int, width: int, min_size: float, max_size:
 
 
 def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
-    """Enlarges boxes about their centres and clips them to the image: the teacher's view of a proposal.
+    """Enlarge boxes about their centers and clip them to the image: the teacher's view of a proposal.
 
     Args:
         boxes: R x 4 ``x0, y0, x1, y1`` in pixels.
@@ -129,15 +128,25 @@ def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
     Returns:
         R x 4 boxes.
     """
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) * (scale / 2)
-    return clip_boxes_to_image(torch.cat([centre - half, centre + half], dim=1), (height, width))
+    return clip_boxes_to_image(torch.cat([center - half, center + half], dim=1), (height, width))
 
 
 class ProposalRegions:
     """Draws the regions of a training image from proposals: the student sees the box, the teacher a wider crop.
 
     An image without a valid proposal gives a box at its top left, a quarter of its sides, as in the released code.
+
+    Args:
+        json_file: see `load_proposals`.
+        max_regions: see `sample_proposals`.
+        min_size: see `sample_proposals`.
+        max_size: see `sample_proposals`.
+        crop_scale: see `enlarge`.
+
+    Raises:
+        InputError: see `load_proposals`; a file without any usable box; max_regions below 1.
     """
 
     def __init__(
@@ -147,12 +156,7 @@ class ProposalRegions:
         min_size: float = 8.0,
         max_size: float = 1024.0,
         crop_scale: float = 1.5,
-    ):
-        """Reads the proposals: see `load_proposals`, `sample_proposals` and `enlarge` for the arguments and errors.
-
-        Raises:
-            InputError: also if the file holds no usable box, or max_regions is below 1.
-        """
+    ) -> None:
         if max_regions < 1:
             raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")
         self.json_file = json_file
@@ -165,8 +169,7 @@ class ProposalRegions:
         self.crop_scale = crop_scale
 
     def check(self, image_ids: Collection[int]) -> None:
-        """Raises InputError if a proposal belongs to none of these images, those of the data set; warns of the images
-        without any."""
+        """Raise an InputError if a proposal belongs to none of the data set's images; warn of images without any."""
         _check_known(self.json_file, self.proposals.keys(), image_ids)
         if bare := len(set(image_ids)) - len(self.proposals):
             logger.warning("%s: no proposal for %d of %d images", self.json_file, bare, len(set(image_ids)))

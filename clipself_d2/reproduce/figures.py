@@ -18,8 +18,7 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
 from clipself_d2.data.labels import ignore_label
 from clipself_d2.engine.inference import load_trained
-from clipself_d2.regions import dense_map, letterbox
-from clipself_d2.regions.crops import content_sizes
+from clipself_d2.regions import dense_features, letterbox_images
 from clipself_d2.reproduce.outcome import Outcome
 from clipself_d2.reproduce.plan import Job, Planner, distinct
 from clipself_d2.reproduce.table import Table
@@ -148,10 +147,9 @@ def dense_maps(tower: ImageTower, images: list[Tensor], size: int) -> list[Tenso
     """
     maps = []
     for image in images:
-        pixels, scales = letterbox([image], size)
-        dense = dense_map(tower, tower.normalize(pixels), content_sizes([image], scales))[0]
-        height, width = (math.ceil(side * scales[0] / tower.stride) for side in image.shape[1:])
-        maps.append(dense[:, :height, :width])
+        features = dense_features(tower, letterbox_images(tower, [image], size))
+        height, width = (math.ceil(side / tower.stride) for side in features.sizes[0])
+        maps.append(features.dense[0, :, :height, :width])
     return maps
 
 

@@ -84,5 +84,7 @@ def fine_map(function: Callable[[Tensor, list[int]], Tensor], images: Tensor, st
     run = max(1, _MAX_PIXELS // (images.shape[-2] * images.shape[-1]))
     # Windows are views of one image: only those of a run are copied.
     numbers = torch.cartesian_prod(*map(torch.arange, windows.shape[:3]))
-    maps = torch.cat([function(windows[part.unbind(dim=1)], part[:, 0].tolist()) for part in numbers.split(run)])
-    return interleave(maps.unflatten(0, windows.shape[:3]))
+    maps = []
+    for part in numbers.split(run):
+        maps.append(function(windows[part.unbind(dim=1)], part[:, 0].tolist()))
+    return interleave(torch.cat(maps).unflatten(0, windows.shape[:3]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,7 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
-from clipself_d2.regions import dense_map, letterbox
-from clipself_d2.regions.crops import content_sizes
+from clipself_d2.regions import LetterboxedImages, dense_features, letterbox_images
 from clipself_d2.semantic.cost import cell_cosines
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
 from clipself_d2.vocabulary import Vocabulary
@@ -106,13 +106,15 @@ class ZeroShotSegmenter(FrozenModules):
         background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
         background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
             that are background by the threshold or the vocabulary's background row.
-        skip_padding: whether the padding of the square input is left out, see `regions.letterboxed_features`.
+        skip_padding: whether the padding of the square input is left out, see `regions.dense_features`.
 
     Raises:
         InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the
             stride, an unknown dense mode or scoring, a temperature or threshold out of range, shifts that are no
             whole pixels.
     """
+
+    tower: ImageTower
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class ZeroShotSegmenter(FrozenModules):
         for name, value in (("denoise", denoise), ("background_threshold", background_threshold)):
             if not 0 <= value <= 1:
                 raise InputError(f"model.{name}={value}: is a probability, give 0..1")
-        self.hold_frozen(tower)
+        self.hold_frozen("tower", tower)
         self.size = size
         self.dense_mode = dense_mode
         self.skip_padding = skip_padding
@@ -154,11 +156,6 @@ class ZeroShotSegmenter(FrozenModules):
         self.background_class = background_class
         self._check(vocabulary)
         self.vocabulary = vocabulary
-
-    @property
-    def tower(self) -> ImageTower:
-        """The frozen tower."""
-        return self._frozen[0]  # type: ignore[return-value]
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +183,10 @@ class ZeroShotSegmenter(FrozenModules):
         if vocabulary is not None:
             self._check(vocabulary)
         vocabulary = (self.vocabulary if vocabulary is None else vocabulary).to(self.device)
-        maps, sizes = self._cosines([x["image"].to(self.device, non_blocking=True) for x in inputs], vocabulary)
+        images = letterbox_images(self.tower, [x["image"] for x in inputs], self.size)
+        sizes = [(max(1, round(height)), max(1, round(width))) for height, width in images.sizes]
+        cosines_of = partial(self._cosines, sizes, vocabulary)
+        maps = fine_map(cosines_of, images.pixels, self.tower.stride, self.finer)
         cell = self.tower.stride / self.finer  # in pixels of the tower's input
         origin = map_origin(self.tower.stride, self.finer) / cell
         results = []
@@ -198,19 +198,20 @@ class ZeroShotSegmenter(FrozenModules):
             results.append(self._result(resize_cells(probabilities, result_size(x), extent, origin), vocabulary))
         return results
 
-    def _cosines(self, images: list[Tensor], vocabulary: Vocabulary) -> tuple[Tensor, list[tuple[int, int]]]:
-        """B x K (or K + 1) x h x w of the letterboxed images, and how many of its rows and columns each image takes."""
+    def _cosines(
+        self, sizes: list[tuple[int, int]], vocabulary: Vocabulary, windows: Tensor, numbers: list[int]
+    ) -> Tensor:
+        """Of windows of the images of these numbers: N x K (or K + 1) x h x w."""
         stride = self.tower.stride
-        pixels, scales = letterbox(images, self.size)
-        sizes = [(max(1, round(height)), max(1, round(width))) for height, width in content_sizes(images, scales)]
         margin = (stride - stride // self.finer) // 2  # so much may lie before the image in a window
-
-        def similarities(windows: Tensor, numbers: list[int]) -> Tensor:
-            extents = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
-            dense = dense_map(self.tower, self.tower.normalize(windows), extents, self.dense_mode, self.skip_padding)
-            return cell_cosines(dense, vocabulary)
-
-        return fine_map(similarities, pixels, stride, self.finer), sizes
+        extents: list[tuple[float, float]] = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
+        features = dense_features(
+            self.tower,
+            LetterboxedImages(windows, [1.0] * len(numbers), extents),
+            dense_mode=self.dense_mode,
+            skip_padding=self.skip_padding,
+        )
+        return cell_cosines(features.dense, vocabulary)
 
     def _probabilities(self, cosines: Tensor, num_classes: int) -> Tensor:
         """K x h x w of an image, or K + 1 with the background's row."""

@@ -20,14 +20,14 @@ from tqdm import tqdm
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.data import ImageError
 from clipself_d2.data.catalog import check_registered
-from clipself_d2.data.vocabulary import dataset_classes
+from clipself_d2.data.vocabulary import base_classes, dataset_stuff
 from clipself_d2.engine.config import train_settings
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments, to_results
 from clipself_d2.visualization.media import open_frames, write_frames
 from clipself_d2.visualization.predictions import draw_predictions
-from clipself_d2.vocabulary import build_vocabulary
+from clipself_d2.vocabulary import Vocabulary, seen_classes
 
 logger = logging.getLogger(__name__)
 
@@ -121,17 +121,20 @@ def set_classes(
             "configs/detection, configs/panoptic or configs/semantic"
         )
     names = [synonyms[0] for synonyms in words]
-    base_words, stuff_words, background = _known_words(node.dataset)
+    check_registered(node.dataset)
+    of_scenes = "stuff_classes" in MetadataCatalog.get(node.dataset).as_dict()
     if novel is None:
-        novel = _names_outside(base_words, words)
-    vocabulary = partial(build_vocabulary, words, novel=novel, background=background)
+        known = seen_classes(base_classes(node.dataset, stuff=of_scenes), words, ignore_case=True)
+        novel = [name for name, is_base in zip(names, known, strict=True) if not is_base]
+    background = None if of_scenes else "background"
+    vocabulary = partial(Vocabulary.from_classes, words, novel=novel, background=background)
     cfg.model.vocabulary = LazyCall(vocabulary)(text=node.text)
     if "test_vocabulary" in cfg.model:
         cfg.model.test_vocabulary = "${model.vocabulary}"
     if "isthing" in cfg.model:
         if stuff is None:
-            things = _names_outside(stuff_words, words)
-            stuff = [name for name in names if name not in things]
+            known = seen_classes(dataset_stuff(node.dataset), words, ignore_case=True)
+            stuff = [name for name, is_stuff in zip(names, known, strict=True) if is_stuff]
         elif unknown := [name for name in stuff if name not in names]:
             raise InputError(f"stuff {unknown[0]!r} is not among the words: give the first of its synonyms")
         cfg.model.update(isthing=[name not in stuff for name in names], tasks=["panoptic_seg"])
@@ -185,27 +188,3 @@ def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int) -> 
     text = "[" + ",\n".join(map(json.dumps, results)) + "]\n"
     write_atomically(stem.with_name(f"{stem.name}.json"), lambda path: path.write_text(text))
     return len(results)
-
-
-def _known_words(dataset: str) -> tuple[set[str], set[str], str | None]:
-    """Return a data set's base classes and stuff by all their names, case folded, and a detector's background word."""
-    check_registered(dataset)
-    metadata = MetadataCatalog.get(dataset).as_dict()
-    if "stuff_classes" not in metadata:
-        classes, novel = dataset_classes(dataset)
-        spellings = [[entry] if isinstance(entry, str) else list(entry) for entry in classes]
-        return {word.casefold() for words in spellings if words[0] not in novel for word in words}, set(), "background"
-    names, novel = metadata["stuff_classes"], metadata.get("novel_classes", ())
-    things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
-    base, stuff = set[str](), set[str]()
-    synonyms = metadata.get("class_synonyms") or [[name] for name in names]
-    for number, (name, words) in enumerate(zip(names, synonyms, strict=True)):
-        folded = set(map(str.casefold, words))
-        base |= set() if name in novel else folded
-        stuff |= set() if number in things else folded
-    return base, stuff, None
-
-
-def _names_outside(known: set[str], words: Words) -> list[str]:
-    """Return the names of the classes none of whose synonyms is known."""
-    return [synonyms[0] for synonyms in words if known.isdisjoint(map(str.casefold, synonyms))]

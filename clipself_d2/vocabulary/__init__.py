@@ -1,18 +1,19 @@
 """Vocabularies: class names to prompts to text embeddings; the label sets of the data sets."""
 
 from clipself_d2.vocabulary.label_sets import LABEL_SETS, class_names, label_set, seen_classes
+from clipself_d2.vocabulary.metadata import all_classes, thing_classes
 from clipself_d2.vocabulary.parse import read_vocabulary
 from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.text_classifier import TextClassifier
 from clipself_d2.vocabulary.text_embeddings import load_text_embeddings, save_text_embeddings
-from clipself_d2.vocabulary.vocabulary import Vocabulary, build_vocabulary
+from clipself_d2.vocabulary.vocabulary import Vocabulary
 
 __all__ = [
     "LABEL_SETS",
     "ClassNames",
     "TextClassifier",
     "Vocabulary",
-    "build_vocabulary",
+    "all_classes",
     "check_vocabulary",
     "class_names",
     "label_set",
@@ -22,4 +23,5 @@ __all__ = [
     "save_text_embeddings",
     "seen_classes",
     "synonym_classes",
+    "thing_classes",
 ]

@@ -1,4 +1,4 @@
-"""Reading a vocabulary that a user gives: a file, or words on the command line."""
+"""Parsing a user's vocabulary: a file, or words on the command line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from clipself_d2.vocabulary.synonyms import check_vocabulary
 
 
 def read_vocabulary(source: str) -> list[tuple[str, ...]]:
-    """Classes, each a tuple of synonyms.
+    """Parse classes, each a tuple of synonyms.
 
     Args:
-        source: ``classes.txt``, one class a line, its synonyms separated by commas; ``classes.json``, a list of names
+        source: ``classes.txt``, one class per line, its synonyms separated by commas; ``classes.json``, a list of names
             and of lists of synonyms; or words, ``"cat, hot dog/frankfurter"``: classes separated by commas, synonyms by
-            strokes.
+            slashes.
 
     Raises:
-        InputError: a file that cannot be read or is of another format; an empty, repeated or wrongly typed class.
+        InputError: a file that cannot be read or has another format; an empty, repeated or wrongly typed class.
     """
     if not source.strip():
         raise InputError("the vocabulary is empty: give words separated by commas, or a .txt or .json file")
@@ -34,7 +34,7 @@ def read_vocabulary(source: str) -> list[tuple[str, ...]]:
     try:
         classes = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{path}: this vocabulary is no JSON ({error})") from None
+        raise InputError(f"{path}: this vocabulary is not JSON ({error})") from None
     if not isinstance(classes, list) or not all(isinstance(entry, str | list) for entry in classes):
         raise InputError(f"{path}: a JSON vocabulary is a list of names or of lists of synonyms")
     return check_vocabulary(classes)

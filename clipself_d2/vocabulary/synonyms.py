@@ -1,4 +1,4 @@
-"""Classes as tuples of synonyms, and scores of synonyms brought together to scores of classes."""
+"""Classes as tuples of synonyms, and the scores of synonyms reduced to scores of classes."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ ClassNames = Sequence[str | Sequence[str]]
 
 
 def check_vocabulary(vocabulary: ClassNames) -> list[tuple[str, ...]]:
-    """Every class (a name, or a list or tuple of names) as a tuple of synonyms.
+    """Each class (a name, or a list or tuple of names) as a tuple of synonyms.
 
     Raises:
-        InputError: an empty, repeated or wrongly typed entry.
+        InputError: an empty, repeated or wrongly typed class.
     """
     if isinstance(vocabulary, str) or len(vocabulary) == 0:
         raise InputError("the vocabulary must be a list of at least one class name")
@@ -32,20 +32,17 @@ def check_vocabulary(vocabulary: ClassNames) -> list[tuple[str, ...]]:
 
 
 def synonym_classes(vocabulary: ClassNames) -> Tensor:
-    """The class number of each row that a ``"max"`` classifier returns, ``M`` longs."""
+    """The class number of each embedding of a `TextClassifier` with ``synonyms="max"``, ``M`` longs."""
     classes = check_vocabulary(vocabulary)
     return torch.repeat_interleave(torch.arange(len(classes)), torch.tensor([len(c) for c in classes]))
 
 
 def embed_synonyms(text: Callable[[ClassNames], Tensor], classes: Sequence[Sequence[str]]) -> Tensor:
-    """A row a synonym, class by class, of classes that may share names: each name is embedded once.
+    """Embed each synonym, class by class, of classes that may share names: ``M x C``; each name is embedded once.
 
     Args:
         text: a `TextClassifier`.
-        classes: for each class its synonyms.
-
-    Returns:
-        ``M x C``, on the text tower's device.
+        classes: per class its synonyms.
     """
     names = list(dict.fromkeys(name for synonyms in classes for name in synonyms))
     position = {name: number for number, name in enumerate(names)}
@@ -53,10 +50,10 @@ def embed_synonyms(text: Callable[[ClassNames], Tensor], classes: Sequence[Seque
 
 
 def max_over_synonyms(scores: Tensor, classes: Tensor) -> Tensor:
-    """The best synonym's score for each class (ODISE, FC-CLIP).
+    """The best synonym's score per class (ODISE, FC-CLIP).
 
     Args:
-        scores: ``... x M``, one column a synonym.
+        scores: ``... x M``, one per synonym.
         classes: ``M`` class numbers 0..K-1, each at least once; see `synonym_classes`.
 
     Returns:

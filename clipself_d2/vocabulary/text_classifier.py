@@ -21,22 +21,22 @@ from clipself_d2.vocabulary.templates import TEMPLATES, fill
 
 
 class TextClassifier:
-    """Class names (with synonyms) and templates to rows of a classifier, cached on disk by content.
+    """Turns class names (with synonyms) into text embeddings, by prompt templates; cached on disk by content.
 
-    Each prompt's embedding is normalised; the templates of a name are averaged and normalised again (ViLD).
+    Each prompt's embedding is normalized; the mean over the templates of a name is normalized again (ViLD).
 
     Args:
         tower: the text tower; its device is used.
         templates: ``"vild"`` (63 templates, the paper's), ``"photo"`` (``a photo of a {}.``), a template, or a sequence
             of templates; ``{}`` is the name and ``{article}`` "a" or "an".
-        synonyms: ``"mean"``: the rows of a class's synonyms are averaged and normalised, one row a class. ``"max"``:
-            every synonym keeps its row; take the best of each class with `max_over_synonyms`.
-        cache_dir: where rows are kept; by default ``$CLIPSELF_D2_CACHE``, else ``~/.cache/clipself_d2``. Processes may
-            share it: a file appears whole, under the hash of all that it depends on.
+        synonyms: ``"mean"``: one embedding per class, the normalized mean over its synonyms. ``"max"``: one per
+            synonym; take the best of each class with `max_over_synonyms`.
+        cache_dir: where embeddings are kept; by default ``$CLIPSELF_D2_CACHE``, else ``~/.cache/clipself_d2``. Several
+            processes may share it: a file is written atomically, under the hash of everything that it depends on.
         batch_size: prompts encoded at once.
 
     Raises:
-        InputError: an unknown name of templates, a template without ``{}``, another word for `synonyms`.
+        InputError: an unknown name of templates, a template without ``{}``, an unknown value of `synonyms`.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class TextClassifier:
             vocabulary: a class is a name, or a sequence of synonyms.
 
         Returns:
-            fp32 unit vectors on the tower's device: ``K x C`` for ``"mean"``; for ``"max"`` ``M x C``, one row a
-            synonym, class by class.
+            fp32 unit vectors on the tower's device: ``K x C`` for ``"mean"``; for ``"max"`` ``M x C``, one per synonym,
+            class by class.
 
         Raises:
-            InputError: an empty vocabulary, a class that is no text or is given twice.
+            InputError: an empty vocabulary, a class that is not text or is given twice.
         """
         classes = check_vocabulary(vocabulary)
         device = self.tower.logit_scale.device
         path = self.cache_dir / "text" / f"{self._key(classes)}.safetensors"
-        rows = _load_rows(path)
+        rows = _load(path)
         if rows is None:
             rows = self._embed(classes)
-            with suppress(OSError):  # a cache that cannot be written is no reason to fail
+            with suppress(OSError):  # a cache that cannot be written does not matter
                 save_tensors({"rows": rows}, path)
         return rows.to(device)
 
-    @torch.no_grad()  # not inference_mode: a head that trains must be able to save the rows for its backward
+    @torch.no_grad()  # not inference_mode: a trainable head must be able to save the result for its backward
     def _embed(self, classes: list[tuple[str, ...]]) -> Tensor:
         names = [name for synonyms in classes for name in synonyms]
         prompts = [fill(template, name) for name in names for template in self.templates]
@@ -88,7 +88,7 @@ class TextClassifier:
         self.tower.eval()
         batches = [prompts[start : start + self.batch_size] for start in range(0, len(prompts), self.batch_size)]
         shown = tqdm(batches, "embedding prompts", unit=" batches", delay=5, leave=False)
-        # Whoever comes first fills the cache for all: no caller's autocast may decide on its precision.
+        # The first caller fills the cache for all, so no caller's autocast may decide the precision.
         with torch.autocast(self.tower.logit_scale.device.type, enabled=False):
             embeddings = torch.cat([F.normalize(self.tower(batch).float(), dim=-1) for batch in shown])
         self.tower.train(training)
@@ -115,8 +115,8 @@ def _resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
-def _load_rows(path: Path) -> Tensor | None:
+def _load(path: Path) -> Tensor | None:
     try:
         return load_file(path)["rows"]
-    except (OSError, KeyError, SafetensorError):  # absent, or damaged by something else than us: made again
+    except (OSError, KeyError, SafetensorError):  # absent or damaged: computed again
         return None

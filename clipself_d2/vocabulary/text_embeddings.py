@@ -1,4 +1,4 @@
-"""Rows of a classifier kept in a file: ``.npy`` (rows in order) or ``.pt`` (name to vector)."""
+"""Files of text embeddings: ``.npy`` (rows in order) or ``.pt`` (name to vector)."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from clipself_d2.errors import InputError
 
 
 def load_text_embeddings(path: str | Path, names: Sequence[str], embed_dim: int) -> Tensor:
-    """Read the rows of some classes.
+    """Read the embeddings of classes.
 
     Args:
-        path: ``.npy``, one row a class in the order of ``names``; or ``.pt``, a dictionary from name to vector that may
-            hold more names.
+        path: ``.npy``, one row per class in the order of ``names``; or ``.pt``, a dictionary from name to vector that
+            may hold more names.
         names: the classes, as the file spells them.
         embed_dim: length of the image tower's embeddings.
 
@@ -26,8 +26,8 @@ def load_text_embeddings(path: str | Path, names: Sequence[str], embed_dim: int)
         ``K x C`` fp32 unit vectors on the CPU.
 
     Raises:
-        InputError: an unreadable file, another number of rows, a name that is absent, another length, a value that is
-            not finite.
+        InputError: an unreadable file, another number of rows, an absent name, another length, a value that is not
+            finite.
     """
     path = Path(path)
     rows = _read(path, names)
@@ -40,7 +40,7 @@ def load_text_embeddings(path: str | Path, names: Sequence[str], embed_dim: int)
 
 
 def save_text_embeddings(rows: Tensor, names: Sequence[str], path: str | Path) -> None:
-    """Write ``K x C`` rows, in the order of ``names`` (``.npy``) or by name (``.pt``); the file appears whole.
+    """Write ``K x C`` rows, in the order of ``names`` (``.npy``) or by name (``.pt``), atomically.
 
     Raises:
         InputError: another suffix.
@@ -67,7 +67,7 @@ def _read(path: Path, names: Sequence[str]) -> Tensor:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
             content = {name: torch.as_tensor(row).flatten() for name, row in content.items()}
-    except Exception as error:  # damaged files raise a dozen kinds
+    except Exception as error:  # damaged files raise many kinds
         raise InputError(f"{path}: not a readable file of text embeddings ({type(error).__name__})") from None
     if path.suffix == ".npy":
         if len(rows) != len(names):

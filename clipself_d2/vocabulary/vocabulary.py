@@ -1,17 +1,22 @@
-"""A vocabulary: the classes that a call knows, as rows of a classifier, and which of them were seen in training."""
+"""A vocabulary: the classes that a model is asked for, as text embeddings, and which of them it was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary.metadata import all_classes, thing_classes
 from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.text_embeddings import load_text_embeddings
+
+Embeddings = str | Path | Callable[[ClassNames], Tensor]
+"""Where text embeddings come from: a `TextClassifier`, or a file of published ones (`load_text_embeddings`)."""
 
 
 class Vocabulary(nn.Module):
@@ -19,12 +24,22 @@ class Vocabulary(nn.Module):
 
     It moves with the module that holds it and is not part of a state dict.
 
+    Args:
+        classes: K names, or lists of synonyms.
+        embeddings: K x C, one per class; or one per synonym, class by class, of which a class takes the best score.
+        novel: names of the classes that were never trained on, the first of their synonyms.
+        background: C, the embedding of what is none of the classes.
+
     Attributes:
-        classes: for every class its synonyms, the first of which is its name.
-        is_base: K bool; false for the classes that no training label named.
-        text_embeddings: N x C unit vectors: a row a class, or a row a synonym, of which a class takes the best.
-        class_ids: N class numbers.
+        classes: per class its synonyms, the first of which is its name.
+        is_base: K bool; false for the novel classes.
+        text_embeddings: N x C unit vectors.
+        class_ids: N, the class of each embedding.
         background: C unit vector, or None.
+
+    Raises:
+        InputError: an empty vocabulary, a repeated class, a name in `novel` that is repeated or not a class, a wrong
+            number of embeddings, a background of another length.
     """
 
     is_base: Tensor
@@ -39,19 +54,7 @@ class Vocabulary(nn.Module):
         *,
         novel: Sequence[str] = (),
         background: Tensor | None = None,
-    ):
-        """Checks and keeps the classes.
-
-        Args:
-            classes: K names, or lists of synonyms.
-            embeddings: K x C, or one row a synonym, class by class.
-            novel: names of the classes that were never trained on, the first of their synonyms.
-            background: C, the embedding of what is none of the classes.
-
-        Raises:
-            InputError: an empty vocabulary, a repeated class, a name in `novel` that is repeated or no class's, another
-                number of rows, a background of another length.
-        """
+    ) -> None:
         super().__init__()
         self.classes = check_vocabulary(classes)
         names = self.names
@@ -63,7 +66,7 @@ class Vocabulary(nn.Module):
         if embeddings.ndim != 2 or len(embeddings) not in (len(names), synonyms):
             raise InputError(
                 f"vocabulary: embeddings are {tuple(embeddings.shape)} for {len(names)} classes of {synonyms} "
-                "synonyms: give a row for each class, or for each synonym"
+                "synonyms: give one per class, or one per synonym"
             )
         if background is not None and background.shape != embeddings.shape[1:]:
             raise InputError(
@@ -77,6 +80,68 @@ class Vocabulary(nn.Module):
         self.register_buffer("class_ids", numbers.to(embeddings.device), persistent=False)
         unit = None if background is None else F.normalize(background.detach().float(), dim=-1)
         self.register_buffer("background", unit, persistent=False)
+
+    @classmethod
+    def from_classes(
+        cls,
+        classes: ClassNames,
+        text: Embeddings,
+        *,
+        novel: Sequence[str] = (),
+        background: str | None = "background",
+        embed_dim: int | None = None,
+    ) -> Vocabulary:
+        """Embed class names, or read their published embeddings; on the text tower's device.
+
+        Args:
+            classes: names, or lists of synonyms.
+            text: a `TextClassifier`; or a file of embeddings, which holds the background last (``.npy``) or by name
+                (``.pt``), see `load_text_embeddings`.
+            novel: see the class.
+            background: the word for what is none of the classes; None for a vocabulary without background.
+            embed_dim: length of the image tower's embeddings, against which a file is checked.
+
+        Raises:
+            InputError: see the class and `load_text_embeddings`; the background among the classes.
+        """
+        checked = check_vocabulary(classes)
+        words = [*checked, (background,)] if background else checked
+        if background and any(background in synonyms for synonyms in checked):
+            raise InputError(f"vocabulary: {background!r} is the background's word and cannot be a class too")
+        if callable(text):
+            embeddings = text(words)
+        elif embed_dim is None:
+            raise InputError(f"{text}: say embed_dim, the length of the image tower's embeddings")
+        else:
+            embeddings = load_text_embeddings(text, [synonyms[0] for synonyms in words], embed_dim)
+        if not background:
+            return cls(classes, embeddings, novel=novel)
+        return cls(classes, embeddings[:-1], novel=novel, background=embeddings[-1])
+
+    @classmethod
+    def from_metadata(
+        cls,
+        metadata: Mapping[str, Any],
+        text: Embeddings,
+        *,
+        stuff: bool = False,
+        synonyms: bool = True,
+        background: str | None = "background",
+        embed_dim: int | None = None,
+    ) -> Vocabulary:
+        """Embed the classes of a data set.
+
+        Args:
+            metadata: of Detectron2's catalog, as a dictionary; its ``novel_classes`` are the novel ones.
+            text: see `from_classes`.
+            stuff: all classes of a panoptic or semantic data set (see `all_classes`) instead of its things alone
+                (`thing_classes`).
+            synonyms: with `stuff`, prompt with the synonyms of the metadata; False: with each class's name alone.
+            background: see `from_classes`.
+            embed_dim: see `from_classes`.
+        """
+        classes, novel = all_classes(metadata, synonyms) if stuff else thing_classes(metadata)
+        return cls.from_classes(classes, text, novel=novel, background=background, embed_dim=embed_dim)
 
     @property
     def names(self) -> list[str]:
@@ -100,11 +165,11 @@ class Vocabulary(nn.Module):
         """Cosine of each feature with each class.
 
         Args:
-            features: R x C unit vectors (a zero vector gives zeros).
+            features: ... x C unit vectors (a zero vector gives zeros).
             background: C unit vector that replaces the vocabulary's own (a learned one).
 
         Returns:
-            R x K fp32, or R x (K + 1) with the background last where there is one.
+            ... x K fp32, or ... x (K + 1) with the background last if there is one.
         """
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
@@ -115,30 +180,38 @@ class Vocabulary(nn.Module):
             background = self.background if background is None else background
             if background is None:
                 return cosines
-            return torch.cat([cosines, (features @ background.to(features))[:, None]], dim=1)
+            return torch.cat([cosines, (features @ background.to(features))[..., None]], dim=-1)
+
+    def log_probabilities(self, features: Tensor, temperature: float | Tensor) -> Tensor:
+        """Log-softmax over the classes of the temperature times the `cosines`; what `fuse_scores` takes from CLIP.
+
+        Args:
+            features: ... x C unit vectors.
+            temperature: factor of the cosines.
+
+        Returns:
+            ... x K fp32, or ... x (K + 1) with the background last if there is one.
+        """
+        return (self.cosines(features) * temperature).log_softmax(dim=-1)
 
     def check_embed_dim(
-        self, embed_dim: int, whose: str = "the image tower's", mend: str = "use the text tower of the same CLIP"
+        self, embed_dim: int, whose: str = "the image tower's", fix: str = "use the text tower of the same CLIP"
     ) -> None:
-        """Raises InputError if the embeddings are of another length than what they are to be compared with.
+        """Raise an InputError if the embeddings do not have the length of what they are to be compared with.
 
         Args:
             embed_dim: the length that is wanted.
             whose: embeddings have it, for the message.
-            mend: what to do, for the message.
+            fix: what to do, for the message.
         """
         if self.embed_dim != embed_dim:
-            raise InputError(f"vocabulary: its embeddings have length {self.embed_dim}, {whose} {embed_dim}: {mend}")
+            raise InputError(f"vocabulary: its embeddings have length {self.embed_dim}, {whose} {embed_dim}: {fix}")
 
     def only_base(self) -> Vocabulary:
-        """The vocabulary of the seen classes alone.
-
-        Raises:
-            InputError: if there is none.
-        """
+        """The vocabulary of the base classes alone; InputError if there is none."""
         if not self.is_base.any():
-            raise InputError("vocabulary: none of its classes is seen")
-        kept = [synonyms for synonyms, seen in zip(self.classes, self.is_base.tolist(), strict=True) if seen]
+            raise InputError("vocabulary: none of its classes is a base class")
+        kept = [synonyms for synonyms, base in zip(self.classes, self.is_base.tolist(), strict=True) if base]
         return Vocabulary(kept, self.text_embeddings[self.is_base[self.class_ids]], background=self.background)
 
 
@@ -151,42 +224,3 @@ def _check_novel(novel: Sequence[str], classes: Sequence[Sequence[str]]) -> None
             others = [synonyms[0] for synonyms in classes if name in synonyms]
             hint = f", only a synonym of {others[0]!r}: give that name" if others else ""
             raise InputError(f"vocabulary: novel class {name!r} is not among the {len(names)} classes{hint}")
-
-
-def build_vocabulary(
-    classes: ClassNames,
-    text: str | Path | Callable[[ClassNames], Tensor],
-    *,
-    novel: Sequence[str] = (),
-    background: str | None = "background",
-    embed_dim: int | None = None,
-) -> Vocabulary:
-    """Embeds class names.
-
-    Args:
-        classes: names, or lists of synonyms.
-        text: a `clip.TextClassifier`; or a file of embeddings (`clip.load_text_embeddings`), which holds the background
-            last (``.npy``) or by name (``.pt``).
-        novel: names of the classes that were never trained on.
-        background: the word for what is none of the classes; None for a vocabulary without background.
-        embed_dim: length of the image tower's embeddings, against which a file is checked.
-
-    Returns:
-        The vocabulary, on the text tower's device.
-
-    Raises:
-        InputError: see `Vocabulary` and `clip.load_text_embeddings`; the background among the classes.
-    """
-    checked = check_vocabulary(classes)
-    words = [*checked, (background,)] if background else checked
-    if background and any(background in synonyms for synonyms in checked):
-        raise InputError(f"vocabulary: {background!r} is the background's word and cannot be a class too")
-    if callable(text):
-        rows = text(words)
-    else:
-        if embed_dim is None:
-            raise InputError(f"{text}: say embed_dim, the length of the image tower's embeddings")
-        rows = load_text_embeddings(text, [synonyms[0] for synonyms in words], embed_dim)
-    if not background:
-        return Vocabulary(classes, rows, novel=novel)
-    return Vocabulary(classes, rows[:-1], novel=novel, background=rows[-1])

@@ -10,7 +10,7 @@ model = L(ImageText)(
     tower=L(build_image_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
     text_tower=L(build_text_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
     student_size=1024,
-    crop_size=224,
+    teacher_size=224,
     trainable_blocks=12,
     alpha=0.7,
     activation_checkpointing="${train.activation_checkpointing}",

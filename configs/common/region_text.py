@@ -17,7 +17,7 @@ model = L(RegionText)(
         )
     ),
     student_size=1024,
-    crop_size=224,
+    teacher_size=224,
     trainable_blocks=12,
     alpha=0.7,
     num_sampled=100,

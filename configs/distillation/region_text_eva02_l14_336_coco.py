@@ -23,6 +23,6 @@ from ..common.region_text import mapper as _mapper
 from ..common.region_text import model
 from .clipself_eva02_l14_336_coco_patches import clip, dataloader, export, lr_multiplier, optimizer, train
 
-model.update(student_size=896, crop_size=336, trainable_blocks=24, alpha=0.95)
+model.update(student_size=896, teacher_size=336, trainable_blocks=24, alpha=0.95)
 dataloader.train.mapper = _mapper
 train.output_dir = "output/region_text_eva02_l14_336_coco"

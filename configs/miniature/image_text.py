@@ -16,7 +16,7 @@ from ..common.image_text import mapper as _mapper
 from ..common.image_text import model
 from .clipself_patches import clip, dataloader, export, lr_multiplier, optimizer, train
 
-model.update(student_size=128, crop_size=64, trainable_blocks=6, alpha=0.95)
+model.update(student_size=128, teacher_size=64, trainable_blocks=6, alpha=0.95)
 dataloader.train.update(dataset="ov_shapes_train_captions", mapper=_mapper)
 optimizer.lr = 1e-4
 train.output_dir = "output/miniature_image_text"

@@ -25,7 +25,7 @@ from ..common.region_text import mapper as _mapper
 from ..common.region_text import model
 from .clipself_patches import clip, dataloader, export, lr_multiplier, optimizer, train
 
-model.update(student_size=128, crop_size=64, trainable_blocks=6, alpha=0.95)
+model.update(student_size=128, teacher_size=64, trainable_blocks=6, alpha=0.95)
 model.text.templates = list(TEMPLATES)
 dataloader.train.mapper = _mapper
 dataloader.train.mapper.regions.json_file = "output/miniature_fvit/region_text.json"

@@ -45,7 +45,7 @@ def test_one_forward_gives_everything(tower, name):
     assert len(calls) == 1
     with torch.no_grad():
         torch.testing.assert_close(outputs["dense"], backbone.tower.dense_embeddings(images))
-        maps = [backbone.tower.block_features(images, [block])[0] for block in (0, 1, 2, 2)]
+        maps = backbone.tower.features(images, (0, 1, 2, 2)).blocks
         for name, level in zip(("p2", "p3", "p4", "p5", "p6"), backbone.pyramid(maps), strict=True):
             torch.testing.assert_close(outputs[name], level)
     torch.testing.assert_close(outputs["dense"].norm(dim=1), torch.ones(2, 4, 4))
@@ -146,7 +146,7 @@ def test_a_trainable_tower_learns_at_its_own_rate(tower, name):
     for name, p in trained.items():
         assert rates[id(p)] == pytest.approx(1e-4 if name.startswith("trained_tower") else 1e-2)
     blocks = {p for unit in backbone.tower.trainable_units() for p in unit.parameters()}
-    unused = set(backbone.tower.unused_in_value_mode())
+    unused = set(backbone.tower.unused_in_no_attn_mode())
     assert {p for name, p in trained.items() if name.startswith("trained_tower")} == blocks - unused
 
 
@@ -182,7 +182,7 @@ def test_bad_input(tower):
         build(tower(), dense_mode="maskclip")
     with pytest.raises(InputError, match="leave out the last one, 2"):
         CLIPBackbone(tower(), [0, 0, 1, 1], FPNPyramid(32, channels=8), trainable=True)
-    with pytest.raises(InputError, match="square_size 100 is no multiple of the tower's stride 8"):
+    with pytest.raises(InputError, match="backbone: square_size=100: not a multiple of the tower's stride 8"):
         build(tower(), square_size=100)
     with pytest.raises(InputError, match="multiples of the tower's stride 8"):
         build(tower())(torch.randn(1, 3, 30, 32))

@@ -55,7 +55,7 @@ def test_disagreement_is_an_error(monkeypatch):
     [
         (["--batch", "0"], "--batch 0: must be at least 1"),
         (["--classes", "5"], "--classes 5: must be at least 6"),
-        (["--size", "65"], "--size=65: no multiple of the tower's stride 8"),
+        (["--size", "65"], "--size=65: not a multiple of the tower's stride 8"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, text):

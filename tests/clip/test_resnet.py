@@ -53,6 +53,6 @@ def test_every_path_equals_a_loop(tower, size):
 
 def test_blocks_are_the_four_stages(tower):
     image = torch.randn(1, 3, 64, 96)
-    maps = tower.block_features(image, [0, 1, 2, 3])
+    maps = tower.features(image, [0, 1, 2, 3]).blocks
     assert [m.shape[1:] for m in maps] == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
     torch.testing.assert_close(maps[3][0].double(), last_stage(tower, image[0]), atol=1e-5, rtol=1e-5)

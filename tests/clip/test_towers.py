@@ -6,7 +6,6 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from clipself_d2.clip import build_image_tower, build_towers
 from clipself_d2.errors import InputError
@@ -34,23 +33,13 @@ def test_features_have_the_promised_shapes_and_norms(tower, mode):
     assert len(maps) == 2 and len(maps[1]) == 2
 
 
-def test_the_three_entries_agree(tower):
+def test_maps_and_blocks_do_not_depend_on_what_else_is_asked_for(tower):
     images = images_for(tower)
     dense, maps = tower.features(images, [0, tower.num_blocks - 1])
     torch.testing.assert_close(tower.dense_embeddings(images), dense, atol=1e-6, rtol=0)
-    for alone, together in zip(tower.block_features(images, [0, tower.num_blocks - 1]), maps, strict=True):
+    for block, together in zip((0, tower.num_blocks - 1), maps, strict=True):
+        [alone] = tower.features(images, [block]).blocks
         torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
-    assert tower.block_features(images, []) == []
-
-
-def test_block_features_compute_nothing_after_the_last_wanted(tower):
-    calls = []
-    for number, unit in enumerate(tower.trainable_units()):
-        for child in unit.modules():
-            if isinstance(child, (nn.LayerNorm, nn.Conv2d)):
-                child.register_forward_hook(lambda *_, number=number: calls.append(number))
-    tower.block_features(images_for(tower), [1])
-    assert set(calls) == {0, 1}
 
 
 def test_images_of_a_batch_do_not_meet(tower):
@@ -249,7 +238,7 @@ def test_unknown_modes_blocks_and_masks(tower):
     with pytest.raises(InputError, match="mode 'vale' is unknown: use one of no_attn, full"):
         tower.dense_embeddings(images, "vale")
     with pytest.raises(InputError, match=r"blocks \[7\] do not exist: .*0\.\."):
-        tower.block_features(images, [0, 7])
+        tower.features(images, [0, 7])
     with pytest.raises(InputError, match="1 sets of masks for 2 images"):
         tower.masked_embeddings(images, [torch.ones(1, 3, 2, dtype=torch.bool)])
     with pytest.raises(InputError, match="R x 3 x 2"):

@@ -34,7 +34,7 @@ def test_all_else_is_as_clipselfs(file):
     assert ours["optimizer"].pop("lr") == rate
     assert model.pop("_target_") is ImageText
     their_model = theirs.pop("model")
-    assert model.pop("crop_size") == their_model["teacher_size"]
+    assert model.pop("teacher_size") == their_model["teacher_size"]
     assert model == {key: their_model[key] for key in model}
     del theirs["train"]["output_dir"], theirs["optimizer"]["lr"]
     for key in ("dataset", "mapper"):

@@ -26,7 +26,7 @@ def test_values_are_clipselfs(model):
     ours, clipself = both(model)
     for key in ("tower", "student_size", "trainable_blocks", "alpha"):
         assert ours.model[key] == clipself.model[key]
-    assert ours.model.crop_size == clipself.model.teacher_size
+    assert ours.model.teacher_size == clipself.model.teacher_size
     assert ours.model.trainable_blocks == MODELS[model]
     assert ours.model.num_sampled == 100
     assert ours.model.text == ours.dataloader.evaluator.text

@@ -410,7 +410,7 @@ def test_the_state_is_restored_and_refuses_another_tower(tower):
 
 
 def test_bad_construction(tower):
-    with pytest.raises(InputError, match=r"model\.size=100: no multiple of the tower's stride 8; try 96"):
+    with pytest.raises(InputError, match=r"model\.size=100: not a multiple of the tower's stride 8; try 96"):
         build_detector(tower(), size=100)
     with pytest.raises(InputError, match=r"model\.size=-8: .* try 8"):
         build_detector(tower(), size=-8)

@@ -16,9 +16,9 @@ from clipself_d2.errors import InputError
 from clipself_d2.evaluation import SemanticCoherenceEvaluator
 from clipself_d2.evaluation.semantic_coherence import (
     SimilarityHistogram,
-    dense_features,
     labeled_cells,
     sample_per_group,
+    tower_features,
 )
 from clipself_d2.miniature import MODEL
 from clipself_d2.regions import letterbox
@@ -225,7 +225,7 @@ def test_wrong_values_and_nothing_to_compare():
 def test_features_of_towers():
     towers = {name: build_image_tower(MODEL, "random").eval() for name in ("a", "b")}
     images = [{"image": torch.randint(256, (3, 40, 64), dtype=torch.uint8)} for _ in range(2)]
-    found = dense_features(towers, images, 64, ("no_attn", "full"), (1, 4))
+    found = tower_features(towers, images, 64, ("no_attn", "full"), (1, 4))
     kinds = [f"{t}, {kind}" for t in "ab" for kind in ("no_attn", "block 1", "block 4", "full")]
     assert [list(maps) for maps in found] == [kinds, kinds]
     pixels = letterbox([x["image"] for x in images], 64)[0][:, :, :40]  # the rest is padding
@@ -242,4 +242,4 @@ def test_features_of_towers():
                     ours = torch.stack([maps[f"{name}, block {block}"] for maps in found])
                     torch.testing.assert_close(ours[:, :, :5], expected_map)
     with pytest.raises(InputError, match="size=60"):
-        dense_features(towers, images, 60)
+        tower_features(towers, images, 60)

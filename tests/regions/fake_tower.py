@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipself_d2.clip.tower import TowerFeatures
+from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
 class ColourTower(nn.Module):
@@ -12,6 +12,7 @@ class ColourTower(nn.Module):
     cells."""
 
     stride, embed_dim, native_size, num_blocks, block_dim = 8, 3, 16, 1, 3
+    check_size = ImageTower.check_size
 
     def __init__(self):
         super().__init__()

@@ -6,15 +6,17 @@ import torch
 from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionClassifier, classifier
+from clipself_d2.vocabulary import Vocabulary
 from tests.regions.fake_tower import ColourTower
 from tests.regions.test_embedder import BLUE, RED, halves
 
-COLOURS = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]])  # red, green, blue; not normalised on purpose
+COLOURS = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]])  # not normalized on purpose
+WORDS = Vocabulary(["red", "green", "blue"], COLOURS)
 
 
 def test_probabilities_are_a_softmax_of_cosines():
     sample = halves()
-    classifier = RegionClassifier(ColourTower(), COLOURS, temperature=20.0, size=64)
+    classifier = RegionClassifier(ColourTower(), WORDS, temperature=20.0, size=64)
     boxes = torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]])
     [by_box] = classifier.classify_boxes([sample["image"]], [boxes])
     cosines = torch.stack([RED, BLUE]) @ torch.eye(3)
@@ -26,16 +28,17 @@ def test_probabilities_are_a_softmax_of_cosines():
 
 def test_images_keep_their_regions():
     images, counts = [halves()["image"], halves(20, 50)["image"]], [3, 0]
-    outputs = RegionClassifier(ColourTower(), COLOURS, size=32).classify_boxes(
+    outputs = RegionClassifier(ColourTower(), WORDS, size=32).classify_boxes(
         images, [torch.tensor([[0.0, 0, 9, 9]]).repeat(n, 1) for n in counts]
     )
     assert [tuple(o.shape) for o in outputs] == [(3, 3), (0, 3)]
 
 
 def test_many_classes_are_scored_in_runs(monkeypatch):
-    net = RegionClassifier(ColourTower(), torch.randn(50, 3), temperature=7.0, size=32)
+    text = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
+    net = RegionClassifier(ColourTower(), Vocabulary([f"{i}" for i in range(50)], text), temperature=7.0, size=32)
     embeddings = torch.nn.functional.normalize(torch.randn(9, 3), dim=-1)
-    expected = (7 * embeddings @ net.text.T).softmax(dim=-1)
+    expected = (7 * embeddings @ text.T).softmax(dim=-1)
     for limit in (1, 50 * 4, 2**26):
         monkeypatch.setattr(classifier, "_MAX_ELEMENTS", limit)
         torch.testing.assert_close(net.probabilities(embeddings), expected)
@@ -44,8 +47,16 @@ def test_many_classes_are_scored_in_runs(monkeypatch):
 
 
 def test_text_of_another_clip_is_refused():
-    with pytest.raises(InputError, match="channels"):
-        RegionClassifier(ColourTower(), torch.ones(4, 5))
+    with pytest.raises(InputError, match="have length 5, the image tower's 3"):
+        RegionClassifier(ColourTower(), Vocabulary(["a", "b"], torch.rand(2, 5)))
+
+
+def test_a_background_is_the_last_column():
+    words = Vocabulary(["red", "blue"], COLOURS[[0, 2]], background=COLOURS[1])
+    box = torch.tensor([[0.0, 0, 16, 32]])
+    [found] = RegionClassifier(ColourTower(), words, size=64).classify_boxes([halves()["image"]], [box])
+    [plain] = RegionClassifier(ColourTower(), WORDS, size=64).classify_boxes([halves()["image"]], [box])
+    torch.testing.assert_close(found, plain[:, [0, 2, 1]])
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +93,7 @@ def test_from_pretrained_by_card_or_by_name(exported, monkeypatch, tmp_path):
         ),
     ]
     answers = [door.classify_boxes([image], [boxes])[0] for door in doors]
-    assert answers[0].shape == (2, 3) and doors[0].vocabulary == vocabulary and not doors[0].training
+    assert answers[0].shape == (2, 3) and doors[0].vocabulary.names == ["cat", "dog", "grass"] and not doors[0].training
     torch.testing.assert_close(answers[0].sum(dim=1), torch.ones(2))
     torch.testing.assert_close(answers[0], answers[1])
     torch.testing.assert_close(answers[0], answers[2])

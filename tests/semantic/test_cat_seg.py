@@ -194,14 +194,14 @@ def test_under_autocast(vit):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 33}, "model.size=33: no multiple of the tower's stride 8; try 32"),
+        ({"size": 33}, "model.size=33: not a multiple of the tower's stride 8; try 32"),
         ({"blocks": (0, 7)}, r"blocks \[7\] do not exist"),
         ({"blocks": (0,)}, r"model.blocks=\[0\]: the decoder is guided by 2 blocks"),
         ({"dense_mode": "valve"}, "dense mode 'valve'"),
         ({"window": 24, "canvas": 16}, "16 x 16 pixels, a window 24 x 24"),
         ({"max_classes": 0}, "model.max_classes=0"),
         ({"train_classes": 0}, "model.train_classes=0"),
-        ({"vocabulary": words(["a"], novel=["a"])}, "none of its classes is seen"),
+        ({"vocabulary": words(["a"], novel=["a"])}, "none of its classes is a base class"),
         ({"vocabulary": Vocabulary(["a"], torch.ones(1, 5))}, "length 5, the image tower's 16"),
         ({"test_vocabulary": Vocabulary(["a"], torch.ones(1, 5))}, "length 5, the image tower's 16"),
     ],

@@ -54,7 +54,7 @@ def test_detect(small, tmp_path, capsys):
         (["dance"], "error: argument NAME: invalid choice: 'dance'"),
         (["detect", "--model", "ViT"], "error: --model ViT: use one of EVA02-B-16, EVA02-L-14-336"),
         (["detect", "--rounds", 0], "error: --rounds 0: must be at least 1"),
-        (["detect", "--size", 0], "error: model.size=0: no multiple of the tower's stride"),
+        (["detect", "--size", 0], "error: model.size=0: not a multiple of the tower's stride"),
         (["detect", "--device", "tpu"], "error: argument --device: invalid choice"),
         (["detect", "model.sise=3"], "error: model.sise: unknown config key 'sise'; did you mean 'size'?"),
     ],

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from clipself_d2.engine.config import build
 from clipself_d2.errors import InputError
 from clipself_d2.visualization.demo import set_classes
-from clipself_d2.vocabulary import build_vocabulary
+from clipself_d2.vocabulary import Vocabulary
 
 WORDS = [("cat",), ("puss", "Kitten"), ("dog",), ("parrot",), ("lion",)]
 
@@ -38,7 +38,7 @@ def config(monkeypatch):
     )
 
     def make(dataset, **model):
-        vocabulary = L(build_vocabulary)(dataset=dataset, text=L(fake_text)())
+        vocabulary = L(Vocabulary.from_classes)(dataset=dataset, text=L(fake_text)())
         return OmegaConf.create({"model": {"vocabulary": vocabulary, **model}}, flags={"allow_objects": True})
 
     return make

@@ -132,6 +132,7 @@ def test_seen_is_letter_for_letter():
         True,
     ]
     assert seen_classes([], [["bag"]]) == [False]
+    assert seen_classes([["bag"]], [["Bag", "sack"], ["box"]], ignore_case=True) == [True, False]
 
 
 def test_seen_of_real_lists():

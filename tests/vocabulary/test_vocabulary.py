@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary import Vocabulary, build_vocabulary, save_text_embeddings
+from clipself_d2.vocabulary import Vocabulary, save_text_embeddings
 
 CLASSES = [("cat", "kitty"), "dog", "red star"]
 
@@ -102,7 +104,7 @@ def test_only_seen(count):
     base, features = vocabulary.only_base(), nn.functional.normalize(rows(5), dim=1)
     assert base.classes == [("cat", "kitty"), ("red star",)] and base.is_base.tolist() == [True, True]
     torch.testing.assert_close(base.cosines(features), vocabulary.cosines(features)[:, [0, 2, 3]])
-    with pytest.raises(InputError, match="none of its classes is seen"):
+    with pytest.raises(InputError, match="none of its classes is a base class"):
         Vocabulary(["dog"], rows(1), novel=["dog"]).only_base()
 
 
@@ -139,7 +141,7 @@ def test_classes_may_share_a_synonym():
 
 @pytest.mark.parametrize("shape", [(2, 8), (5, 8), (3, 8, 1), (3,)])
 def test_embeddings_of_another_shape(shape):
-    with pytest.raises(InputError, match="for 3 classes of 4 synonyms: give a row for each class, or for each synonym"):
+    with pytest.raises(InputError, match="for 3 classes of 4 synonyms: give one per class, or one per synonym"):
         Vocabulary(CLASSES, torch.randn(shape))
 
 
@@ -167,7 +169,7 @@ class FakeText:
 @pytest.mark.parametrize("one_row_a_synonym", [False, True])
 def test_from_a_text_tower(one_row_a_synonym):
     text = FakeText(one_row_a_synonym)
-    vocabulary = build_vocabulary(CLASSES, text, novel=["dog"])
+    vocabulary = Vocabulary.from_classes(CLASSES, text, novel=["dog"])
     assert text.asked == [[("cat", "kitty"), ("dog",), ("red star",), ("background",)]]
     count = 4 if one_row_a_synonym else 3
     assert torch.equal(vocabulary.text_embeddings, torch.eye(count, 8))
@@ -177,31 +179,31 @@ def test_from_a_text_tower(one_row_a_synonym):
 
 def test_the_word_for_the_background():
     text = FakeText()
-    assert build_vocabulary(["cat"], text, background="nothing").background.nonzero().item() == 1
-    assert build_vocabulary(["cat"], text, background=None).background is None
+    assert Vocabulary.from_classes(["cat"], text, background="nothing").background.nonzero().item() == 1
+    assert Vocabulary.from_classes(["cat"], text, background=None).background is None
     assert text.asked == [[("cat",), ("nothing",)], [("cat",)]]
     for classes in (["cat", "background"], [("wall", "background")]):
         with pytest.raises(InputError, match="'background' is the background's word and cannot be a class too"):
-            build_vocabulary(classes, text)
+            Vocabulary.from_classes(classes, text)
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npy"])
 def test_from_a_file(tmp_path, suffix):
     embeddings, path = rows(4), tmp_path / f"rows{suffix}"
     save_text_embeddings(embeddings, ["cat", "dog", "red star", "background"], path)
-    vocabulary = build_vocabulary(CLASSES, path, embed_dim=8)
+    vocabulary = Vocabulary.from_classes(CLASSES, path, embed_dim=8)
     torch.testing.assert_close(vocabulary.text_embeddings, nn.functional.normalize(embeddings[:3], dim=1))
     torch.testing.assert_close(vocabulary.background, nn.functional.normalize(embeddings[3], dim=0))
     with pytest.raises(InputError, match="have length 8, the image tower's 512"):
-        build_vocabulary(CLASSES, path, embed_dim=512)
+        Vocabulary.from_classes(CLASSES, path, embed_dim=512)
     with pytest.raises(InputError, match="say embed_dim"):
-        build_vocabulary(CLASSES, path)
+        Vocabulary.from_classes(CLASSES, path)
 
 
 def test_a_file_without_a_class(tmp_path):
     save_text_embeddings(rows(3), ["cat", "dog", "background"], tmp_path / "rows.pt")
     with pytest.raises(InputError, match="1 of 4 classes are absent, first 'red star'"):
-        build_vocabulary(CLASSES, tmp_path / "rows.pt", embed_dim=8)
+        Vocabulary.from_classes(CLASSES, tmp_path / "rows.pt", embed_dim=8)
 
 
 def test_the_published_embeddings(assets):
@@ -209,8 +211,59 @@ def test_the_published_embeddings(assets):
     path = assets / "text_embeddings/CLIPSelf__coco_with_background_evaclip_vitb_16.pt"
     if not path.is_file():
         pytest.skip(f"no {path.name}")
-    vocabulary = build_vocabulary(["person", "cat", "umbrella"], path, novel=["cat", "umbrella"], embed_dim=512)
+    vocabulary = Vocabulary.from_classes(["person", "cat", "umbrella"], path, novel=["cat", "umbrella"], embed_dim=512)
     table = torch.load(path, weights_only=True)
     assert vocabulary.text_embeddings.shape == (3, 512) and vocabulary.is_base.tolist() == [True, False, False]
     torch.testing.assert_close(vocabulary.text_embeddings[1], table["cat"].flatten())
     torch.testing.assert_close(vocabulary.background, table["background"].flatten())
+
+
+# ---- from metadata ----
+
+
+def one_hot(classes):
+    """A unit vector per class, by its number."""
+    return torch.eye(len(classes), 8)
+
+
+def test_metadata_of_a_detection_data_set():
+    metadata = {"name": "toys", "thing_classes": ["ball", "kite"], "novel_classes": ["kite"]}
+    found = Vocabulary.from_metadata(metadata, one_hot)
+    assert found.names == ["ball", "kite"] and found.is_base.tolist() == [True, False]
+    metadata["prompt_classes"] = [("ball", "sphere"), "paper kite"]
+    found = Vocabulary.from_metadata(metadata, one_hot, background=None)
+    assert found.classes == [("ball", "sphere"), ("paper kite",)] and found.is_base.tolist() == [True, False]
+    with pytest.raises(InputError, match="data set 'x' has no classes of things"):
+        Vocabulary.from_metadata({"name": "x"}, one_hot)
+
+
+def test_metadata_of_a_panoptic_data_set():
+    metadata = {
+        "name": "room",
+        "stuff_classes": ["door", "door-stuff", "wall"],
+        "class_synonyms": [["door"], ["door", "gate"], ["wall", "brick wall"]],
+        "novel_classes": ["wall"],
+    }
+    found = Vocabulary.from_metadata(metadata, one_hot, stuff=True, background=None)
+    assert found.classes == [("door",), ("door-stuff", "door", "gate"), ("wall", "brick wall")]
+    assert found.is_base.tolist() == [True, True, False]
+    alone = Vocabulary.from_metadata(metadata, one_hot, stuff=True, synonyms=False, background=None)
+    assert alone.classes == [("door",), ("door-stuff",), ("wall",)]
+    with pytest.raises(InputError, match="data set 'x' has no stuff_classes"):
+        Vocabulary.from_metadata({"name": "x"}, one_hot, stuff=True)
+
+
+# ---- probabilities ----
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3), ()])
+def test_log_probabilities_are_a_softmax_of_cosines(shape):
+    embeddings, background = rows(4), rows(1)[0]
+    vocabulary = Vocabulary(CLASSES, embeddings, background=background)
+    features = nn.functional.normalize(torch.randn(*shape, 8), dim=-1)
+    found = vocabulary.log_probabilities(features, 20.0)
+    assert found.shape == (*shape, 4)
+    for feature, ours in zip(features.reshape(-1, 8), found.reshape(-1, 4), strict=True):
+        cosines = [cosine(feature, row) for row in (*embeddings, background)]
+        powers = [math.exp(20 * c) for c in (max(cosines[:2]), *cosines[2:])]
+        torch.testing.assert_close(ours.exp(), torch.tensor(powers) / sum(powers), rtol=1e-4, atol=1e-6)

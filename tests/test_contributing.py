@@ -1,0 +1,121 @@
+"""CONTRIBUTING's list of extensions: each is one file and one line in a table; toys of each kind are added here."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.structures import Boxes
+from open_clip.timm_model import TimmModel
+from timm.models.convnext import ConvNeXt
+from torch import nn
+
+from clipself_d2.clip import ImageTower, TowerFeatures, build, build_image_tower
+from clipself_d2.distillation import CLIPSelf, Student
+from clipself_d2.engine.trainer import Trainer
+from clipself_d2.errors import InputError
+from clipself_d2.regions import fuse_scores, fusion
+
+CONVNEXT = {
+    "embed_dim": 16,
+    "vision_cfg": {"timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "", "image_size": 64},
+    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+class ToyTower(ImageTower):
+    """A ConvNeXt without projection: the last stage's locations are the embeddings, their mean is the image's."""
+
+    def __init__(self, visual, pixel_mean, pixel_std):
+        width = visual.trunk.num_features
+        super().__init__(
+            visual,
+            stride=32,
+            embed_dim=width,
+            native_grid=(2, 2),
+            num_blocks=len(visual.trunk.stages),
+            block_dim=width,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+
+    @classmethod
+    def matches(cls, visual):
+        return isinstance(visual, TimmModel) and isinstance(visual.trunk, ConvNeXt)
+
+    def image_embeddings(self, images):
+        return self.features(images).dense.mean(dim=(2, 3))
+
+    def features(self, images, blocks=(), dense_mode="no_attn", padded_size=None):
+        self.padded_map_size(images, padded_size)
+        x, maps = self.visual.trunk.stem(images), []
+        for stage in self.trainable_units():
+            x = self.checkpointed(stage)(x)
+            maps.append(x)
+        return TowerFeatures(F.normalize(x.float(), dim=1), [maps[i] for i in blocks])
+
+    def masked_embeddings(self, images, masks):
+        raise InputError("ToyTower has no masked attention")
+
+    def trainable_units(self):
+        return list(self.visual.trunk.stages)
+
+
+class ToyLoss(Student):
+    """All locations of the dense map are drawn to one direction."""
+
+    def losses(self, inputs):
+        boxes = [x["regions"].tensor for x in inputs]
+        embeddings = self.embed_regions([x["image"] for x in inputs], boxes)
+        return {"loss_toy": 1 - embeddings[:, 0].mean()}
+
+
+@pytest.fixture
+def tower(monkeypatch, tmp_path):
+    (tmp_path / "toy-convnext.json").write_text(json.dumps(CONVNEXT))
+    with pytest.raises(InputError, match="dense embeddings need a class token"):
+        build_image_tower(str(tmp_path / "toy-convnext.json"), "random")
+    monkeypatch.setattr(build, "IMAGE_TOWERS", (*build.IMAGE_TOWERS, ToyTower))
+    return build_image_tower(str(tmp_path / "toy-convnext.json"), "random")
+
+
+def sample(seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, 64, 48), generator=generator, dtype=torch.uint8)
+    boxes = Boxes(torch.tensor([[0.0, 0, 30, 40], [10, 10, 48, 64]]))
+    return {"image": image, "image_id": seed, "regions": boxes, "crop_boxes": boxes}
+
+
+def train(model, steps):
+    trainer = Trainer(
+        model, [[sample(0), sample(1)]] * steps, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    )
+    trainer.train(0, steps)
+    return list(trainer.storage.history("total_loss").values())
+
+
+def test_a_tower_is_a_file_and_a_line(tower):
+    assert isinstance(tower, ToyTower) and not tower.training
+    model = CLIPSelf(tower, 96, trainable_blocks=1).train()
+    assert len(train(model, 2)) == 2
+    boxes = model.eval()([{"image": sample(0)["image"], "boxes": sample(0)["regions"]}])[0]["boxes"]
+    torch.testing.assert_close(boxes.norm(dim=1), torch.ones(2))
+
+
+def test_a_loss_is_a_file(tower):
+    model = ToyLoss(tower, 64, trainable_blocks=1, alpha=0.5).train()
+    losses = [loss for loss, _ in train(model, 4)]
+    assert losses[-1] < losses[0]
+    assert model.ensembled_state_dict().keys() == tower.state_dict().keys()
+
+
+def test_a_fusion_rule_is_a_function_and_a_line(monkeypatch):
+    def arithmetic_mean(detector, clip, weight):
+        return detector.exp() * (1 - weight) + clip.exp() * weight
+
+    monkeypatch.setitem(fusion.VARIANTS, "mean", arithmetic_mean)
+    detector, clip = torch.rand(4, 3).log(), torch.rand(4, 3).log()
+    fused = fuse_scores(detector, clip, torch.tensor([True, False]), 0.25, 0.75, "mean")
+    weight = torch.tensor([0.25, 0.75, 0.25])
+    torch.testing.assert_close(fused, detector.exp() * (1 - weight) + clip.exp() * weight)
+    assert isinstance(fused, torch.Tensor) and not isinstance(arithmetic_mean, nn.Module)
