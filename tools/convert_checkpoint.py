@@ -6,8 +6,8 @@ CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
-  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for such ViTs. Its dense map
-             adds the class token's residual to every patch, where CLIPSelf trained each patch with its own.
+  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain ViTs with QuickGELU.
+             Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
 
 Examples:
   python tools/convert_checkpoint.py EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
@@ -20,12 +20,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
-from clipself_d2.clip.build import build_model
-from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
-from clipself_d2.clip.formats import to_cat_seg, to_openai
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
@@ -33,11 +27,18 @@ SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth"}
 
 
 def convert(source: Path, output: Path, name: str, form: str) -> None:
-    """Read the weights into the model named, strictly, and write them in the other format."""
+    """Read weights strictly into the model of that name, and write them in another format."""
+    import torch
+
+    import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
+    from clipself_d2.clip.build import build_model
+    from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
+    from clipself_d2.clip.formats import to_cat_seg, to_openai
+
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     if output.suffix != SUFFIXES[form]:
-        raise InputError(f"{output}: the format {form} is a {SUFFIXES[form]} file, end the name in {SUFFIXES[form]}")
+        raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
     model, _, _ = build_model(name, str(source))
     if form == "open_clip":
         save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})

@@ -1,11 +1,11 @@
-"""Embed class names with a CLIP text tower and write the rows of a classifier.
+"""Embed class names with a CLIP text tower, for a classifier without a text tower.
 
 The vocabulary is a file or a list of names:
-  classes.txt    one class a line; synonyms of a class are separated by commas
+  classes.txt    one class per line; commas separate the synonyms of a class
   classes.json   a list whose items are names or lists of synonyms
-  "cat,dog"      names separated by commas; synonyms of a class by strokes, "cat/kitten,dog"
+  "cat,dog"      names separated by commas; slashes separate the synonyms of a class, "cat/kitten,dog"
 
-OUTPUT.npy holds K x C unit vectors in the order given; OUTPUT.pt a dictionary from (first) name to vector.
+OUTPUT.npy holds K x C unit vectors in the given order; OUTPUT.pt holds a dictionary from the first name to the vector.
 
 Examples:
   python tools/embed_vocabulary.py --model EVA02-B-16 --pretrained eva02_b16.safetensors \\
@@ -19,12 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from clipself_d2.clip import build_text_tower
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary import TextClassifier, read_vocabulary, save_text_embeddings
 
 
 @exit_codes()
@@ -40,13 +36,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.output.suffix not in (".npy", ".pt"):
         raise InputError(f"{args.output}: end the name in .npy or .pt")
+
+    import torch
+
+    from clipself_d2.clip import build_text_tower
+    from clipself_d2.vocabulary import TextClassifier, read_vocabulary, save_text_embeddings
+
     vocabulary = read_vocabulary(args.vocabulary)
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable GPU, use cpu")
     tower = build_text_tower(args.model, args.pretrained).to(args.device)
-    rows = TextClassifier(tower, args.templates)(vocabulary)
-    save_text_embeddings(rows, [synonyms[0] for synonyms in vocabulary], args.output)
-    print(f"wrote {len(rows)} x {rows.shape[1]} embeddings to {args.output}")
+    embeddings = TextClassifier(tower, args.templates)(vocabulary)
+    save_text_embeddings(embeddings, [synonyms[0] for synonyms in vocabulary], args.output)
+    print(f"wrote {len(embeddings)} x {embeddings.shape[1]} embeddings to {args.output}")
 
 
 if __name__ == "__main__":

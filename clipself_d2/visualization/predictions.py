@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipself_d2.visualization.colors import distinct_colors
 
-BASE_COLOR = "deepskyblue"
+BASE_COLOR = "dodgerblue"
 NOVEL_COLOR = "red"
 
 _MIN_SIDE = 640  # pixels; an image with a shorter long side is enlarged by a whole factor to leave room for names

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
+
 COLORS = {"red": (255, 0, 0), "scarlet": (250, 20, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
 

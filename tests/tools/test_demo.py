@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
 
+import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
 from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
 from tests.tools.loading import main_of
 
@@ -160,7 +161,7 @@ def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_take
         (["--novel", "dog"], "novel class 'dog' is not among"),
         (["--input", "empty"], "empty: no image or video in this folder"),
         (["--input", "absent.jpg"], "absent.jpg: there is no such file"),
-        (["--input", "bad.jpg"], "bad.jpg: this is no image"),
+        (["--input", "bad.jpg"], "bad.jpg: is no image that Pillow knows"),
         (["--input", "bad.mp4"], "bad.mp4: "),
         (["--output", "images"], "would be overwritten"),
         (["--weights", "absent.pth"], "absent.pth"),
