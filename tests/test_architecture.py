@@ -31,7 +31,6 @@ MAY_IMPORT = {
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
     # Runs the configs of every application and so names none.
     "reproduce": SHARED | {"visualization", "reproduce"},
-    "benchmark": SHARED | {"distillation", "panoptic", "benchmark"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "configs").rglob("*.py"), *(ROOT / "datasets").glob("*.py")]

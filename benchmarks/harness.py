@@ -1,0 +1,209 @@
+"""What the benchmarks share: arguments, random images, timing in turns, operations, memory and the report."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import Tensor
+from torch.utils.benchmark import Compare, Measurement, Timer
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.command_line import ArgumentParser
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.inference import resolve_device
+from clipself_d2.engine.trainer import PRECISIONS
+from clipself_d2.errors import InputError, RunError
+
+Call = Callable[[], Any]
+
+IMAGE_SIZE = (480, 640)
+"""Rows and columns of most COCO images."""
+
+
+def argument_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Make a parser with the options of every benchmark; `doc` is the script's docstring."""
+    parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--batch", type=at_least(1), default=1, metavar="N", help="images at once (%(default)s)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="%(default)s")
+    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours (%(default)s); a reference is fp32")
+    add("--rounds", type=at_least(1), default=5, metavar="N", help="turns of each call (%(default)s)")
+    add("--output", type=Path, default=Path("output/benchmark"), metavar="DIR", help="%(default)s")
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser, config_file: str) -> None:
+    """Add `--config-file` with a default below `configs`, and overrides."""
+    path = Path(__file__).resolve().parents[1] / "configs" / config_file
+    parser.add_argument("--config-file", type=Path, default=path, metavar="FILE", help=f"configs/{config_file}")
+    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the recipe")
+
+
+def add_tower(parser: argparse.ArgumentParser) -> None:
+    """Add `--model`."""
+    text = "a CLIP of open_clip, or the path of its config (%(default)s)"
+    parser.add_argument("--model", default="EVA02-B-16", metavar="NAME", help=text)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is an integer of at least `least`."""
+
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        return int(text)
+
+    return integer
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line and resolve the device.
+
+    Raises:
+        InputError: a wrong argument, or no GPU where one is asked for.
+    """
+    args = parser.parse_args(argv)
+    args.device = resolve_device(args.device)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
+    torch.manual_seed(0)
+    return args
+
+
+def autocast(args: argparse.Namespace) -> torch.autocast:
+    """The context of `--precision`."""
+    dtype = PRECISIONS[args.precision]
+    return torch.autocast(args.device, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def load_random(args: argparse.Namespace, **values: Any) -> DictConfig:
+    """Load the recipe with random weights.
+
+    Args:
+        args: with `config_file`, `opts`, `device` and `precision`.
+        values: more overrides, a double underscore for the dot of a key; None leaves the recipe's value.
+    """
+    values = {"clip__pretrained": "random", "train__device": args.device, "train__precision": args.precision, **values}
+    overrides = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
+    return load_config(args.config_file, [*overrides, *args.opts])
+
+
+def write_images(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Write JPEGs of smooth noise, about as large as COCO's -> their records."""
+    rng = np.random.default_rng(0)
+    records = [{"file_name": str(folder / f"{number}.jpg"), "image_id": number} for number in range(count)]
+    for record in records:
+        coarse = Image.fromarray(rng.integers(0, 256, (IMAGE_SIZE[0] // 8, IMAGE_SIZE[1] // 8, 3), dtype=np.uint8))
+        coarse.resize(IMAGE_SIZE[::-1], Image.Resampling.BICUBIC).save(record["file_name"], quality=90)
+    return records
+
+
+def random_image() -> Tensor:
+    """An image of noise, uint8."""
+    return torch.randint(0, 256, (3, *IMAGE_SIZE), dtype=torch.uint8)
+
+
+def check_agreement(**figures: tuple[float, float, float]) -> dict[str, float]:
+    """Check figures of how ours and the reference agree.
+
+    Args:
+        figures: by name the value, and the least and the most that it may be.
+
+    Returns:
+        The values by name.
+
+    Raises:
+        RunError: a value out of its range, or NaN.
+    """
+    for name, (value, least, most) in figures.items():
+        if not least <= value <= most:
+            raise RunError(f"ours and the reference do not agree: {name} is {value:.4g}, not in {least:g}..{most:g}")
+    return {name: value for name, (value, _, _) in figures.items()}
+
+
+def time_in_turns(title: str, calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
+    """Time calls in turns, so that a busy machine slows all alike, and print the table.
+
+    Args:
+        title: of the table.
+        calls: by name.
+        rounds: turns of each call; a turn is a warm-up and at least 0.2 s.
+
+    Returns:
+        Median seconds by name.
+    """
+    common = {"label": title, "description": "time", "num_threads": torch.get_num_threads()}
+    timers = [Timer("call()", globals={"call": call}, sub_label=name, **common) for name, call in calls.items()]
+    turns = [timer.blocked_autorange() for _ in range(rounds) for timer in timers]
+    Compare(turns).print()
+    return {merged.task_spec.sub_label: merged.median for merged in Measurement.merge(turns)}
+
+
+def measure(title: str, calls: Mapping[str, Call], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Time calls in turns and count their operations and memory -> `seconds`, `flops`, `peak_memory_bytes`, by name."""
+    return {
+        "seconds": time_in_turns(f"{title}, {args.device}", calls, args.rounds),
+        "flops": {name: count_flops(call) for name, call in calls.items()},
+        "peak_memory_bytes": {name: peak_memory(call, args.device) for name, call in calls.items()},
+    }
+
+
+def ratios(seconds: Mapping[str, float], over: str) -> dict[str, float]:
+    """How many times as long as each other call the call `over` takes."""
+    return {name: seconds[over] / value for name, value in seconds.items() if name != over}
+
+
+def count_flops(call: Call) -> int:
+    """Count the operations of the matrix products and convolutions; a multiplication and its addition are two."""
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    uncounted = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # by PyTorch itself
+    with FlopCounterMode(display=False, custom_mapping={uncounted: attention}) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def peak_memory(call: Call, device: str) -> int | None:
+    """Most bytes in use during a call: allocated on the GPU, or resident in the process (None where unknown)."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls left free would hide what this one takes
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
+        call()
+        [line] = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def report(name: str, numbers: Mapping[str, Any], args: argparse.Namespace) -> None:
+    """Print the numbers that the table of times lacks, and write all to `--output`/NAME-DEVICE.json."""
+    processor = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
+    machine = {"device": processor, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    for key, value in numbers.items():
+        if isinstance(value, Mapping):
+            print(f"{key}:", ", ".join(f"{name} {each:.4g}" for name, each in value.items() if each is not None))
+        elif isinstance(value, (int, float)):
+            print(f"{key}: {value:.4g}")
+    path = args.output / f"{name}-{args.device}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**numbers, "settings": settings, "machine": machine}, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write_text(text))
+    print(f"written to {path}")
