@@ -1,12 +1,12 @@
 """Write pseudo pairs of region and noun as the json that region-text training reads, from captions and proposals.
 
-OUTPUT is in COCO's format: its categories are the nouns that the captions name, its annotations the proposals, each
-with the noun of its own image's captions whose text embedding is most like the image embedding of the proposal's crop
-(enlarged 1.5 x), and their cosine as score. Training takes the first 20 annotations of an image, so no more are made.
+OUTPUT is in COCO's format. Its categories are the nouns in the captions, and its annotations the proposals. Each has
+the noun of its own image's captions whose text embedding is most similar to the image embedding of the proposal's crop
+(enlarged 1.5 x), and their cosine as score. Training takes the first 20 annotations of an image; no more are made.
 Images without captions, without a noun in them or without a proposal are left out and counted.
 
 The nouns (--nouns):
-  objects    names of things that the package knows, about 3,400 (the default for photographs)
+  objects    names of things that the package knows, about 3,400 (the default for real images)
   phrases    whatever follows an article in the captions, such as "red star" (the default for OV-Shapes)
   a file of class names (.txt, .json), or words: "cat, hot dog/frankfurter"
 
@@ -25,25 +25,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from detectron2.data import MetadataCatalog
-from tqdm import tqdm
-
-import clipself_d2.miniature  # noqa: F401  (its model and data sets are known by name)
-from clipself_d2.clip import build_towers
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.data import ImageMapper, build_test_loader, get_dataset, load_captions
-from clipself_d2.data.coco_json import box_fields, write_annotations
-from clipself_d2.data.nouns import ImageNouns, find_nouns, object_nouns, phrases
-from clipself_d2.distillation.pseudo_pairs import match_pairs
-from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
-from clipself_d2.regions import RegionEmbedder, load_proposals
-from clipself_d2.vocabulary import ClassNames, TextClassifier, read_vocabulary
 
-_MOST_COMMON = 8
+if TYPE_CHECKING:
+    from clipself_d2.distillation.nouns import ImageNouns
+
+_MOST_COMMON = 8  # nouns that are printed
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--captions", type=Path, metavar="FILE.json", help="in COCO's format (default: the data set's, if it has some)")
     add("--proposals", required=True, type=Path, metavar="FILE.json", help="as tools/make_proposals.py writes them")
-    add("--dataset", required=True, metavar="NAME", help="whose photographs; datasets/README.md has the names")
+    add("--dataset", required=True, metavar="NAME", help="of the images; datasets/README.md has the names")
     add("--name", required=True, metavar="CLIP", help="open_clip's name of the model, or the path of a JSON config")
     add("--pretrained", required=True, metavar="WEIGHTS", help="one of open_clip's tags, a checkpoint, or 'random'")
     add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
@@ -62,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threshold", type=float, default=-1.0, metavar="COS", help="least cosine of a pair (%(default)s: all)")
     add("--templates", help="vild (63), photo, or one template with {} (default: the data set's, else vild)")
     add("--crop-size", type=int, metavar="PX", help="side of the crops (default: the model's own)")
-    add("--batch-size", type=int, default=4, metavar="N", help="photographs at once (%(default)s)")
+    add("--batch-size", type=int, default=4, metavar="N", help="images at once (%(default)s)")
     add("--num-workers", type=int, default=4, metavar="N", help="processes that read (%(default)s)")
     add("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
     args = parser.parse_args(argv)
@@ -72,13 +62,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"--top {args.top} --min-images {args.min_images}: give numbers of at least 1")
     if not -1 <= args.threshold <= 1:
         raise InputError(f"--threshold {args.threshold}: a cosine is within -1..1")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {args.device}: this machine has no usable GPU, use cpu")
     return args
 
 
-def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -> ImageNouns:
-    """The nouns of the photographs' captions."""
+def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -> "ImageNouns":
+    """Find the nouns of the images' captions."""
+    from detectron2.data import MetadataCatalog
+
+    from clipself_d2.data import load_captions
+    from clipself_d2.distillation.nouns import find_nouns, object_nouns, phrases
+    from clipself_d2.vocabulary import ClassNames, read_vocabulary
+
     about = MetadataCatalog.get(args.dataset)
     file = args.captions or about.get("captions_json")
     if not file:
@@ -107,7 +101,23 @@ def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+
+    import torch
+    from detectron2.data import MetadataCatalog
+    from tqdm import tqdm
+
+    import clipself_d2.miniature  # noqa: F401  (registers its model and data sets)
+    from clipself_d2.clip import build_towers
+    from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
+    from clipself_d2.data.coco_json import box_fields, write_annotations
+    from clipself_d2.distillation.pseudo_pairs import match_pairs
+    from clipself_d2.engine.inference import resolve_device
+    from clipself_d2.regions import RegionEmbedder, load_proposals
+    from clipself_d2.vocabulary import TextClassifier
+
     device = resolve_device(args.device)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: this machine has no usable GPU, use cpu")
     records = get_dataset(args.dataset)
     nouns = caption_nouns(args, records)
     proposals = load_proposals(args.proposals, {record["image_id"] for record in records})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipself_d2.data.nouns import NounFinder, find_nouns, object_nouns, phrases, plurals
+from clipself_d2.distillation.nouns import NounFinder, find_nouns, object_nouns, phrases, plurals
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import label_set
 

@@ -1,14 +1,14 @@
-"""Object nouns in captions: which words there are names of things, without a parser or anything to download.
+"""Find object nouns in captions, without a parser or anything to download.
 
-Captions are matched with a vocabulary: the longest name that stands there counts ("hot dogs" are a hot dog, and no
-dog), in the singular or the plural. The vocabulary is the caller's, or one of two:
+Captions are matched with a vocabulary. The longest name counts ("hot dogs" are a hot dog, and no dog), in the singular
+or the plural. The vocabulary is the caller's, or one of two:
 
 - `object_nouns`: the names that the data sets of the package give to things (COCO, LVIS, Objects365, ADE20K, Pascal
-  Context and their synonyms) and some hundred that captions use besides (``class_lists/nouns_added.txt``), without
-  names that in captions are mostly another word (``nouns_left_out.txt``: "a man holds" no hold). About 3,400 names;
-  RegionCLIP parsed 4,764 out of COCO's captions, which are not published.
-- `phrases`: whatever stands in the captions between an article and the next verb, preposition or comma, compounds and
-  adjectives included. It needs no list and suits captions that are enumerations ("a red star, a lawn").
+  Context and their synonyms) and some hundred more that captions use (``noun_lists/added.txt``), without names that are
+  mostly another word in captions (``noun_lists/left_out.txt``: "a man holds" names no hold). About 3,400 names.
+  RegionCLIP parsed 4,764 out of COCO's captions and did not publish them.
+- `phrases`: the words in the captions between an article and the next verb, preposition or comma, compounds and
+  adjectives included. It needs no list and suits captions that enumerate ("a red star, a lawn").
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ class NounFinder:
     """Finds the names of a vocabulary in captions.
 
     Attributes:
-        names: the names, of each class the first.
+        names: the first name of each class.
     """
 
     def __init__(self, vocabulary: ClassNames) -> None:
-        """Prepares the spellings.
+        """Prepare the spellings.
 
         Args:
-            vocabulary: a class is a name, or a sequence of synonyms that count as its first. Case, hyphens and
-                underscores do not matter; a name that is given twice belongs to the first class.
+            vocabulary: a class is a name, or a sequence of synonyms that count as the first of them. Case, hyphens and
+                underscores do not matter. A name that is given twice belongs to the first class.
 
         Raises:
-            InputError: an empty vocabulary, a name without a letter or digit.
+            InputError: for an empty vocabulary, or a name without a letter or digit.
         """
         classes = check_vocabulary(vocabulary)
         self.names = [synonyms[0] for synonyms in classes]
@@ -81,7 +81,7 @@ class NounFinder:
         self._longest = max(len(words) for words in self._class_of)
 
     def __call__(self, caption: str) -> list[int]:
-        """The classes that a caption names, each once, in the order of the text; a longer name hides those in it."""
+        """Return the classes that a caption names, each once, in the order of the text."""
         found: dict[int, None] = {}
         for clause in _clauses(caption):
             start = 0
@@ -97,11 +97,11 @@ class NounFinder:
 
 @dataclass(frozen=True)
 class ImageNouns:
-    """What captions name.
+    """The nouns of images.
 
     Attributes:
         names: the K names that occur, in the order of the vocabulary.
-        of_image: for each image its nouns, numbers 0..K-1 in order of appearance; maybe none.
+        of_image: the nouns of each image, numbers 0..K-1 in order of appearance; may be empty.
     """
 
     names: list[str]
@@ -109,15 +109,15 @@ class ImageNouns:
 
 
 def find_nouns(captions: Mapping[int, Sequence[str]], vocabulary: ClassNames, min_images: int = 1) -> ImageNouns:
-    """The nouns of each image's captions.
+    """Find the nouns of each image's captions.
 
     Args:
-        captions: texts by image id, as `load_captions` gives them.
+        captions: texts by image id, as `load_captions` returns them.
         vocabulary: see `NounFinder`.
         min_images: nouns of fewer images are left out.
 
     Raises:
-        InputError: see `NounFinder`; if no noun is left.
+        InputError: as `NounFinder`; if no noun is left.
     """
     finder = NounFinder(vocabulary)
     found = {image: list(dict.fromkeys(n for text in texts for n in finder(text))) for image, texts in captions.items()}
@@ -138,8 +138,8 @@ def _object_nouns() -> tuple[str, ...]:
     sets = [synonyms for name in LABEL_SETS for synonyms in label_set(name)]
     sets += [category["synonyms"] for category in LVIS_CATEGORIES]
     sets += [[part for name in spellings for part in name.split("/")] for spellings in OBJECTS365_V1 + OBJECTS365_V2]
-    names = [_plain(name) for synonyms in [*sets, *map(list, VOC), _read("nouns_added")] for name in synonyms]
-    left_out = {"", *_read("nouns_left_out")}
+    names = [_plain(name) for synonyms in [*sets, *map(list, VOC), _read("added")] for name in synonyms]
+    left_out = {"", *_read("left_out")}
     kept = dict.fromkeys(name for name in names if name not in left_out)
     # One data set has the singular, another the plural: "gloves" are no class beside "glove". Glasses are.
     heads = ((name, name.rsplit(" ", 1)[-1]) for name in kept)
@@ -148,18 +148,18 @@ def _object_nouns() -> tuple[str, ...]:
 
 
 def object_nouns() -> list[str]:
-    """The shipped vocabulary of object nouns; see the module."""
+    """Return the shipped vocabulary of object nouns; see the module."""
     return list(_object_nouns())
 
 
 def phrases(captions: Iterable[str]) -> list[str]:
-    """A vocabulary out of captions alone: what follows an article or a number word, at most its last three words.
+    """Make a vocabulary from captions alone: up to three last words of what follows an article or a number word.
 
-    A phrase ends before a preposition, conjunction, pronoun or auxiliary, the next article, a word in -ing or -ed (but
-    for object nouns such as "building"), or a comma. A plural whose singular occurs too is left out.
+    A phrase ends before a preposition, conjunction, pronoun or auxiliary, the next article, a word in -ing or -ed
+    (except object nouns such as "building"), or a comma. A plural whose singular occurs too is left out.
 
     Returns:
-        The phrases in order of first appearance; maybe none.
+        The phrases in order of first appearance; may be empty.
     """
     known = {name for name in _object_nouns() if name.endswith(("ing", "ed"))}
     found: dict[tuple[str, ...], None] = {}
@@ -172,7 +172,7 @@ def phrases(captions: Iterable[str]) -> list[str]:
 
 
 def plurals(noun: str) -> set[str]:
-    """The spellings that the plural of an English noun may have; some that it has not are harmless among them."""
+    """Return the spellings that the plural of an English noun may have; some of them are wrong, which is harmless."""
     forms = {f"{noun}s"}
     if noun.endswith(("s", "x", "z", "ch", "sh", "o")):
         forms.add(f"{noun}es")
@@ -199,21 +199,21 @@ def _phrases(clause: Sequence[str], nouns_in_ing_or_ed: set[str]) -> Iterator[li
 
 
 def _clauses(text: str) -> list[list[str]]:
-    """Words between punctuation marks, which no name goes across."""
+    """Split at punctuation marks, which no name contains, into words."""
     return [_words(clause) for clause in re.split(r"[.,;:!?()\"\n]", text)]
 
 
 def _words(text: str) -> list[str]:
-    """Lower case, hyphens apart, "'s" and accents away."""
+    """Split into words in lower case, at hyphens too, without "'s" and accents."""
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", bare.lower().replace("\u2019", "'"))
     return [word.removesuffix("'s") for word in words]
 
 
 def _plain(name: str) -> str:
-    """A class name as captions have it: "bow_(weapon)" is "bow"."""
+    """Write a class name as captions do: "bow_(weapon)" is "bow"."""
     return " ".join(re.sub(r"\(.*?\)|_", " ", name).lower().split())
 
 
 def _read(name: str) -> list[str]:
-    return (Path(__file__).parent / "class_lists" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return (Path(__file__).parent / "noun_lists" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
