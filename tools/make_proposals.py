@@ -1,10 +1,10 @@
 """Write region proposals as the json that distillation reads, from a trained F-ViT or region proposal network.
 
-OUTPUT is in COCO's format: the boxes of each image, best first, with their scores. What is kept of an image: boxes with
-both sides of a pixel or more, after non-maximum suppression at --nms over all boxes, the --top best of at least
---min-score. The defaults are explained in clipself_d2/detection/proposals.py; the paper's are not published.
+OUTPUT is in COCO's format: the boxes of each image, best first, with their scores. Boxes with a side below one pixel or
+a score below --min-score are dropped; after non-maximum suppression at --nms over all boxes, the --top best of an image
+are kept. clipself_d2/detection/proposals.py explains the defaults; those of the paper are not published.
 
-Where the data set has boxes, the recall is printed: of the network (AR@100, AR@300) and of what was written.
+If the data set has boxes, the tool prints the recall of the network (AR@100, AR@300) and of the file.
 
 Examples:
   the proposal recipe on COCO, with the paper's kind of network, trained on the boxes of base classes:
@@ -40,15 +40,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = ProposalFilter()
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the config that the network was trained by")
+    add("--config-file", required=True, metavar="FILE", help="the config of the trained network")
     add("--weights", default="latest", metavar="FILE", help="checkpoint_*.pth (default: that of train.output_dir)")
-    add("--dataset", required=True, metavar="NAME", help="whose photographs; datasets/README.md has the names")
-    add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
-    add("--top", type=int, default=default.top, metavar="N", help="proposals of an image (%(default)s)")
-    add("--nms", type=float, default=default.nms, metavar="IOU", help="1 keeps duplicates (%(default)s)")
-    add("--min-score", type=float, default=default.min_score, metavar="P", help="least objectness (%(default)s)")
-    add("--batch-size", type=int, default=4, metavar="N", help="photographs at once (%(default)s)")
-    add("--num-workers", type=int, default=4, metavar="N", help="processes that read (%(default)s)")
+    add("--dataset", required=True, metavar="NAME", help="the data set of the images; see datasets/README.md")
+    add("--output", required=True, type=Path, metavar="FILE.json", help="the new file; must not exist")
+    add("--top", type=int, default=default.top, metavar="N", help="most proposals per image (%(default)s)")
+    add("--nms", type=float, default=default.nms, metavar="IOU", help="threshold; 1 keeps duplicates (%(default)s)")
+    add("--min-score", type=float, default=default.min_score, metavar="P", help="lowest objectness (%(default)s)")
+    add("--batch-size", type=int, default=4, metavar="N", help="images per batch (%(default)s)")
+    add("--num-workers", type=int, default=4, metavar="N", help="processes that read images (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     args = parser.parse_intermixed_args(argv)
     if args.output.exists():
@@ -65,15 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_can_propose(target(cfg.model))
     records = get_dataset(args.dataset)
     loader = build_test_loader(records, ImageMapper(), args.num_workers, args.batch_size)
-    has_boxes = any(record.get("annotations") for record in records)
-    evaluators = (
-        {
-            "the network": ProposalEvaluator(args.dataset),
-            "the file": ProposalEvaluator(args.dataset, limits=(select.top,)),
-        }
-        if has_boxes
-        else {}
-    )
+    evaluators = {}
+    if any(record.get("annotations") for record in records):
+        evaluators["the network"] = ProposalEvaluator(args.dataset)
+        evaluators["the file"] = ProposalEvaluator(args.dataset, limits=(select.top,))
     model = load_trained(cfg, None if args.weights == "random" else args.weights)
 
     def kept() -> Iterator[tuple[dict[str, Any], Instances]]:

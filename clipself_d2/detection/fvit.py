@@ -12,13 +12,13 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.clip_backbone import CLIPBackbone
 from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
-from clipself_d2.detection.rpn import train_rpn
+from clipself_d2.detection.rpn import name_batch
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import Vocabulary
 
@@ -26,26 +26,27 @@ PIXEL_STATS = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
 }
-"""RGB mean and standard deviation of pixels in 0..255, by name."""
+"""RGB mean and standard deviation of pixels in 0..255."""
 
 
 @META_ARCH_REGISTRY.register()
 class FViT(nn.Module):
-    """Losses in training, detections in evaluation; the vocabulary is an argument of the call.
+    """Return losses in training and detections in evaluation; the vocabulary is an argument of the call.
 
     Args:
-        backbone: pyramid and dense map.
+        backbone: gives the pyramid and the dense map.
         rpn: Detectron2's region proposal network on the pyramid.
         roi_heads: the second stage.
-        vocabulary: the classes that a call without a vocabulary knows, with a background; the training vocabulary.
+        vocabulary: the training vocabulary, with a background; also the default of a call.
         size: side of the square input in pixels, a multiple of the tower's stride.
-        pixel_stats: the released detectors normalise by "imagenet" although the towers are trained with "clip".
-        skip_padding: of evaluation. False pads images as in training and in the released code; True cuts a batch down
-            to what its images need, a quarter less for 4:3 images, with the positions of the square.
+        pixel_stats: "imagenet" or "clip". The released detectors use "imagenet", although the towers are trained with
+            "clip".
+        skip_padding: in evaluation, crop a batch to the extent of its images (a quarter less for 4:3 images), with the
+            position embeddings of the square. False pads to the square, as training and the released code do.
 
     Raises:
-        InputError: a size that is no multiple of the stride, strides of other levels than the backbone's, unknown
-            pixel_stats, a vocabulary that does not fit the tower.
+        InputError: a size that is not a multiple of the stride, strides other than the backbone's, unknown pixel_stats,
+            or a vocabulary of another tower or without a background.
     """
 
     pixel_mean: Tensor
@@ -86,21 +87,21 @@ class FViT(nn.Module):
                 module.register_forward_pre_hook(_in_fp32)
 
     def forward(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary | None = None) -> Any:
-        """Detectron2's contract of a detector.
+        """Run Detectron2's contract of a detector.
 
         Args:
-            inputs: samples with `image` (3 x H x W uint8 RGB) and, in training, `instances` in its pixels; no side is
-                longer than `size` in training. In evaluation `height` and `width` say the frame of the results; default
-                is the image's.
-            vocabulary: the classes to look for; None for the model's own.
+            inputs: samples with `image` (3 x H x W uint8 RGB). In training also `instances` in pixels of the image, and
+                no side is longer than `size`. In evaluation `height` and `width` give the frame of the results
+                (default: the image's).
+            vocabulary: the classes to detect; None for the model's own.
 
         Returns:
-            In training losses by name; in evaluation `{"instances": Instances}` for each image.
+            In training losses by name; in evaluation `{"instances": Instances}` per image.
 
         Raises:
-            InputError: a vocabulary of another tower or without a background; in training, an object of a novel class,
-                or of a class that the vocabulary has not.
-            NonFiniteLossError: when training has diverged before any loss is known.
+            InputError: a vocabulary of another tower or without a background; in training, an object of a novel class
+                or of a class outside the vocabulary.
+            NonFiniteLossError: if training has diverged.
         """
         if vocabulary is None:
             vocabulary = self.vocabulary
@@ -113,40 +114,22 @@ class FViT(nn.Module):
 
     @torch.no_grad()
     def propose(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """The region proposal network's boxes, best first.
-
-        Args:
-            inputs: samples with `image`, and `height` and `width` where results are wanted in another frame.
-
-        Returns:
-            For every image `proposal_boxes` (in pixels of height x width) and `objectness_logits`.
-        """
-        if not inputs:
-            return []
+        """Return the RPN's `proposal_boxes` and `objectness_logits` per image, best first; inputs as in evaluation."""
         images = self._letterbox(inputs)
         proposals, _ = self.rpn(images, self.backbone(images.tensor, padded_size=self.size), None)
         return [detector_postprocess(p, *result_size(x)) for p, x in zip(proposals, inputs, strict=True)]
 
     def _losses(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Tensor]:
-        weight = 1.0
-        if not inputs:
-            # Every rank takes part in the synchronised batch norms: an empty batch becomes a blank image of no weight.
-            blank = Instances((self.size, self.size), gt_boxes=Boxes(torch.zeros(0, 4)))
-            blank.gt_classes = torch.zeros(0, dtype=torch.long)
-            inputs = [{"image": torch.zeros(3, self.size, self.size, dtype=torch.uint8), "instances": blank}]
-            weight = 0.0
         _check_labels(inputs, vocabulary)
         images = self._pad([x["image"] for x in inputs])
         targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
         features = self.backbone(images.tensor)
-        proposals, losses = train_rpn(self.rpn, images, features, targets, inputs)
-        losses.update(self.roi_heads.losses(features, proposals, targets, vocabulary))
-        return {name: loss * weight for name, loss in losses.items()}
+        with name_batch(inputs):
+            proposals, losses = self.rpn(images, features, targets)
+        return {**losses, **self.roi_heads.losses(features, proposals, targets, vocabulary)}
 
     @torch.no_grad()
     def _detect(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> list[dict[str, Instances]]:
-        if not inputs:
-            return []
         images = self._letterbox(inputs)
         features = self.backbone(images.tensor, padded_size=self.size)
         proposals, _ = self.rpn(images, features, None)
@@ -156,7 +139,7 @@ class FViT(nn.Module):
         ]
 
     def _pad(self, images: Sequence[Tensor]) -> ImageList:
-        """Normalised images (pixels in 0..255) in the upper left of squares of zeros, with their sizes."""
+        """Normalize images of pixels in 0..255 and put each in the upper left of a square of zeros."""
         device = self.pixel_mean.device
         batch = torch.zeros(len(images), 3, self.size, self.size, device=device)
         for square, image in zip(batch, images, strict=True):
@@ -171,18 +154,18 @@ class FViT(nn.Module):
         return ImageList(batch, [tuple(image.shape[1:]) for image in images])
 
     def _letterbox(self, inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """`_pad` of images whose longest side is brought to the square's, bilinear as in training."""
+        """`_pad` images after a bilinear resize of the longest side to the square's, as in training."""
         resized, sizes = [], []
         for x in inputs:
             image = x["image"].to(self.pixel_mean.device, non_blocking=True).float()
-            # Sizes are not rounded, so that results return to the photograph by the exact factor.
+            # Sizes are not rounded, which returns results to the original image by the exact factor.
             height, width = (side * self.size / max(image.shape[1:]) for side in image.shape[1:])
             content = max(1, round(height)), max(1, round(width))
             resized.append(F.interpolate(image[None], content, mode="bilinear", antialias=True)[0])
             sizes.append((height, width))
         batch = self._pad(resized).tensor
         if self.skip_padding:
-            # levels must halve evenly down to the coarsest that the pyramid adds up from
+            # Levels must halve evenly down to the coarsest one in the pyramid's top-down sum.
             step = int(self.backbone.strides[-2])
             height, width = (
                 min(self.size, step * math.ceil(max(lengths) / step))
@@ -200,21 +183,21 @@ class FViT(nn.Module):
 
 
 def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-    """Between ranks Detectron2's own batch norm subtracts large numbers: too coarse in bfloat16."""
+    """Cast to fp32: Detectron2's own synchronized batch norm subtracts large numbers, too coarse in bfloat16."""
     return (args[0].float(),)
 
 
 def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
-    seen = vocabulary.is_base.tolist()
+    is_base = vocabulary.is_base.tolist()
     for x in inputs:
         for label in x["instances"].gt_classes.unique().tolist():
             where = f"{x.get('file_name', 'a training image')}: has an object of"
-            if not 0 <= label < len(seen):
+            if not 0 <= label < len(is_base):
                 raise InputError(
-                    f"{where} class {label}, the vocabulary's {len(seen)} classes count from 0: "
+                    f"{where} class {label}, the vocabulary's {len(is_base)} classes count from 0: "
                     "train on the data set that the vocabulary is of"
                 )
-            if not seen[label]:
+            if not is_base[label]:
                 raise InputError(
                     f"{where} {vocabulary.names[label]!r}, which the vocabulary calls novel: "
                     "train on a data set of base classes (datasets/prepare_splits.py)"

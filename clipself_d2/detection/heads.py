@@ -1,4 +1,4 @@
-"""What F-ViT computes for a pooled region: an embedding compared with the text, and a class-agnostic box."""
+"""F-ViT's heads on pooled regions: an embedding that is compared with text, and a class-agnostic box."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from clipself_d2.vocabulary import Vocabulary
 
 
 class BoxHead(nn.Module):
-    """Four convolutions, two shared linear layers, and one linear layer for each of embedding and box.
+    """Four convolutions, two shared linear layers, and one more linear layer each for embedding and box.
 
-    Every linear layer is followed by a ReLU, that of the embedding too, as in the released code (whose authors mark it
-    as an accident): embeddings are not negative.
+    A ReLU follows every linear layer. The released code has it after the embedding too, which its authors call an
+    accident: embeddings are not negative.
 
     Args:
-        embed_dim: C, length of an embedding and width of the linear layers.
-        channels: of the pooled regions and the convolutions.
+        embed_dim: C, the length of an embedding and the width of the linear layers.
+        channels: channels of the pooled regions and the convolutions.
         resolution: side of the pooled regions.
         num_convs: number of convolutions.
-        norm: Detectron2's name of a normalisation after each convolution.
+        norm: Detectron2's name of the norm after each convolution.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class BoxHead(nn.Module):
         self.box = nn.Sequential(_linear_relu(embed_dim), deltas)
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """R x channels x s x s -> embeddings R x C, not normalised, and deltas R x 4."""
+        """Map regions R x channels x s x s to embeddings R x C, not normalized, and deltas R x 4."""
         count = len(regions)
-        if not count:  # batch norms refuse to train on nothing, and other ranks wait for this one's: a blank region
+        if not count:  # batch norms cannot train on nothing, and the other ranks wait for this one: use a blank region
             regions = regions.new_zeros(1, *regions.shape[1:])
         shared = self.shared(self.convs(regions).flatten(1))
         return self.embedding(shared)[:count], self.box(shared)[:count]
@@ -60,9 +60,9 @@ class CosineClassifier(nn.Module):
 
     Args:
         temperature: initial value.
-        fixed_temperature: used instead in evaluation (50 in the released transfer configs), or None.
-        learned_background: C, to learn the background's embedding, which starts as a small random vector; None for the
-            vocabulary's own.
+        fixed_temperature: replaces the learned one in evaluation (50 in the released transfer configs); None for none.
+        learned_background: C, to learn an embedding of the background from a small random vector; None for the
+            vocabulary's background.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class CosineClassifier(nn.Module):
             self.background = nn.Parameter(torch.randn(learned_background) * learned_background**-0.5)
 
     def forward(self, embeddings: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """R x C embeddings -> R x (K + 1) fp32 logits, the background last.
+        """Map embeddings R x C to logits R x (K + 1), fp32, with the background last.
 
-        An embedding of zeros (the ReLU allows it) gives zeros, not NaN.
+        An embedding of zeros, which the ReLU allows, gives zeros instead of NaN.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)

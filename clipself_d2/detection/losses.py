@@ -1,4 +1,4 @@
-"""F-ViT's losses of the second stage, as the released code computes them: sums over the number of sampled regions."""
+"""Losses of F-ViT's second stage, divided by the number of sampled regions as in the released code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def class_weights(is_base: Tensor, background_weight: float) -> Tensor:
-    """Weights of the classes and the background: 1 for seen classes, 0 for novel ones.
+    """Return the weights of classes and background: 1 for base classes, 0 for novel ones.
 
     Args:
         is_base: K bool.
@@ -21,30 +21,30 @@ def class_weights(is_base: Tensor, background_weight: float) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy over the classes of weight above 0, each region weighted by its class.
+    """Compute the cross-entropy over the classes of positive weight, each region weighted by its class.
 
     The sum is divided by the number of regions, not by the sum of their weights.
 
     Args:
         logits: R x (K + 1).
-        labels: R longs in 0..K; K is the background. None of weight 0.
+        labels: R long in 0..K, where K is the background; no class of weight 0.
         weights: K + 1, see `class_weights`.
 
     Returns:
         A scalar, fp32; 0 (with a graph) without regions.
     """
     logits = logits.float().masked_fill(weights == 0, float("-inf"))
-    # Not logits.sum() * 0: that is NaN with -inf among them.
+    # Without regions this sum is 0 with a graph; logits.sum() * 0 would be NaN because of the -inf.
     losses = F.cross_entropy(logits, labels, weight=weights, reduction="none")
     return losses.sum() / max(1, len(labels))
 
 
 def box_loss(deltas: Tensor, targets: Tensor, foreground: Tensor) -> Tensor:
-    """L1 on the deltas of regions that hold an object, over the number of all sampled regions.
+    """Compute the L1 loss on the deltas of foreground regions, divided by the number of all sampled regions.
 
     Args:
         deltas: R x 4, class-agnostic.
-        targets: R x 4; rows without an object are ignored, whatever they hold.
+        targets: R x 4; background rows are ignored.
         foreground: R bool.
 
     Returns:

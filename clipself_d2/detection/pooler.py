@@ -1,4 +1,4 @@
-"""RoIAlign over a pyramid whose strides may be any numbers (Detectron2's pooler asks for powers of two)."""
+"""RoIAlign on pyramids of any strides, such as 3.5, 7, 14, 28 of L/14; Detectron2's pooler needs powers of two."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from clipself_d2.detection.sparse_roi_align import sparse_roi_align
 
 
 def assign_levels(boxes: Tensor, num_levels: int, canonical_size: float = 56.0) -> Tensor:
-    """The level of each box by its size: 0 below twice the canonical size, then one more each doubling.
+    """Assign each box to a level by its size: level 0 below twice the canonical size, one more for each doubling.
 
     Args:
         boxes: R x 4 in pixels.
-        num_levels: levels 0 .. num_levels - 1.
-        canonical_size: the side of a box at the lower end of level 0, in pixels (released code).
+        num_levels: number of levels.
+        canonical_size: side in pixels of a box at the lower end of level 0 (released code).
 
     Returns:
-        R longs.
+        R long, 0 .. num_levels - 1.
     """
     area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
     levels = torch.log2(area.sqrt() / canonical_size + 1e-6).floor()
@@ -28,11 +28,11 @@ def assign_levels(boxes: Tensor, num_levels: int, canonical_size: float = 56.0) 
 
 
 class RegionPooler:
-    """Pools boxes from the level that suits their size.
+    """Pools each box from the level that fits its size.
 
     Args:
-        output_size: bins of a side.
-        strides: of the levels, in pixels, fine to coarse.
+        output_size: bins per side.
+        strides: strides of the levels in pixels, fine to coarse.
         canonical_size: see `assign_levels`.
     """
 
@@ -42,14 +42,14 @@ class RegionPooler:
         self.canonical_size = canonical_size
 
     def __call__(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Pool.
+        """Pool boxes.
 
         Args:
-            maps: for every level B x D x h x w.
-            boxes: for every image R_i x 4 in pixels.
+            maps: B x D x h x w per level.
+            boxes: R_i x 4 in pixels per image.
 
         Returns:
-            sum(R_i) x D x s x s, fp32 (RoIAlign knows no bfloat16), image by image.
+            sum(R_i) x D x s x s, image by image. It is fp32, because RoIAlign does not support bfloat16.
         """
         device = maps[0].device
         images = torch.arange(len(boxes), device=device).repeat_interleave(
@@ -58,7 +58,7 @@ class RegionPooler:
         flat = torch.cat(list(boxes)).float()
         rois = torch.cat([images[:, None].to(flat), flat], dim=1)
         levels = assign_levels(flat, len(maps), self.canonical_size)
-        if device.type == "cpu":  # where torchvision's kernel is slow
+        if device.type == "cpu":  # torchvision's kernel is slow there, see `sparse_roi_align`
             with torch.autocast("cpu", enabled=False):
                 return sparse_roi_align(maps, rois, levels, self.strides, self.output_size)
         order = levels.argsort()

@@ -1,4 +1,4 @@
-"""A stand-alone region proposal network: ResNet-50, FPN and RPN, as the paper trains one on OV-COCO's base classes."""
+"""A stand-alone region proposal network: ResNet-50, FPN and RPN, which the paper trains on OV-COCO's base classes."""
 
 from __future__ import annotations
 
@@ -10,102 +10,78 @@ import torch.nn.functional as F
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone
 from detectron2.modeling.backbone import BasicStem, ResNet
-from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.modeling.meta_arch import ProposalNetwork
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor, nn
+from detectron2.structures import Instances
+from torch import Tensor
 
 from clipself_d2.clip.checkpoint import check_fit, read_checkpoint
 from clipself_d2.data.image import result_size
-from clipself_d2.detection.rpn import train_rpn
+from clipself_d2.detection.rpn import name_batch
 
 _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RGB, 0..255: torchvision's
 _STAGES = ["res2", "res3", "res4", "res5"]
-_BLANK = 64  # side of the image that stands for an empty batch
 
 
 @META_ARCH_REGISTRY.register()
-class RegionProposalNetwork(nn.Module):
-    """Class-agnostic proposals. Classes of the training boxes play no part.
+class RegionProposalNetwork(ProposalNetwork):
+    """Detectron2's `ProposalNetwork`, which resizes images of any size on its device in evaluation.
+
+    The classes of the training boxes are ignored. Training images come resized (`DetectionMapper`).
 
     Args:
         backbone: a Detectron2 backbone, such as an FPN on `resnet50`.
         rpn: Detectron2's `RPN` on its levels.
-        short_edge: in evaluation an image's short side becomes so many pixels,
-        long_edge: unless its long side would exceed this. Training images come resized (`DetectionMapper`).
+        short_edge: pixels of the short side in evaluation, see Detectron2's `ResizeShortestEdge`.
+        long_edge: most pixels of the long side in evaluation.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(self, backbone: Backbone, rpn: RPN, short_edge: int = 800, long_edge: int = 1333) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.rpn = rpn
+        super().__init__(backbone=backbone, proposal_generator=rpn, pixel_mean=_MEAN, pixel_std=_STD)
         self.short_edge = short_edge
         self.long_edge = long_edge
-        for name, values in (("pixel_mean", _MEAN), ("pixel_std", _STD)):
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, inputs: list[dict[str, Any]]) -> Any:
-        """Detectron2's contract of a proposal network.
+        """Run Detectron2's contract of a proposal network.
 
         Args:
-            inputs: samples with `image` (3 x H x W uint8 RGB) and, in training, `instances` with `gt_boxes` in its
-                pixels.
+            inputs: samples with `image` (3 x H x W uint8 RGB) and, in training, `instances` with `gt_boxes` in pixels
+                of the image. In evaluation `height` and `width` give the frame of the results (default: the image's).
 
         Returns:
-            In training `{"loss_rpn_cls", "loss_rpn_loc"}`; in evaluation `{"proposals": Instances}` for each image.
+            In training `{"loss_rpn_cls", "loss_rpn_loc"}`; in evaluation `{"proposals": Instances}` per image.
 
         Raises:
-            NonFiniteLossError: when training has diverged before any loss is known.
+            NonFiniteLossError: if training has diverged.
         """
         if not self.training:
-            return [{"proposals": proposals} for proposals in self.propose(inputs)]
-        weight = 1.0 if inputs else 0.0
-        if not inputs:  # a rank whose images could not be read takes part with a blank one of no weight
-            blank = Instances((_BLANK, _BLANK), gt_boxes=Boxes(torch.zeros(0, 4)))
-            inputs = [{"image": torch.zeros(3, _BLANK, _BLANK, dtype=torch.uint8), "instances": blank}]
-        images = self._batch([x["image"].to(self.pixel_mean.device).float() for x in inputs])
-        targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
-        _, losses = train_rpn(self.rpn, images, self.backbone(images.tensor), targets, inputs)
-        return {name: loss * weight for name, loss in losses.items()}
+            return super().forward([self._resize(x) for x in inputs])
+        with name_batch(inputs):
+            return super().forward(inputs)
 
     @torch.no_grad()
     def propose(self, inputs: Sequence[dict[str, Any]]) -> list[Instances]:
-        """The boxes of each image, best first.
+        """Return `proposal_boxes` and `objectness_logits` per image, best first; `inputs` as in evaluation."""
+        return [output["proposals"] for output in self(list(inputs))]
 
-        Args:
-            inputs: samples with `image`, and `height` and `width` where results are wanted in another frame.
-
-        Returns:
-            For every image `proposal_boxes` (in pixels of height x width) and `objectness_logits`.
-        """
-        if not inputs:
-            return []
-        images = self._batch([self._resize(x["image"].to(self.pixel_mean.device)) for x in inputs])
-        proposals, _ = self.rpn(images, self.backbone(images.tensor), None)
-        return [detector_postprocess(p, *result_size(x)) for p, x in zip(proposals, inputs, strict=True)]
-
-    def _resize(self, image: Tensor) -> Tensor:
-        """3 x H x W uint8 -> 3 x h x w float, 0..255, bilinear and antialiased."""
+    def _resize(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """The sample with its image resized, bilinear and antialiased, and the frame of its results."""
+        image = sample["image"].to(self.device).float()
         size = ResizeShortestEdge.get_output_shape(*image.shape[1:], self.short_edge, self.long_edge)
         size = [max(1, side) for side in size]
-        return F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
-
-    def _batch(self, images: list[Tensor]) -> ImageList:
-        normalised = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(normalised, self.backbone.size_divisibility)
+        height, width = result_size(sample)
+        resized = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+        return {"image": resized, "height": height, "width": width}
 
 
-def resnet50(weights: str, norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet:
-    """ResNet-50 as torchvision's (strides in the 3 x 3 convolutions), giving `res2` .. `res5`.
+def resnet50(weights: str | None, norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet:
+    """Build torchvision's ResNet-50 (strides in the 3 x 3 convolutions) as a backbone with `res2` .. `res5`.
 
     Args:
-        weights: ImageNet weights in torchvision's format: a state dict as `.pth` (such as `resnet50-0676ba61.pth` of
-            download.pytorch.org) or `.safetensors`. "random": none.
-        norm: Detectron2's name of a normalisation; "FrozenBN" keeps the statistics of the weights.
-        freeze_at: 1 freezes the stem, 2 also `res2`; 0 nothing.
+        weights: ImageNet weights with torchvision's names: a state dict as `.pth` (such as `resnet50-0676ba61.pth` from
+            download.pytorch.org) or `.safetensors`. None for random weights.
+        norm: Detectron2's name of a norm; "FrozenBN" keeps the statistics of the weights.
+        freeze_at: 1 freezes the stem, 2 also `res2`; 0 freezes nothing.
 
     Raises:
         InputError: a file that is missing, unreadable or of another network.
@@ -113,9 +89,9 @@ def resnet50(weights: str, norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet
     stem = BasicStem(in_channels=3, out_channels=64, norm=norm)
     stages = ResNet.make_default_stages(50, stride_in_1x1=False, norm=norm)
     model = ResNet(stem, stages, out_features=_STAGES)
-    if weights != "random":
+    if weights is not None:
         state = from_torchvision(read_checkpoint(weights))
-        # Frozen batch norms are buffers, whose versions' counters torchvision adds: left out on both sides.
+        # torchvision counts batches, and frozen batch norms do not: neither side of the check has the counters.
         expected = {name: value for name, value in model.state_dict().items() if not name.endswith("batches_tracked")}
         check_fit(state, expected, str(weights))
         model.load_state_dict(state, strict=False)
@@ -123,10 +99,10 @@ def resnet50(weights: str, norm: str = "FrozenBN", freeze_at: int = 2) -> ResNet
 
 
 def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a state dict of torchvision's ResNet to Detectron2's; the classifier is left out.
+    """Rename the state dict of torchvision's ResNet to Detectron2's names, without the classifier.
 
-    `conv1`, `bn1` are the stem, `layer1` .. `layer4` are `res2` .. `res5`, `downsample.0` and `.1` the shortcut and its
-    norm, and `bn2` of a block is the norm of its `conv2`.
+    `conv1` and `bn1` become `stem`, `layer1` .. `layer4` become `res2` .. `res5`, `downsample.0` and `.1` become
+    `shortcut` and its norm, and `bn2` of a block becomes the norm of its `conv2`.
     """
     renamed = {}
     for name, value in state.items():

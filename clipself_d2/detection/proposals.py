@@ -1,15 +1,15 @@
-"""Region proposals for distillation: from what a detector proposes to the json that `regions.load_proposals` reads.
+"""Region proposals for distillation: from the output of a detector to the json that `regions.load_proposals` reads.
 
-The authors of CLIPSelf released their proposals of COCO but neither the network that made them nor how they were
-filtered. Ours are chosen so:
+The authors of CLIPSelf released their proposals on COCO, but neither the network that made them nor its filter. The
+filter here:
 
-- **NMS at IoU 0.7 over all boxes of an image.** A proposal network suppresses duplicates within a level of its pyramid
-  only; the same object comes again from the next one.
-- **The 50 best of an image.** Distillation draws at most 20 of them at each visit, all with the same chance, so the
-  tail of a thousand boxes would crowd out the objects; and 50 for each photograph of COCO's train split are 5.9 million
-  boxes, 0.8 GB of json.
-- **No least score.** How sure a network is depends on its training; the number of boxes is comparable, a threshold is
-  not.
+- **NMS at IoU 0.7 over all boxes of an image.** A proposal network suppresses duplicates only within a level of its
+  pyramid, and the next level often has the same object again.
+- **The 50 best boxes per image.** Distillation draws up to 20 of them per visit with equal probability, and the tail
+  of a thousand boxes would crowd out the objects. 50 boxes for each image of COCO's train split are 5.9 million boxes,
+  0.8 GB of json.
+- **No score threshold.** The confidence of a network depends on its training. A number of boxes is comparable across
+  networks, a threshold is not.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ from clipself_d2.errors import InputError
 
 @dataclass(frozen=True)
 class ProposalFilter:
-    """Which proposals of an image are kept.
+    """Choose the proposals of an image.
 
     Attributes:
-        top: so many of the best, at least 1.
+        top: most proposals per image, at least 1.
         nms: IoU above which the worse of two boxes is dropped, 0..1; 1 keeps all.
-        min_score: least probability of being an object, 0..1.
+        min_score: lowest probability of being an object, 0..1.
+
+    Raises:
+        InputError: a value out of its range.
     """
 
     top: int = 50
@@ -44,26 +47,25 @@ class ProposalFilter:
     min_score: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises InputError for a value out of its range."""
         if self.top < 1:
-            raise InputError(f"top={self.top}: keep at least 1 proposal an image")
+            raise InputError(f"top={self.top}: keep at least 1 proposal per image")
         for name in ("nms", "min_score"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be within 0..1")
 
     def __call__(self, proposals: Instances) -> Instances:
-        """Filters the proposals of one image.
+        """Filter the proposals of one image.
 
         Args:
             proposals: `proposal_boxes` and `objectness_logits`, in pixels of `image_size`, in any order.
 
         Returns:
-            The same fields, best first; boxes are clipped to the image, and those with a side below a pixel are gone.
+            The same fields, best first. Boxes are clipped to the image; those with a side below one pixel are dropped.
         """
         boxes = clip_boxes_to_image(proposals.proposal_boxes.tensor.float(), proposals.image_size)
         logits = proposals.objectness_logits.float()
-        sound = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (logits.sigmoid() >= self.min_score)  # false for NaN
-        boxes, logits = boxes[sound], logits[sound]
+        valid = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1) & (logits.sigmoid() >= self.min_score)  # False for NaN
+        boxes, logits = boxes[valid], logits[valid]
         kept = nms(boxes, logits, self.nms)[: self.top]
         return Instances(proposals.image_size, proposal_boxes=Boxes(boxes[kept]), objectness_logits=logits[kept])
 
@@ -71,23 +73,21 @@ class ProposalFilter:
 def propose(
     model: nn.Module, loader: Iterable[list[dict[str, Any]]], precision: Any = None
 ) -> Iterator[tuple[dict[str, Any], Instances]]:
-    """Runs a model over photographs.
+    """Run a model over images.
 
     Args:
-        model: has `propose(inputs) -> list[Instances]`, in evaluation mode.
+        model: a model in evaluation mode with `propose(inputs) -> list[Instances]`.
         loader: lists of samples of `ImageMapper`.
-        precision: a context in which the model runs, as `engine.inference.autocast` gives.
+        precision: a context to run the model in, such as `autocast` returns.
 
     Yields:
-        Each sample with its proposals in pixels of the photograph, on the CPU.
+        Each sample and its proposals in pixels of the original image, on the CPU.
 
     Raises:
-        InputError: if the model cannot propose.
+        InputError: a model that cannot propose.
     """
     check_can_propose(model)
     for batch in loader:
-        if not batch:  # none of its images could be read
-            continue
         with torch.inference_mode(), precision or nullcontext():
             results = model.propose(batch)  # type: ignore[operator]
         for sample, proposals in zip(batch, results, strict=True):
@@ -95,7 +95,7 @@ def propose(
 
 
 def check_can_propose(model: Any) -> None:
-    """Raises InputError if a model, or its class, has no method `propose`."""
+    """Raise an InputError if a model, or its class, has no method `propose`."""
     if not callable(getattr(model, "propose", None)):
         name = getattr(model, "__name__", type(model).__name__)
         raise InputError(
@@ -107,32 +107,31 @@ def check_can_propose(model: Any) -> None:
 def write_proposals(
     path: str | Path, images: Iterable[tuple[Mapping[str, Any], Instances]], info: Mapping[str, Any] | None = None
 ) -> Written:
-    """Streams proposals into a COCO-format json, which appears whole under its name or not at all.
+    """Stream proposals into a COCO-format json, which appears under its name only when complete.
 
     An image without proposals is listed in `"images"`; distillation takes its fallback box there.
 
     Args:
         path: the new file.
-        images: samples (`image_id`, `file_name`, `height`, `width`) with what `ProposalFilter` keeps of an image's
-            proposals.
-        info: what the file's `"info"` says: how the proposals were made.
+        images: samples (`image_id`, `file_name`, `height`, `width`) and their filtered proposals.
+        info: `"info"` of the file: how the proposals were made.
 
     Returns:
         The counts.
 
     Raises:
-        InputError: if no image has a proposal, for distillation would refuse that file.
-        OSError: the disk.
+        InputError: if no image has a proposal, because distillation would refuse the file.
+        OSError: the file cannot be written.
     """
-    about = {"info": dict(info or {}), "categories": [{"id": 1, "name": "object"}]}
+    head = {"info": dict(info or {}), "categories": [{"id": 1, "name": "object"}]}
     annotated = ((sample, _annotations(kept)) for sample, kept in images)
     return write_annotations(
-        path, annotated, about, "has a proposal: lower --min-score, or train the network for longer"
+        path, annotated, head, "has a proposal: lower --min-score, or train the network for longer"
     )
 
 
 def _annotations(kept: Instances) -> list[dict[str, Any]]:
-    """COCO's annotations of an image; `score` is the probability of being an object."""
+    """COCO annotations of an image; `score` is the probability of being an object."""
     scores = kept.objectness_logits.sigmoid().tolist()
     boxes = box_fields(kept.proposal_boxes.tensor)
     return [{"category_id": 1, **box, "score": round(score, 4)} for box, score in zip(boxes, scores, strict=True)]

@@ -1,4 +1,4 @@
-"""F-ViT's second stage: regions are embedded, compared with the text, refined, and scored together with CLIP."""
+"""F-ViT's second stage: embed regions, compare them with text, refine their boxes, and fuse the scores with CLIP's."""
 
 from __future__ import annotations
 
@@ -23,45 +23,38 @@ from clipself_d2.regions.pooling import pool_boxes
 from clipself_d2.vocabulary import Vocabulary
 
 MAX_CANDIDATES = 20_000
-"""Most boxes of an image that go into the NMS: without a bound, LVIS's 1,203 classes and threshold of 1e-4 let a
-million of an untrained detector's through, which takes minutes; 300 are kept in the end."""
+"""Most boxes of an image that go into the NMS. Without a bound, LVIS's 1,203 classes and score threshold of 1e-4 let
+through a million boxes of an untrained detector, which takes minutes; 300 detections are kept in the end."""
 
 
 def candidate_threshold(scores: Tensor, threshold: float, limit: int) -> float:
-    """The least score above which no more than `limit` scores lie, at least `threshold`.
-
-    Args:
-        scores: R x K.
-        threshold: of the detector.
-        limit: number of candidates.
-    """
+    """Return the lowest score, at least `threshold`, that no more than `limit` of the R x K scores exceed."""
     if scores.numel() <= limit:
         return threshold
     return max(threshold, scores.flatten().topk(limit + 1).values[-1].item())
 
 
 class OpenVocabularyROIHeads(ROIHeads):
-    """Class-agnostic boxes (and masks), open-vocabulary scores.
+    """Class-agnostic boxes (and masks) with open-vocabulary scores.
 
     Args:
-        strides: of the pyramid's levels that regions are pooled from, ``p2`` on; the coarsest level of the RPN is not
-            among them.
-        dense_stride: of the dense map.
-        box_head: R x D x 7 x 7 -> embeddings R x C, deltas R x 4.
-        classifier: embeddings and a vocabulary -> R x (K + 1) logits.
-        mask_head: Detectron2's, class-agnostic (``num_classes=1``), or None for boxes alone.
-        fusion: `regions.fuse_scores`' variant: "fvit" or "fvlm".
-        alpha: weight of CLIP's score for seen classes and the background, 0..1.
+        strides: strides of the levels to pool regions from, ``p2`` first. The coarsest level of the RPN is not used.
+        dense_stride: stride of the dense map.
+        box_head: maps R x D x 7 x 7 to embeddings R x C and deltas R x 4.
+        classifier: maps embeddings and a vocabulary to logits R x (K + 1).
+        mask_head: a class-agnostic mask head of Detectron2 (``num_classes=1``); None for boxes alone.
+        fusion: "fvit" or "fvlm", see `regions.fuse_scores`.
+        alpha: weight of CLIP's score for base classes and the background, 0..1.
         beta: weight of CLIP's score for novel classes, 0..1.
-        clip_temperature: factor of CLIP's cosines before their softmax.
-        background_weight: of the background in the classification loss.
-        score_thresh: detections score more than this.
-        nms_thresh: of the NMS within a class.
-        detections_per_image: so many detections are kept.
-        batch_size_per_image: regions that are trained on in an image.
-        positive_fraction: of them at most so many hold an object.
-        box_resolution: bins of a region's side for the box head.
-        mask_resolution: bins of a region's side for the mask head.
+        clip_temperature: factor of CLIP's cosines before the softmax.
+        background_weight: weight of the background in the classification loss.
+        score_thresh: lowest score of a detection.
+        nms_thresh: IoU threshold of the NMS within a class.
+        detections_per_image: most detections per image.
+        batch_size_per_image: regions sampled per training image.
+        positive_fraction: largest share of foreground regions among them.
+        box_resolution: bins per side for the box head.
+        mask_resolution: bins per side for the mask head.
         canonical_size: see `assign_levels`.
     """
 
@@ -117,12 +110,12 @@ class OpenVocabularyROIHeads(ROIHeads):
         targets: list[Instances],
         vocabulary: Vocabulary,
     ) -> dict[str, Tensor]:
-        """Losses of sampled proposals.
+        """Compute the losses of sampled proposals.
 
         Args:
-            features: of the backbone.
-            proposals: with `proposal_boxes` and `objectness_logits`.
-            targets: with `gt_boxes`, `gt_classes` (none of a novel class) and, for the mask head, `gt_masks`.
+            features: outputs of the backbone.
+            proposals: `proposal_boxes` and `objectness_logits` per image.
+            targets: `gt_boxes`, `gt_classes` (base classes alone) and, for the mask head, `gt_masks` per image.
             vocabulary: the training vocabulary.
 
         Returns:
@@ -136,7 +129,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         embeddings, deltas = self.box_head(self.box_pooler(levels, [x.proposal_boxes.tensor for x in sampled]))
         logits = self.classifier(embeddings, vocabulary)
         foreground = labels < self.num_classes
-        # An image without objects has no gt_boxes: its proposals are all background.
+        # The proposals of an image without objects have no gt_boxes and are all background.
         matched = torch.cat([(x.gt_boxes if x.has("gt_boxes") else x.proposal_boxes).tensor for x in sampled])
         wanted = torch.zeros_like(boxes)
         wanted[foreground] = self.box_transform.get_deltas(boxes[foreground], matched[foreground])
@@ -154,7 +147,7 @@ class OpenVocabularyROIHeads(ROIHeads):
     def _mask_losses(self, head: BaseMaskRCNNHead, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
         objects = [x[x.gt_classes < self.num_classes] for x in sampled]
         if not any(map(len, objects)):
-            # Batch norms refuse an empty batch, and other ranks wait for this one's: whole images, of no weight.
+            # Batch norms cannot train on nothing, and the other ranks wait for this one: whole images with weight 0.
             wholes = [levels[0].new_tensor([[0, 0, *x.image_size[::-1]]]) for x in sampled]
             return {"loss_mask": head.layers(self.mask_pooler(levels, wholes)).float().sum() * 0.0}
         return head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
@@ -165,26 +158,26 @@ class OpenVocabularyROIHeads(ROIHeads):
         proposals: list[Instances],
         vocabulary: Vocabulary,
     ) -> list[Instances]:
-        """Detections, in pixels of the input.
+        """Detect objects, in pixels of the input.
 
         Args:
-            features: of the backbone, ``dense`` among them.
-            proposals: with `proposal_boxes`.
-            vocabulary: the classes to look for.
+            features: outputs of the backbone, including ``dense``.
+            proposals: `proposal_boxes` per image.
+            vocabulary: the classes to detect.
 
         Returns:
-            For every image `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (R x 1 x 28 x 28
-            probabilities), best first.
+            `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (R x 1 x 28 x 28 probabilities)
+            per image, best first.
         """
         levels = [features[name] for name in self.level_names]
         boxes = [x.proposal_boxes.tensor for x in proposals]
         counts = [len(b) for b in boxes]
         embeddings, deltas = self.box_head(self.box_pooler(levels, boxes))
-        head = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
-        # CLIP looks at the proposals, not at the refined boxes (released code).
+        detector_logprobs = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
+        # CLIP scores the proposals, not the refined boxes (released code).
         pooled = pool_boxes(features["dense"], boxes, self.dense_stride)
         clip_logprobs = vocabulary.log_probabilities(pooled, self.clip_temperature)
-        scores = fuse_scores(head, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
+        scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
         detections = [
             fast_rcnn_inference_single_image(

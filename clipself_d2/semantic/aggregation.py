@@ -1,9 +1,8 @@
-"""Cost aggregation (CAT-Seg, CVPR 2024, section 3.2): over space, within windows, and over classes, one layer after
-another.
+"""Cost aggregation (CAT-Seg, CVPR 2024, section 3.2): alternately over space, within windows, and over classes.
 
-A class's costs are a map of its own, so that features are ``B x T x h x w x D`` for T classes; no weight depends on T
-or on a class's place, hence any number of classes in any order. The image guides what attends to what in space, the
-texts guide it among classes: guidance is concatenated to queries and keys, never to values.
+The features are ``B x T x h x w x D``, one map per class for T classes. No weight depends on T or on the order of the
+classes, which allows any classes. The image guides the attention over space and the texts guide it over classes:
+guidance is concatenated to queries and keys, never to values.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from clipself_d2.semantic.windows import from_windows, to_windows, window_mask
 
 
 class GuidedLinear(nn.Linear):
-    """A linear layer on features and guidance side by side.
+    """A linear layer on the concatenation of features and guidance.
 
-    The guidance, which many features share, is multiplied once and broadcast: nothing is repeated or concatenated.
+    Many features share a guidance vector. It is multiplied once and broadcast, instead of repeated and concatenated.
     """
 
     def __init__(self, channels: int, guidance_channels: int, outputs: int) -> None:
@@ -26,25 +25,25 @@ class GuidedLinear(nn.Linear):
         self.channels = channels
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
-        """Features, ... x channels, and guidance, whose other axes broadcast to the features'."""
+        """Map features, ... x channels, and guidance, ... x guidance_channels that broadcasts, to ... x outputs."""
         own, shared = self.weight.split([self.channels, self.in_features - self.channels], dim=1)
         return F.linear(features, own) + F.linear(guidance, shared, self.bias)
 
 
 def feed_forward(channels: int, activation: type[nn.Module]) -> nn.Sequential:
-    """Two linear layers, the inner one four times as wide."""
+    """Build two linear layers with a hidden width of four times the channels."""
     return nn.Sequential(nn.Linear(channels, 4 * channels), activation(), nn.Linear(4 * channels, channels))
 
 
 class WindowBlock(nn.Module):
-    """A block of a Swin transformer on every class's map, its attention guided by the image.
+    """A Swin transformer block on the map of each class, with attention guided by the image.
 
     Args:
         channels: D.
         guidance_channels: G.
-        heads: of the attention.
-        window: side of a window in locations. A map that is no larger is one window, and is not shifted.
-        shifted: whether the windows lie half a window further down and right.
+        heads: number of attention heads.
+        window: side of a window in locations. A map that is no larger is one window, without a shift.
+        shifted: shift the windows down and right by half a window.
     """
 
     def __init__(self, channels: int, guidance_channels: int, heads: int, window: int, shifted: bool) -> None:
@@ -60,14 +59,14 @@ class WindowBlock(nn.Module):
         self.mlp = feed_forward(channels, nn.GELU)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Features B x T x h x w x D and guidance B x h x w x G: features."""
+        """Map features B x T x h x w x D, with guidance B x h x w x G, to features of the same shape."""
         batch, _, height, width, _ = x.shape
         window = min(self.window, height, width)
         shift = window // 2 if self.shifted and min(height, width) > window else 0
         normed = self.norm1(x)
         projected = torch.cat([self.queries_keys(normed, guidance[:, None]), self.values(normed)], dim=-1)
         windows = to_windows(projected.flatten(0, 1), window, shift)
-        # windows x (maps x heads) x locations x d: the mask, which is a window's, is broadcast over maps and heads
+        # W x (maps * heads) x locations x d. The mask has one entry per window and broadcasts over maps and heads.
         query, key, value = windows.unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
         mask = window_mask((height, width), window, shift, x.device)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask[:, None])
@@ -78,14 +77,14 @@ class WindowBlock(nn.Module):
 
 
 class ClassAttention(nn.Module):
-    """Linear attention among the classes at every location, guided by the classes' texts.
+    """Linear attention over the classes at each location, guided by the texts of the classes.
 
     Args:
         channels: D.
         guidance_channels: G.
-        heads: of the attention.
-        pooling: in training the maps are averaged over so many locations squared and resized back, which saves time; in
-            evaluation they are not (the released evaluation).
+        heads: number of attention heads.
+        pooling: in training, average maps over pooling x pooling locations and resize the result back, which saves
+            time. Evaluation does not pool (released code).
     """
 
     def __init__(self, channels: int, guidance_channels: int, heads: int, pooling: int) -> None:
@@ -99,7 +98,7 @@ class ClassAttention(nn.Module):
         self.mlp = feed_forward(channels, nn.ReLU)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Features B x T x h x w x D and guidance B x T x G: features."""
+        """Map features B x T x h x w x D, with guidance B x T x G, to features of the same shape."""
         pooling = min(self.pooling, *x.shape[2:4]) if self.training else 1
         pooled = _average(x, pooling)
         normed = self.norm1(pooled)
@@ -112,12 +111,12 @@ class ClassAttention(nn.Module):
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention over the second axis with the kernel ``elu + 1`` (Katharopoulos et al., ICML 2020), in fp32.
+    """Attend over the second axis with the kernel ``elu + 1`` (Katharopoulos et al., ICML 2020), in fp32.
 
     Args:
         query: B x T x ... x d.
-        key: the same.
-        value: the same.
+        key: B x T x ... x d.
+        value: B x T x ... x d.
 
     Returns:
         B x T x ... x d fp32: ``phi(q) . sum(phi(k) v^T) / (phi(q) . sum(phi(k)))``.
@@ -130,7 +129,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class AggregationLayer(nn.Module):
-    """Two window blocks, the second one's windows shifted, then attention among the classes; see these."""
+    """A `WindowBlock`, one with shifted windows, and a `ClassAttention`; see these for the arguments."""
 
     def __init__(self, channels: int, guidance_channels: int, heads: int, window: int, pooling: int) -> None:
         super().__init__()
@@ -141,7 +140,7 @@ class AggregationLayer(nn.Module):
         self.classes = ClassAttention(channels, guidance_channels, heads, pooling)
 
     def forward(self, x: Tensor, image: Tensor, text: Tensor) -> Tensor:
-        """Features B x T x h x w x D, guidance B x h x w x G of the image and B x T x G of the texts: features."""
+        """Map features B x T x h x w x D, guided by an image B x h x w x G and texts B x T x G, to features."""
         image = self.image_norm(image)
         for block in self.spatial:
             x = block(x, image)
@@ -149,12 +148,12 @@ class AggregationLayer(nn.Module):
 
 
 class CostAggregator(nn.Module):
-    """From a cost volume to features of every class at every location.
+    """Turn a cost volume into features of each class at each location.
 
     Args:
         embed_dim: C, the length of CLIP's embeddings.
-        channels: D of the features; a multiple of `heads`.
-        guidance_channels: to which the guidance of image and texts is projected.
+        channels: D, a multiple of `heads`.
+        guidance_channels: G, the width that the guidance of image and texts is projected to.
         layers: number of `AggregationLayer`.
         heads: see `WindowBlock`.
         window: see `WindowBlock`.
@@ -182,12 +181,12 @@ class CostAggregator(nn.Module):
         )
 
     def forward(self, cost: Tensor, dense: Tensor, text: Tensor) -> Tensor:
-        """Aggregates.
+        """Aggregate costs.
 
         Args:
-            cost: B x T x h x w cosines.
-            dense: B x C x h x w, the map that they were made of.
-            text: B x T x C, the classes' embeddings.
+            cost: B x T x h x w cosines of `dense` with `text`.
+            dense: B x C x h x w dense map.
+            text: B x T x C embeddings of the classes.
 
         Returns:
             B x T x h x w x D.
@@ -201,7 +200,7 @@ class CostAggregator(nn.Module):
 
 
 def _average(x: Tensor, pooling: int) -> Tensor:
-    """Means of pooling x pooling locations of B x T x h x w x D."""
+    """Average B x T x h x w x D over pooling x pooling locations."""
     if pooling == 1:
         return x
     pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), pooling)
@@ -209,7 +208,7 @@ def _average(x: Tensor, pooling: int) -> Tensor:
 
 
 def _resize(x: Tensor, like: Tensor) -> Tensor:
-    """Maps of `x`, resized to those of `like` with aligned corners (released code)."""
+    """Resize the maps of `x` to the size of those of `like`, with aligned corners (released code)."""
     if x.shape == like.shape:
         return x
     resized = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), like.shape[2:4], mode="bilinear", align_corners=True)

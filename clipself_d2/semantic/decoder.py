@@ -1,4 +1,4 @@
-"""Up-sampling of aggregated costs beyond the tower's map, guided by its intermediate blocks (CAT-Seg, section 3.3)."""
+"""Upsampling of aggregated costs, guided by intermediate blocks of the tower (CAT-Seg, section 3.3)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 class GuidedConv(nn.Conv2d):
-    """A 3 x 3 convolution without bias on features of every class and guidance that they share, side by side."""
+    """A 3 x 3 convolution without bias on the features of each class and a guidance that all classes share."""
 
     def __init__(self, channels: int, guidance_channels: int, outputs: int) -> None:
         super().__init__(channels + guidance_channels, outputs, 3, padding=1, bias=False)
         self.channels = channels
 
     def forward(self, features: Tensor, guidance: Tensor) -> Tensor:  # type: ignore[override]
-        """Features (B T) x channels x h x w and guidance B x guidance_channels x h x w: (B T) x outputs x h x w."""
+        """Map features BT x channels x h x w and guidance B x guidance_channels x h x w to BT x outputs x h x w."""
         own, shared = self.weight.split([self.channels, self.in_channels - self.channels], dim=1)
         common = F.conv2d(guidance, shared, padding=1)
         result = F.conv2d(features, own, padding=1).unflatten(0, (len(guidance), -1))
@@ -24,12 +24,12 @@ class GuidedConv(nn.Conv2d):
 
 
 class UpBlock(nn.Module):
-    """Doubles the resolution, then two convolutions, the first of which sees the guidance too.
+    """Double the resolution, then apply two convolutions, the first one on the guidance too.
 
     Args:
-        channels: of the input.
-        guidance_channels: of the guidance, fewer than `channels`.
-        outputs: channels of the result; normalised in groups of 16.
+        channels: channels of the input.
+        guidance_channels: channels of the guidance, fewer than `channels`.
+        outputs: channels of the result, normalized in groups of 16.
     """
 
     def __init__(self, channels: int, guidance_channels: int, outputs: int) -> None:
@@ -43,23 +43,23 @@ class UpBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, outputs)
 
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
-        """Features (B T) x channels x h x w, guidance B x guidance_channels x 2h x 2w: (B T) x outputs x 2h x 2w."""
+        """Map features BT x channels x h x w and guidance B x guidance_channels x 2h x 2w to BT x outputs x 2h x 2w."""
         x = F.relu(self.norm1(self.conv1(self.up(x), guidance)))
         return F.relu(self.norm2(self.conv2(x)))
 
 
 class UpsamplingDecoder(nn.Module):
-    """An `UpBlock` for each of the tower's maps that guide, and a convolution: a logit of every class.
+    """One `UpBlock` per guiding map of the tower, then a convolution to one logit per class.
 
     Args:
         block_dim: channels of the tower's blocks.
-        channels: of the aggregated costs.
+        channels: channels of the aggregated costs.
         dims: channels after each doubling of the resolution; CAT-Seg has two.
-        guidance_dims: to which the tower's maps are projected while they are brought to twice, four times .. the size.
-        guidance_channels: and which then guide.
+        guidance_dims: channels of the guiding maps after upsampling by 2, 4, ...
+        guidance_channels: channels of the guiding maps when they join the features.
 
     Attributes:
-        scale: factor of the resolution, 4 for two doublings.
+        scale: output side / input side, 4 for two doublings.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class UpsamplingDecoder(nn.Module):
         self.head = nn.Conv2d(dims[-1], 1, 3, padding=1)
 
     def forward(self, x: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Decodes.
+        """Decode.
 
         Args:
             x: B x T x h x w x D aggregated costs.
-            maps: of the tower's blocks, B x block_dim x h x w, one for each doubling.
+            maps: B x block_dim x h x w block maps of the tower, one per doubling.
 
         Returns:
             B x T x h * scale x w * scale logits.

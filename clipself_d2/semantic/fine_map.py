@@ -1,8 +1,8 @@
-"""The stride trick: a dense map finer than the tower's patches, from forwards of the image shifted by parts of a patch.
+"""The stride trick: a dense map finer than the patches of the tower, from forwards of shifted images.
 
-Of `factor` shifts along each axis the cells interleave to a map `factor` times finer. The shifts lie evenly around
-zero, so that the fine map tiles the image as any map does: the centre of row r is at ``(r + 0.5) * stride / factor``
-pixels, plus the `map_origin` where that would need half a pixel.
+The maps of `factor` shifts along each axis interleave to a map that is `factor` times finer. The shifts lie evenly
+around zero: the center of row r is at ``(r + 0.5) * stride / factor`` pixels, plus the `map_origin`, which is half a
+pixel where whole-pixel shifts cannot lie evenly.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from torch import Tensor
 
 from clipself_d2.errors import InputError
 
-# Most pixels of the images that are sent through the tower at once: 16 of 512 x 512.
+# Most pixels that go through the tower at once: 16 images of 512 x 512.
 _MAX_PIXELS = 2**22
 
 
 def check_factor(stride: int, factor: int, name: str = "finer") -> None:
-    """Raises an InputError unless the shifts are whole pixels.
+    """Raise an InputError unless the shifts are whole pixels.
 
     Args:
-        stride: the tower's.
-        factor: how many times finer the map is to be.
-        name: the setting that holds it, for the message.
+        stride: stride of the tower in pixels.
+        factor: how many times finer the map becomes along each axis.
+        name: name of the setting in the message.
     """
     if factor < 1 or stride % factor:
         possible = [str(k) for k in range(1, stride + 1) if stride % k == 0]
         raise InputError(
-            f"{name}={factor}: the tower's stride {stride} cannot be cut into so many shifts of whole pixels; use one "
-            f"of {', '.join(possible)}"
+            f"{name}={factor}: does not divide the tower's stride {stride} into whole pixels; use one of "
+            f"{', '.join(possible)}"
         )
 
 
 def map_origin(stride: int, factor: int) -> float:
-    """Where the fine map's first cell begins, in pixels of the image: 0, or 0.5 if no whole shifts lie around zero."""
+    """Return the start of the fine map's first cell in pixels of the image: 0, or 0.5 if the shifts cannot be even."""
     return (factor - 1) * (stride // factor) % 2 / 2
 
 
 def shifted_windows(images: Tensor, stride: int, factor: int) -> Tensor:
-    """All shifts of a batch of images, as views of the padded batch; what a shift uncovers repeats the border.
+    """Return all shifts of a batch of images, as views of the padded batch; the padding repeats the border.
 
     Args:
         images: B x 3 x H x W.
-        stride: of the tower, pixels.
-        factor: shifts along each axis, of ``stride / factor`` pixels; see `check_factor`.
+        stride: stride of the tower in pixels.
+        factor: number of shifts along each axis, ``stride / factor`` pixels apart; see `check_factor`.
 
     Returns:
-        B x factor x factor x 3 x H x W; window (i, j) starts ``(i - (factor - 1) / 2) * stride / factor`` pixels, plus
-        the `map_origin`, below the image's first row, and so by j to the right of its first column.
+        B x factor x factor x 3 x H x W. Window (i, j) starts ``(i - (factor - 1) / 2) * stride / factor`` pixels, plus
+        the `map_origin`, below the first row of the image, and likewise by j to the right of its first column.
     """
     height, width = images.shape[-2:]
     step = stride // factor
@@ -62,20 +62,20 @@ def shifted_windows(images: Tensor, stride: int, factor: int) -> Tensor:
 
 
 def interleave(maps: Tensor) -> Tensor:
-    """Puts the maps of the shifts together: B x k x k x C x h x w, by row and column shift, -> B x C x hk x wk."""
+    """Merge the maps of the shifts: B x k x k x C x h x w (row shift, column shift) to B x C x hk x wk."""
     return maps.permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
 
 
 def fine_map(function: Callable[[Tensor, list[int]], Tensor], images: Tensor, stride: int, factor: int) -> Tensor:
-    """Computes a dense map on a finer grid than the tower's.
+    """Compute a dense map on a finer grid than the tower's.
 
     Args:
-        function: from windows, N x 3 x H x W, and the number of the image that each is of, to maps, N x C x H / stride
-            x W / stride; called with so many windows that their pixels are at most 4 Mi (or with one).
+        function: maps windows, N x 3 x H x W, and the batch indices of their images to N x C x H / stride x W / stride.
+            A call gets windows of up to 4 Mi pixels together, at least one.
         images: B x 3 x H x W.
-        stride: of the tower, pixels.
-        factor: how many times finer along each axis, see `check_factor`; the function sees ``factor ** 2`` windows of
-            each image.
+        stride: stride of the tower in pixels.
+        factor: how many times finer the map becomes along each axis, see `check_factor`. `function` gets
+            ``factor ** 2`` windows of each image.
 
     Returns:
         B x C x H * factor / stride x W * factor / stride.

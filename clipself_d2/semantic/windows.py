@@ -1,7 +1,7 @@
-"""Maps as windows and back, shifted or not: what the attention of a Swin transformer looks through.
+"""Windows of a Swin transformer, shifted or not: maps to windows and back.
 
-A map of any size is filled up, below and to the right, to whole windows. When the windows are shifted, the map is
-rolled instead, and the mask parts what was not neighbours before.
+A map of any size is padded below and to the right to whole windows. A shift of the windows is a roll of the map; the
+mask separates locations that were not neighbors before the roll.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 def to_windows(x: Tensor, window: int, shift: int) -> Tensor:
-    """Cuts maps into windows.
+    """Cut maps into windows.
 
     Args:
         x: N x h x w x D.
         window: side of a window.
-        shift: rows and columns that the windows lie further down and right, less than `window`.
+        shift: rows and columns to shift the windows down and right, less than `window`.
 
     Returns:
-        W x N x window ** 2 x D, the W windows row by row.
+        W x N x window ** 2 x D, the W windows in row-major order.
     """
     height, width = x.shape[1:3]
     x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
@@ -31,7 +31,7 @@ def to_windows(x: Tensor, window: int, shift: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, size: tuple[int, int], window: int, shift: int) -> Tensor:
-    """The maps that `to_windows` cut: N x h x w x D."""
+    """Undo `to_windows`: W x N x window ** 2 x D to N x h x w x D, where `size` is (h, w)."""
     height, width = size
     rows = -(-height // window)
     x = windows.unflatten(2, (window, window)).unflatten(0, (rows, -1))
@@ -42,21 +42,21 @@ def from_windows(windows: Tensor, size: tuple[int, int], window: int, shift: int
 
 
 def window_mask(size: tuple[int, int], window: int, shift: int, device: torch.device) -> Tensor | None:
-    """Which location of a window may look at which.
+    """Build the attention mask within windows.
 
     Args:
         size: rows and columns of the map.
-        window: side of a window.
+        window: see `to_windows`.
         shift: see `to_windows`.
-        device: where the mask is wanted.
+        device: device of the mask.
 
     Returns:
-        W x window ** 2 x window ** 2 bool, or None where everything is seen.
+        W x window ** 2 x window ** 2 bool, True where a location may attend to another; None if all may.
     """
     if not shift and size[0] % window == 0 and size[1] % window == 0:
         return None
     part = torch.zeros(1, *(-(-side // window) * window for side in size), 1, device=device)
-    # What a roll brings from the other side of the map is a part of its own, and so is what fills the map up.
+    # Locations that the roll brings from the opposite side are a part of their own, and the padding is one too.
     part[:, :shift] += 1
     part[:, :, :shift] += 2
     part[:, size[0] :] = -1

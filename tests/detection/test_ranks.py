@@ -9,7 +9,7 @@ from tests.detection.tiny import STEPS, train_share
 
 @pytest.mark.slow
 def test_two_ranks_hold_equal_weights(tmp_path):
-    """Synchronised batch norms and gradients, whichever rank has no objects or no images."""
+    """Synchronized batch norms and gradients, also where a rank has no objects."""
     for rank in (0, 1):
         (tmp_path / f"rank{rank}").mkdir()
     launch(train_share, (str(tmp_path),), device="cpu", ranks_per_machine=2)

@@ -150,12 +150,12 @@ def scene(draw: int, objects: int = 3, size: tuple[int, int] = (48, 60), masks: 
     return {"image": image, "image_id": draw, "instances": instances, "height": height, "width": width}
 
 
-# Objects of the images of each step's batch on two ranks: uneven; one rank without objects, without images, both.
+# Numbers of objects of the images of each step's batch on two ranks: uneven; one rank without objects, or both.
 STEPS: list[tuple[list[int], list[int]]] = [
     ([3, 1], [2, 4]),
     ([0, 0], [3, 2]),
-    ([2, 1], []),
-    ([], [0]),
+    ([2, 1], [1]),
+    ([0], [0, 0]),
     ([1, 1], [2, 0]),
 ]
 

@@ -17,7 +17,7 @@ from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/detection/rpn_r50_fpn_ovcoco.py")
-SMALL = ["model.backbone.bottom_up.weights=random", "model.short_edge=64", "train.device=cpu"]
+SMALL = ["model.backbone.bottom_up.weights=null", "model.short_edge=64", "train.device=cpu"]
 
 
 main = main_of("make_proposals")
