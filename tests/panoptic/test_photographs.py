@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from clipself_d2.data.ade20k import prepare_scene_parsing
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from clipself_d2.data.ade20k import prepare_scene_parsing
 from clipself_d2.data.builtin import register_builtin
 from clipself_d2.engine.main import main
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
