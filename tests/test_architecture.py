@@ -29,8 +29,6 @@ MAY_IMPORT = {
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
     "miniature": SHARED | {"visualization", "distillation", "miniature"},
-    # Runs the configs of every application and so names none.
-    "reproduce": SHARED | {"visualization", "reproduce"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "configs").rglob("*.py"), *(ROOT / "datasets").glob("*.py")]

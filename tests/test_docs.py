@@ -22,7 +22,7 @@ import clipself_d2.data
 import clipself_d2.miniature  # noqa: F401  (registers data sets, as that above)
 from clipself_d2.command_line import ArgumentParser
 from clipself_d2.engine.config import load_config
-from clipself_d2.reproduce.entries import find
+from reproduction.catalog import find
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "clipself_d2"

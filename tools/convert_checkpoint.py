@@ -6,7 +6,7 @@ CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
-  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain ViTs with QuickGELU.
+  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain QuickGELU ViTs.
              Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
 
 Examples:

@@ -15,11 +15,11 @@ Inputs that cannot be read are skipped, logged and counted.
 Examples:
   python tools/demo.py --output output/demo train.max_iter=200
   python tools/demo.py --input images/ --vocabulary "red star, blue heart/love heart" \\
-      --config-file configs/miniature/fvit.py --weights output/miniature_fvit/checkpoint_0000400.pth
+      --config-file configs/miniature/fvit.py --weights output/fvit/checkpoint_0000400.pth
   python tools/demo.py --input images/ --vocabulary "dog, lawn/grass, sky" \\
       --config-file configs/panoptic/mask2former_openai_l14_336_coco.py model.generator.download=true
   python tools/demo.py --input images/ --vocabulary "dog, lawn/grass, sky" \\
-      --config-file configs/semantic/zero_shot_openai_b16_ade20k_clipself_patches.py model.finer=2
+      --config-file configs/semantic/zero_shot_openai_b16_ade20k.py model.finer=2
 """
 
 import argparse

@@ -16,7 +16,7 @@ Examples:
         --proposals datasets/coco/coco_proposals.json --dataset coco_2017_train_images \\
         --name EVA02-B-16 --pretrained merged2b_s8b_b131k --output datasets/coco/coco_region_text.json
   the miniature's:
-    python tools/make_region_text.py --proposals output/miniature_fvit/proposals.json \\
+    python tools/make_region_text.py --proposals output/fvit/proposals.json \\
         --dataset ov_shapes_train_images --name OV-Shapes-ViT-8 --pretrained tower.safetensors --output pairs.json
 """
 

@@ -8,7 +8,7 @@ and coherence.png, the curves and the cosines.
 
 Examples:
   the shipped miniature CLIP, before and after CLIPSelf:
-    python tools/probe_coherence.py --pretrained miniature output/miniature_clipself_patches/tower.safetensors \\
+    python tools/probe_coherence.py --pretrained miniature output/clipself_patches/tower.safetensors \\
         --labels original CLIPSelf
   OpenAI's B/16 on COCO, all kinds of features:
     python tools/probe_coherence.py --name ViT-B-16-quickgelu --pretrained openai --size 1024 \\

@@ -10,8 +10,6 @@ model = L(ImageText)(
     tower=L(build_image_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
     text_tower=L(build_text_tower)(name="${clip.name}", pretrained="${clip.pretrained}"),
     student_size=1024,
-    teacher_size=224,
-    trainable_blocks=12,
     alpha=0.7,
     activation_checkpointing="${train.activation_checkpointing}",
 )

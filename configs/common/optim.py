@@ -6,7 +6,7 @@ from torch.optim import AdamW
 from clipself_d2.engine.optim import param_groups, warmup_cosine
 
 optimizer = L(AdamW)(
-    params=L(param_groups)(weight_decay=0.1),
+    params=L(param_groups)(weight_decay=0.1, lr="${optimizer.lr}", lr_factors=None),
     lr=1e-5,
     betas=(0.9, 0.999),
     eps=1e-8,

@@ -17,8 +17,6 @@ model = L(RegionText)(
         )
     ),
     student_size=1024,
-    teacher_size=224,
-    trainable_blocks=12,
     alpha=0.7,
     num_sampled=100,
     activation_checkpointing="${train.activation_checkpointing}",

@@ -1,4 +1,38 @@
-"""CAT-Seg on COCO-Stuff: the released code's model, data flow and optimiser, with OpenAI CLIP B/16's sizes."""
+"""CAT-Seg on COCO-Stuff: the released code's model, data flow and optimizer, with B/16's shapes.
+
+| value             | paper                        | released code                      | here                    |
+|-------------------|------------------------------|------------------------------------|-------------------------|
+| image, map, B/16  | 384, 24 x 24                 | 384, 24 x 24                       | as released             |
+| image, map, L/14  | 336, 24 x 24                 | crops of 384 resized to 336        | as released             |
+| dense map         | last block without attention | the same, residual of class token  | residual of the patch   |
+| tower             | queries, values              | their weights, not positions       | as released             |
+| text tower        | queries, values              | the same                           | frozen                  |
+| prompt            | -                            | "A photo of a {} in the scene"     | as released             |
+| names of classes  | -                            | COCO's ("wall-brick")              | English ("brick wall")  |
+| aggregation       | 2 layers, 128 channels       | the same, 4 heads, window 12       | as released             |
+| number of classes | -                            | filled up, or the best, to be 256  | the best 256            |
+| image guidance    | the dense map                | not normalized                     | of unit length          |
+| guiding blocks    | 3, 7; L/14 7, 15             | the same                           | as released             |
+| decoder           | 64, 32 channels              | the same                           | as released             |
+| unlabeled pixels  | -                            | none of the classes                | no loss                 |
+| crop              | 384                          | short side 384, mirror, SSD color  | as released             |
+| batch, steps      | 4, 80,000                    | 4, 80,000                          | as released             |
+| AdamW             | lr 2e-4, tower 2e-6          | the same, decay 1e-4, clip 0.01    | decay of matrices alone |
+| schedule          | -                            | cosine, no warm-up                 | as released             |
+| windows           | yes                          | 384 in 640 x 640, a third, and all | as released             |
+| precision         | -                            | fp32                               | bf16 autocast           |
+
+CLIPSelf's own code has no CAT-Seg. The paper's numbers are those of CAT-Seg's first version, which had a Swin
+transformer beside CLIP; ours follows the second.
+
+| row                   | overrides                                                                              |
+|-----------------------|----------------------------------------------------------------------------------------|
+| the tower of CLIPSelf | clip.pretrained=output/clipself_openai_b16_coco_patches/tower.safetensors (or l14_336) |
+| EVA-02-CLIP B/16      | clip.name=EVA02-B-16 clip.pretrained=merged2b_s8b_b131k, with OpenAI B/16's file       |
+| EVA-02-CLIP L/14      | clip.name=EVA02-L-14-336 clip.pretrained=merged2b_s6b_b61k, with OpenAI L/14's file    |
+
+EVA-02's rows are neither in the paper nor in CAT-Seg: they go with the EVA-02 rows of the paper's other tables.
+"""
 
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW

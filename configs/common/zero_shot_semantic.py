@@ -1,4 +1,4 @@
-"""Semantic segmentation by text alone (MaskCLIP) on ADE20K, 150 classes, with OpenAI CLIP B/16: nothing is trained."""
+"""Semantic segmentation by text alone (MaskCLIP) on ADE20K, 150 classes: nothing is trained."""
 
 from detectron2.config import LazyCall as L
 

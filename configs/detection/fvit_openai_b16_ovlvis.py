@@ -1,4 +1,4 @@
-"""F-ViT on OV-LVIS with OpenAI CLIP B/16, which is not in the paper.
+"""F-ViT on OV-LVIS: OpenAI CLIP B/16, which is not in the paper.
 
     python tools/train_net.py --config-file configs/detection/fvit_openai_b16_ovlvis.py
     python tools/train_net.py --config-file configs/detection/fvit_openai_b16_ovlvis.py \\
@@ -6,7 +6,7 @@
 
 | value                 | paper | released code              | here                   |
 |-----------------------|-------|----------------------------|------------------------|
-| normalisation         | -     | CLIP's (CLIM)              | CLIP's                 |
+| pixel statistics      | -     | CLIP's (CLIM)              | CLIP's                 |
 | background            | -     | learned (CLIM), weight -   | learned, weight 0.9    |
 | alpha, beta, CLIP's T | -     | 0.35, 0.65, - (CLIM)       | 0.35, 0.65, 50         |
 | AdamW                 | -     | lr 4e-4, decay 0.05 (CLIM) | lr 4e-4, decay 0.05    |
@@ -24,6 +24,4 @@ model.roi_heads.classifier.learned_background = "${shape.embed_dim}"
 dataloader.train.total_batch_size = 128
 optimizer.lr = 4e-4
 optimizer.params.weight_decay = 0.05
-train.update(
-    output_dir="output/fvit_openai_b16_ovlvis", max_iter=37_584, eval_period=9_396, checkpointer=dict(period=783)
-)
+train.update(max_iter=37_584, eval_period=9_396, checkpointer=dict(period=783))

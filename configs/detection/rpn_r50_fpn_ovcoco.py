@@ -7,15 +7,15 @@
 
 The paper says no more of it; these are the values of Detectron2's RPN R50-FPN 1x, with torchvision's ImageNet weights.
 
-| value                   | here                                                                       |
-|-------------------------|----------------------------------------------------------------------------|
-| data                    | boxes of the 48 base classes, classes ignored; recall on base and novel     |
-| backbone                | ResNet-50, FrozenBN, stem and first stage frozen; FPN of 256, p2..p6        |
-| RPN                     | 3 x 3 conv; anchors 32..512, ratios 0.5, 1, 2; 256 samples, NMS 0.7, 2000   |
-| image, training         | long side 853..1066 (short 640..800 at 4:3), mirrored half the time         |
-| image, evaluation       | short side 800, long side at most 1333                                      |
-| SGD                     | batch 16, lr 0.02, momentum 0.9, weight decay 1e-4, none on norms           |
-| schedule                | 90k steps, warm-up of 1000 from 0.001, lr / 10 after 60k and 80k            |
+| value             | here                                                                      |
+|-------------------|---------------------------------------------------------------------------|
+| data              | boxes of the 48 base classes, classes ignored; recall on base and novel   |
+| backbone          | ResNet-50, FrozenBN, stem and first stage frozen; FPN of 256, p2..p6      |
+| RPN               | 3 x 3 conv; anchors 32..512, ratios 0.5, 1, 2; 256 samples, NMS 0.7, 2000 |
+| image, training   | long side 853..1066 (short 640..800 at 4:3), mirrored half the time       |
+| image, evaluation | short side 800, long side at most 1333                                    |
+| SGD               | batch 16, lr 0.02, momentum 0.9, weight decay 1e-4, none on norms         |
+| schedule          | 90k steps, warm-up of 1000 from 0.001, lr / 10 after 60k and 80k          |
 """
 
 from detectron2.config import LazyCall as L
@@ -91,4 +91,4 @@ lr_multiplier = L(WarmupParamScheduler)(
     warmup_method="linear",
 )
 
-train.update(output_dir="output/rpn_r50_fpn_ovcoco", max_iter=90000, precision="fp32", checkpointer=dict(period=5000))
+train.update(max_iter=90000, precision="fp32", checkpointer=dict(period=5000))

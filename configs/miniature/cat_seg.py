@@ -5,8 +5,8 @@
 and on the tower of a distillation:
 
     python tools/train_net.py --config-file configs/miniature/cat_seg.py \\
-        train.output_dir=output/miniature_cat_seg_patches \\
-        clip.pretrained=output/miniature_clipself_patches/tower.safetensors
+        train.output_dir=output/cat_seg_patches \\
+        clip.pretrained=output/clipself_patches/tower.safetensors
 
 | value                 | released, B/16                | here                                            |
 |-----------------------|-------------------------------|-------------------------------------------------|
@@ -43,7 +43,6 @@ dataloader.evaluator.novel_classes = None  # the data set's own
 optimizer.lr = 2e-3
 lr_multiplier.warmup_iters = 20
 train.update(
-    output_dir="output/miniature_cat_seg",
     max_iter=600,
     log_period=25,
     clip_grad_norm=1.0,

@@ -2,13 +2,13 @@
 
     python tools/train_net.py --config-file configs/miniature/clip.py
 
-| value               | here                                                             |
-|---------------------|------------------------------------------------------------------|
-| image tower         | plain ViT, 6 blocks x 192, patch 8, 64 px (OV-Shapes-ViT-8)       |
-| text tower          | 3 blocks x 48, 20 tokens, open_clip's tokenizer                   |
-| batch               | 160: 96 compounds, 8 grounds, 56 scenes                           |
-| AdamW               | lr 1e-3, betas 0.9, 0.98, weight decay 0.1, gradient norm <= 1    |
-| schedule            | 200 steps of warm-up, then cosine to 0                            |
+| value       | here                                                           |
+|-------------|----------------------------------------------------------------|
+| image tower | plain ViT, 6 blocks x 192, patch 8, 64 px (OV-Shapes-ViT-8)    |
+| text tower  | 3 blocks x 48, 20 tokens, open_clip's tokenizer                |
+| batch       | 160: 96 compounds, 8 grounds, 56 scenes                        |
+| AdamW       | lr 1e-3, betas 0.9, 0.98, weight decay 0.1, gradient norm <= 1 |
+| schedule    | 200 steps of warm-up, then cosine to 0                         |
 """
 
 from detectron2.config import LazyCall as L
@@ -34,6 +34,4 @@ dataloader = dict(
 
 optimizer.update(lr=1e-3, betas=(0.9, 0.98))
 lr_multiplier.warmup_iters = 200
-train.update(
-    output_dir="output/ov_shapes_clip", max_iter=1400, clip_grad_norm=1.0, log_period=50, checkpointer=dict(period=250)
-)
+train.update(max_iter=1400, clip_grad_norm=1.0, log_period=50, checkpointer=dict(period=250))

@@ -2,12 +2,12 @@
 
     python tools/train_net.py --config-file configs/miniature/image_text.py
 
-| value         | paper               | here                                                     |
-|---------------|---------------------|----------------------------------------------------------|
-| image size    | that of the student | 128                                                      |
-| captions      | COCO's              | a list of what is in the scene, the first 18 tokens      |
-| negatives     | -                   | the other 7 captions of the batch                        |
-| learning rate | -                   | 1e-4: at 1e-3 the tower forgets what it knows of crops   |
+| value         | paper               | here                                                   |
+|---------------|---------------------|--------------------------------------------------------|
+| image size    | that of the student | 128                                                    |
+| captions      | COCO's              | a list of what is in the scene, the first 18 tokens    |
+| negatives     | -                   | the other 7 captions of the batch                      |
+| learning rate | -                   | 1e-4: at 1e-3 the tower forgets what it knows of crops |
 
 All else is as in clipself_patches.py.
 """
@@ -16,7 +16,6 @@ from ..common.image_text import mapper as _mapper
 from ..common.image_text import model
 from .clipself_patches import clip, dataloader, export, lr_multiplier, optimizer, train
 
-model.update(student_size=128, teacher_size=64, trainable_blocks=6, alpha=0.95)
+model.update(student_size=128, alpha=0.95)
 dataloader.train.update(dataset="ov_shapes_train_captions", mapper=_mapper)
 optimizer.lr = 1e-4
-train.output_dir = "output/miniature_image_text"

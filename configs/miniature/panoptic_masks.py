@@ -2,12 +2,12 @@
 
     python tools/train_net.py --config-file configs/miniature/panoptic_masks.py
 
-| value              | here                                                                 |
-|--------------------|----------------------------------------------------------------------|
-| image              | 128 px                                                               |
-| masks, cells       | strides 4 and 8, from the pyramid of blocks 2 and 5                  |
-| batch, steps       | 16, 400                                                              |
-| lr, weight decay   | 1e-3, 0.1                                                            |
+| value            | here                                                |
+|------------------|-----------------------------------------------------|
+| image            | 128 px                                              |
+| masks, cells     | strides 4 and 8, from the pyramid of blocks 2 and 5 |
+| batch, steps     | 16, 400                                             |
+| lr, weight decay | 1e-3, 0.1                                           |
 """
 
 from detectron2.config import LazyCall as L
@@ -41,4 +41,4 @@ _data = dict(dataset="ov_shapes_train_panoptic", mapper=L(SegmentMapper)(flip=0.
 dataloader = dict(train=L(build_train_loader)(**_data, seed="${train.seed}", num_workers=1))
 optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
-train.update(output_dir="output/miniature_panoptic_masks", max_iter=400, log_period=25, clip_grad_norm=1.0)
+train.update(max_iter=400, log_period=25, clip_grad_norm=1.0)

@@ -2,12 +2,12 @@
 
     python tools/train_net.py --config-file configs/miniature/zero_shot_semantic.py --eval-only
 
-| other                     | overrides                                                           |
-|---------------------------|---------------------------------------------------------------------|
-| CLIPSelf's tower          | clip.pretrained=output/miniature_clipself_patches/tower.safetensors |
-| finer maps                | model.finer=2                                                       |
-| MaskCLIP's denoising      | model.denoise=0.3                                                   |
-| PACL's score of the image | model.scoring=patch_weighted                                        |
+| other                     | overrides                                                 |
+|---------------------------|-----------------------------------------------------------|
+| CLIPSelf's tower          | clip.pretrained=output/clipself_patches/tower.safetensors |
+| finer maps                | model.finer=2                                             |
+| MaskCLIP's denoising      | model.denoise=0.3                                         |
+| PACL's score of the image | model.scoring=patch_weighted                              |
 
 CLIP's temperature is its own logit scale, 20.
 """
@@ -21,4 +21,3 @@ clip.update(name=MODEL, pretrained=WEIGHTS)
 model.update(size=128, temperature=20.0)
 model.vocabulary.text.update(templates=list(TEMPLATES), synonyms="mean")
 dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=10)
-train.output_dir = "output/miniature_zero_shot_semantic"

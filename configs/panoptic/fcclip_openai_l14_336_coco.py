@@ -1,24 +1,15 @@
-"""FC-CLIP's masks on COCO panoptic, named by OpenAI CLIP L/14, 336 px.
+"""FC-CLIP's masks, on COCO panoptic, named by OpenAI CLIP L/14, 336 px.
 
     python tools/train_net.py --config-file configs/panoptic/fcclip_openai_l14_336_coco.py --eval-only
+    python tools/train_net.py --config-file configs/panoptic/fcclip_openai_l14_336_coco.py --eval-only \\
+        clip.pretrained=output/clipself_openai_l14_336_coco_patches/tower.safetensors
+    python tools/train_net.py --config-file configs/panoptic/fcclip_openai_l14_336_coco.py --eval-only \\
+        dataloader.test.dataset=ade20k_val_panoptic_ov model.generator.folder=output/masks/fcclip_ade20k
 
-The masks are read from output/masks/fcclip_coco; docs/panoptic.md says how to save them there.
-
-| scores         | overrides                                                  |
-|----------------|------------------------------------------------------------|
-| fused          | none                                                       |
-| CLIP only      | model.alpha=1 model.beta=1                                 |
-| predicted only | model.alpha=0 model.beta=0                                 |
-
-| value              | published    | here                |
-|--------------------|--------------|---------------------|
-| alpha, beta        | 0.4, 0.8     | 0.4, 0.8            |
-| prompts            | 14 of ViLD's | ViLD's 63           |
-| image size of CLIP | -            | 672, its CLIPSelf's |
+The overrides of every row, and the values beside the published ones, are in ../common/panoptic.py.
 """
 
-from ..common.panoptic import clip, dataloader, lr_multiplier, model, optimizer
+from ..common.panoptic import clip, dataloader, ground_truth, lr_multiplier, model, optimizer
 from ..common.train import train
 
 model.generator.folder = "output/masks/fcclip_coco"
-train.output_dir = "output/fcclip_openai_l14_336_coco"

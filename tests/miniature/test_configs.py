@@ -11,7 +11,7 @@ import pytest
 from detectron2.config import instantiate
 
 from clipself_d2.distillation import CLIPSelf
-from clipself_d2.engine.config import load_config, train_settings
+from clipself_d2.engine.config import load_config
 from clipself_d2.engine.main import main
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS, CLIPExport, ImageTextCLIP
 
@@ -42,18 +42,13 @@ def numbers(cell):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_loads_and_names_its_command(path, tmp_path):
+def test_it_has_a_table_and_its_mapper_builds(path, tmp_path):
     cfg = load_config(path)
-    if path.stem in ("clipself_proposals", "region_text"):  # regions that a tool writes
+    if path.stem == "region_text":  # regions that a tool writes
         regions, box = tmp_path / "regions.json", {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 1}
         regions.write_text(json.dumps({"annotations": [box], "categories": [{"id": 1, "name": "red star"}]}))
         cfg.dataloader.train.mapper.regions.json_file = str(regions)
-    train_settings(cfg)
-    assert cfg.train.output_dir.startswith("output/")
-    assert f"--config-file configs/miniature/{path.name}" in path.read_text()
-    assert len(path.read_text().splitlines()) <= 60
     assert table(path)
-    assert isinstance(instantiate(cfg.lr_multiplier)(0), float)
     assert "train" not in cfg.dataloader or instantiate(cfg.dataloader.train.mapper)
 
 
@@ -77,15 +72,14 @@ def test_clips_table_tells_its_values():
 
 def test_the_patches_table_tells_its_values():
     cfg, rows = load_config(PATCHES), table(PATCHES)
-    assert numbers(rows["student / teacher size"]) == [cfg.model.student_size, cfg.model.teacher_size]
+    model = open_clip.get_model_config(MODEL)
+    assert numbers(rows["student / teacher size"]) == [cfg.model.student_size, model["vision_cfg"]["image_size"]]
     assert numbers(rows["batch, steps"])[:2] == [cfg.dataloader.train.total_batch_size, cfg.train.max_iter]
     assert numbers(rows["lr, weight decay"])[:2] == [cfg.optimizer.lr, cfg.optimizer.params.weight_decay]
     assert numbers(rows["alpha"])[0] == cfg.model.alpha
     assert cfg.clip.pretrained == WEIGHTS
     assert list(cfg.dataloader.evaluator.text.templates) == list(TEMPLATES)
-    model = open_clip.get_model_config(MODEL)
-    assert cfg.model.trainable_blocks == model["vision_cfg"]["layers"]
-    assert cfg.model.teacher_size == model["vision_cfg"]["image_size"]
+    assert not {"trainable_blocks", "teacher_size"} & set(cfg.model)  # all blocks, the tower's native size
 
 
 def test_both_models_build():

@@ -50,11 +50,13 @@ def test_a_generator_trains_and_its_masks_are_named(panoptic_world, tmp_path):
 
 def test_true_masks_with_true_scores_are_perfect(panoptic_world, tmp_path):
     """With alpha = beta = 0 the ground truth names itself: PQ is 100; CLIP's names are not all right."""
-    perfect = evaluate("panoptic_ground_truth.py", tmp_path / "a", "model.alpha=0", "model.beta=0")
+    truth = "model.generator=${ground_truth}"
+    perfect = evaluate("panoptic.py", tmp_path / "a", truth, "model.alpha=0", "model.beta=0")
     assert perfect["panoptic"]["PQ"] == pytest.approx(100)
     assert perfect["sem_seg"]["mIoU"] == pytest.approx(100)
     assert perfect["segm"]["AP"] == pytest.approx(100, abs=0.1)
-    assert evaluate("panoptic_ground_truth.py", tmp_path / "b")["panoptic"]["PQ"] < 50
+    by_clip = evaluate("panoptic.py", tmp_path / "b", truth, "model.alpha=1", "model.beta=1")
+    assert by_clip["panoptic"]["PQ"] < 50
 
 
 def test_only_the_tower_that_names_the_masks_is_varied(panoptic_world, tmp_path):

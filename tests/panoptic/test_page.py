@@ -54,7 +54,7 @@ def test_other_commands_parse(command, monkeypatch, tmp_path, capsys):
 
 def test_the_configs_that_it_names_exist():
     for stem in re.findall(r"^\| `(\w+_)\*`", PAGE, flags=re.MULTILINE):
-        assert len(list((ROOT / "configs/panoptic").glob(f"{stem}*.py"))) >= 4
+        assert len(list((ROOT / "configs/panoptic").glob(f"{stem}*.py"))) >= 1
 
 
 def test_the_rooms_that_it_names_exist():

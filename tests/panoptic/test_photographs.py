@@ -65,11 +65,11 @@ def coco(assets, tmp_path):
 
 def test_coco(evaluate, coco, tmp_path, capsys):
     register_builtin(coco.parent)
-    truth = "ground_truth_openai_l14_336_coco.py"
-    found = evaluate(truth, "model.alpha=0", "model.beta=0")
+    truth = "fcclip_openai_l14_336_coco.py", "model.generator=${ground_truth}"
+    found = evaluate(*truth, "model.alpha=0", "model.beta=0")
     assert found["panoptic"]["PQ"] == found["panoptic"]["SQ"] == found["panoptic"]["RQ"] == pytest.approx(100)
     assert found["sem_seg"]["mIoU"] == pytest.approx(100)
-    found = evaluate(truth)
+    found = evaluate(*truth, "model.alpha=1", "model.beta=1")
     assert 0 <= found["panoptic"]["PQ"] < 60  # random weights
 
     # The ground truth as another system's result, saved and read again.
@@ -98,9 +98,10 @@ def test_ade20k(evaluate, assets, tmp_path):
     (root / "objectInfo150.txt").symlink_to(assets / "data/ade20k/objectInfo150.txt")
     assert prepare_scene_parsing(root, "val") == 3
     register_builtin(root.parent)
-    truth, semantic = "ground_truth_openai_l14_336_ade20k.py", ["dataloader.test.dataset=ade20k_150_val_sem_seg"]
-    found = evaluate(truth, *semantic, "model.tasks=[sem_seg]", "model.alpha=0", "model.beta=0")
+    semantic = "dataloader.test.dataset=ade20k_150_val_sem_seg", "model.tasks=[sem_seg]"
+    truth = "fcclip_openai_l14_336_coco.py", "model.generator=${ground_truth}", *semantic
+    found = evaluate(*truth, "model.alpha=0", "model.beta=0")
     assert found["sem_seg"]["mIoU"] == pytest.approx(100)
-    found = evaluate(truth, *semantic, "model.tasks=[sem_seg]")
+    found = evaluate(*truth, "model.alpha=1", "model.beta=1")
     assert set(found) == {"sem_seg"}
     assert {"mIoU", "mIoU_seen", "mIoU_novel"} <= set(found["sem_seg"])

@@ -9,24 +9,25 @@ import pytest
 from PIL import Image
 
 from clipself_d2.errors import RunError
-from clipself_d2.reproduce.cli import main
-from clipself_d2.reproduce.entries import ENTRIES, find, names
-from clipself_d2.reproduce.figures import FIGURES
-from tests.reproduce.fake import FakeRunner
+from reproduction.catalog import ENTRIES, find, names
+from reproduction.figures import FIGURES
+from tests.reproduction.fake import FakeRunner
+from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
+tool = load_tool("reproduce")
 SMALL = ["clip.pretrained=random", "train.max_iter=2"]
 
 
 def reproduce(*args, runner=None) -> int:
-    return main([str(arg) for arg in args], runner or FakeRunner())
+    return tool.main([str(arg) for arg in args], runner or FakeRunner())
 
 
 def test_list(capsys):
     assert reproduce("--list") == 0
     out = capsys.readouterr().out
     listed = [line.split()[0] for line in out.splitlines()]
-    assert listed == ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig3", "fig4"]
+    assert listed == ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig3", "fig4", "coherence"]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(args, message, capsys, tmp
 
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit) as caught:
-        main(["--help"])
+        tool.main(["--help"])
     assert caught.value.code == 0
     assert "--scale paper --dry-run" in capsys.readouterr().out
 
@@ -143,7 +144,7 @@ def test_the_tool_itself(monkeypatch, capsys):
 def no_towers(monkeypatch):
     """Pictures that need no tower and no model, as the made-up runs export none."""
 
-    def draw(table, outcome, planner, folder):
+    def draw(table, planner, folder):
         Image.new("RGB", (8, 8)).save(folder / "picture.png")
         return [folder / "picture.png"]
 
@@ -172,7 +173,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
 
 
 def test_all_says_at_the_end_what_failed(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("clipself_d2.reproduce.cli.names", lambda scale: ["1b", "6", "7"])
+    monkeypatch.setattr(tool, "names", lambda scale: ["1b", "6", "7"])
     runner = FakeRunner(fail_at=0.4, error=RunError)  # the fused scores of table 6
     assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 1
     last = capsys.readouterr().err.splitlines()[-1]

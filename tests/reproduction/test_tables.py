@@ -1,0 +1,307 @@
+"""Every entry, at both scales: that its commands fit the tool and the configs, and its numbers the paper's."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog
+
+from clipself_d2.engine.config import load_config
+from clipself_d2.engine.main import parse_args
+from clipself_d2.errors import InputError
+from reproduction.catalog import ENTRIES, SCALES, find, names
+from reproduction.figures import FIGURES
+from reproduction.miniature import ABLATION_STEPS, MASKS, PATCHES
+from reproduction.plan import Planner
+from reproduction.tables import CHECKPOINT, MASK_GENERATOR, PAIRS_FILE, PROPOSALS_FILE, TOWER
+
+TABLES = [(name, scale) for scale in SCALES for name in names(scale)]
+TOOLS = Path(__file__).parents[2] / "tools"
+SIDES = {"EVA02-L-14-336": 14, "ViT-L-14-336-quickgelu": 14, "RN50x4": 32}
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory) -> Planner:
+    return Planner(tmp_path_factory.mktemp("an output's folder"), device="cpu", num_gpus=2)
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
+    table = find(name, scale)
+    jobs = planner.jobs(table)
+    assert {job.digest for job in jobs} >= {planner.job(row.run).digest for row in table.rows}
+    for job in jobs:
+        python, tool, *arguments = shlex.split(job.command)
+        assert python == "python"
+        assert Path(tool).resolve() == TOOLS / f"{job.run.tool}.py"
+        if job.run.tool != "train_net":
+            check_tool(tool, arguments, job)
+            continue
+        args = parse_args(arguments)
+        assert args.resume is job.run.trains
+        assert args.eval_only is not job.run.trains
+        assert args.num_gpus == 2
+        config = load_config(args.config_file, args.opts)
+        assert Path(config.train.output_dir) == job.folder
+        assert config.train.device == "cpu"
+        if MASK_GENERATOR in job.sources:
+            generator = job.sources[MASK_GENERATOR]
+            steps = generator.config.train.max_iter
+            assert Path(config.model.generator.checkpoint) == generator.folder / f"checkpoint_{steps:07d}.pth"
+        if TOWER in job.sources:
+            assert Path(config.clip.pretrained) == job.sources[TOWER].folder / "tower.safetensors"
+        if "clip" in config:
+            assert config.model.get("student_size", config.model.get("size")) % SIDES.get(config.clip.name, 8) == 0
+
+
+def check_tool(tool, arguments, job):
+    args = runpy.run_path(tool)["parse_args"](arguments)
+    assert args.output == (job.folder if job.has_results else job.product)
+    assert args.dataset in DatasetCatalog
+    if job.run.tool == "make_proposals":
+        assert Path(args.weights) == job.sources["--weights"].product
+        load_config(args.config_file, args.opts)
+        return
+    assert (args.name, args.device) == (job.config.clip.name, "cpu")
+    if job.run.tool == "make_region_text":
+        assert args.proposals == job.sources["--proposals"].product
+        assert args.pretrained == job.config.clip.pretrained
+    else:
+        assert args.pretrained == [job.config.clip.pretrained, str(job.sources["--pretrained"].product)]
+        assert args.labels == ["original", "CLIPSelf"]
+        assert args.size == job.sources["--pretrained"].config.model.student_size
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_metrics_exist_and_figures_are_known(name, scale):
+    table = find(name, scale)
+    assert (table.name, table.scale) == (name, scale)
+    assert table.figure in ("", *FIGURES)
+    tasks = {f"{task}.top{k}" for task in ("boxes", "thing_masks", "stuff_masks", "crops") for k in (1, 5)}
+    tasks |= {f"bbox.AP50_{group}" for group in ("novel", "base", "all")} | {"bbox.AP_novel", "bbox.AP_base"}
+    tasks |= {f"bbox.{name}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+    tasks |= {f"segm.{name}" for name in ("AP", "APr", "APc", "APf")}
+    tasks |= {"panoptic.PQ", "panoptic.PQ_seen", "panoptic.PQ_novel"}
+    tasks |= {f"sem_seg.{name}" for name in ("mIoU", "mACC", "mIoU_seen", "mIoU_novel")}
+    kinds = [f"{tower}, {mode}" for tower in ("original", "CLIPSelf") for mode in ("no_attn", "full")]
+    tasks |= {f"auc.{kind}.{relation}" for kind in kinds for relation in ("object", "class", "class_across")}
+    assert all(set(table.metrics(row)) <= {*tasks, ""} for row in table.rows)
+    assert len({row.label for row in table.rows}) == len(table.rows)
+    assert ("laboratory" in table.note or "not the paper's values" in table.note) is (scale == "miniature")
+
+
+@pytest.mark.parametrize("name", ["1a", "1b", "1c"])
+def test_rows_of_an_ablation_differ_in_one_value_and_have_the_same_steps(name, planner):
+    jobs = planner.jobs(find(name, "miniature"))
+    assert {job.config.train.max_iter for job in jobs} == {ABLATION_STEPS}
+    keys = [{override.partition("=")[0] for override in job.run.overrides} - {"train.max_iter"} for job in jobs]
+    assert {job.run.config for job in jobs} <= {"miniature/clipself_patches.py", "miniature/image_text.py"}
+    assert len(set.union(*keys)) == 1
+    assert {job.config.train.max_iter for job in planner.jobs(find(name, "paper"))} == {44_358}
+
+
+def test_numbers_of_the_paper():
+    def numbers(name, scale="paper"):
+        return {row.label: row.paper[0] for row in find(name, scale).rows if row.paper}
+
+    assert numbers("1a") == {"4": 71.3, "6": 72.1, "8": 71.6, "10": 70.0}
+    assert numbers("1a", "miniature") == {"2": None, "4": 71.3, "6": 72.1, "8": 71.6}
+    assert numbers("1b") == {"3": 45.0, "6": 59.4, "9": 68.7, "12": 72.1}
+    assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1, "1024, image-text pairs": 52.3}
+    assert list(numbers("1c", "miniature").values()) == [46.5, 67.1, 72.1, 52.3]
+    assert list(numbers("7", "miniature").values()) == [18.2, 71.1, 74.0]
+    assert [number for number in numbers("5").values() if number] == [27.2, 8.4, 57.5, 31.5, 10.8, 62.0]
+    assert numbers("5", "miniature") == {"CAT-Seg, original": 27.2}
+    detection = [row.paper[3:] for row in find("7", "paper").rows if row.paper[0] is None]
+    assert detection == [(34.4, 54.2, 49.0), (37.6, 54.9, 50.4), (38.7, 59.6, 54.1), (44.3, 64.1, 59.0)]
+    assert list(numbers("2").values()) == [18.2, 72.1, 74.0, 56.7, 77.1]
+    assert list(numbers("A2").values()) == [29.3, 67.4, 18.2, 72.1, 21.4, 68.9, 56.7, 77.1]
+    assert list(numbers("3a").values()) == list(numbers("A5").values()) == [17.5, 33.6, 37.6, 24.7, 38.4, 44.3]
+    assert list(numbers("3b").values()) == list(numbers("A6").values()) == [11.5, 25.3, 24.2, 34.9]
+    assert numbers("4") == {"COCO": 40.5, "Objects365 v1": 19.5}
+    assert list(numbers("A3").values()) == [23.1, 26.5, 33.6, 31.1, 21.8]
+    assert list(numbers("A4").values()) == [16.0, 29.8, 9.2, 31.3]
+
+
+def test_the_paper_s_best_rows_are_one_run(planner):
+    """Equal configs are one run, in whichever tables they appear."""
+    best = [
+        (table, label) for table, label in (("1a", "6"), ("1b", "12"), ("1c", "1024"), ("2", "EVA-02 B/16: patches"))
+    ]
+    rows = [next(row for row in find(table, "paper").rows if row.label == label) for table, label in best]
+    assert len({planner.job(row.run).folder for row in rows}) == 1
+
+
+@pytest.mark.parametrize("name", ["2", "3a", "4", "A2", "A3", "A4", "A6"])
+def test_configs_state_the_numbers_of_their_rows(name):
+    for row in find(name, "paper").rows:
+        text = (Path(__file__).parents[2] / "configs" / row.run.config).read_text()
+        assert all(re.search(rf"\b{number}\b", text) for number in row.paper)
+
+
+def test_the_chain_of_the_miniature_s_proposals(planner):
+    """A detector on the tower as it is proposes what CLIPSelf distils on; the next detector stands on the result."""
+    table = find("3a", "miniature")
+    original, patches, proposals = (planner.job(row.run) for row in table.rows)
+    tower = proposals.sources[TOWER]
+    assert tower.config.dataloader.train.mapper.regions.json_file == str(tower.sources[PROPOSALS_FILE].product)
+    assert tower.sources[PROPOSALS_FILE].sources["--weights"] is original
+    assert patches.sources[TOWER].run.config == "miniature/clipself_patches.py"
+    assert {original.run.config, patches.run.config, proposals.run.config} == {"miniature/fvit.py"}
+    assert [row.key for row in table.rows] == ["original", "clipself_patches", "clipself_proposals"]
+    assert list(table.columns) == ["novel", "base", "all"]
+    assert proposals in planner.jobs(find("A5", "miniature"))
+    assert tower in planner.jobs(find("2", "miniature"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_region_text_and_clipself_are_trained_on_the_same_proposals(planner, scale):
+    rows = {row.label.rpartition(": ")[2]: planner.job(row.run) for row in find("7", scale).rows[:3]}
+    pairs = rows["region-text"].sources[PAIRS_FILE]
+    assert (pairs.run.tool, pairs.product.name) == ("make_region_text", "pairs.json")
+    assert rows["region-text"].config.dataloader.train.mapper.regions.json_file == str(pairs.product)
+    assert pairs.sources["--proposals"] is rows["CLIPSelf"].sources[PROPOSALS_FILE]
+    assert rows["region-text"].config.clip == rows["CLIPSelf"].config.clip
+    settings = [(job.config.train.max_iter, job.config.model.student_size) for job in rows.values()]
+    assert len(set(settings)) == 1
+    if scale == "miniature":
+        captions = [what for what in pairs.needs if "ov_shapes_train_images" in what]
+    else:
+        captions = [what for what in pairs.needs if "captions_train2017.json" in what]
+    assert captions
+
+
+def test_table_5_varies_method_and_tower(planner):
+    jobs = {row.key: planner.job(row.run) for row in find("5", "miniature").rows}
+    distilled = planner.job(PATCHES)
+    assert {key: (job.run.trains, job.sources.get(TOWER)) for key, job in jobs.items()} == {
+        "zero_shot_original": (False, None),
+        "zero_shot_clipself": (False, distilled),
+        "cat_seg_original": (True, None),
+        "cat_seg_clipself": (True, distilled),
+    }
+    assert {job.config.dataloader.test.dataset for job in jobs.values()} == {"ov_shapes_val_semantic"}
+
+
+def test_table_5_trains_once_for_three_data_sets(planner):
+    jobs = [planner.job(row.run) for row in find("5", "paper").rows]
+    trained = {job.digest if job.run.trains else job.sources[CHECKPOINT].digest for job in jobs}
+    assert (len(jobs), len(trained)) == (12, 4)
+    names = [name for name in ("ade20k_150", "ade20k_847", "pascal_context_59") for _ in range(2)]
+    assert [job.config.dataloader.test.dataset for job in jobs] == [f"{name}_val_sem_seg" for name in names] * 2
+    clipself = jobs[3]
+    assert clipself.sources[TOWER].run.config == "distillation/clipself_openai_b16_coco_patches.py"
+    assert clipself.config.train.init_checkpoint == str(clipself.sources[CHECKPOINT].product)
+
+
+def test_coherence_compares_towers_in_one_run_and_ways_in_several(planner):
+    table = find("coherence", "miniature")
+    coherence, segmentation = table.rows[:4], table.rows[4:]
+    [probe] = {planner.job(row.run).folder for row in coherence}
+    assert probe.name.startswith("clipself_patches-coherence-")
+    assert {row.metrics[:3] for row in coherence} == {
+        tuple(f"auc.{tower}, {mode}.{relation}" for relation in ("object", "class", "class_across"))
+        for tower in ("original", "CLIPSelf")
+        for mode in ("no_attn", "full")
+    }
+    assert {row.metrics[3:] for row in segmentation} == {("sem_seg.mIoU", "sem_seg.mACC")}
+    assert len({planner.job(row.run).digest for row in segmentation}) == len(segmentation) == 8
+    changed = Planner(planner.output, ["model.student_size=96"])
+    assert changed.job(coherence[0].run).folder != probe
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_equal_runs_have_one_folder(planner, scale):
+    """Else what one command has finished, another runs again."""
+    jobs = [job for name in names(scale) for job in planner.jobs(find(name, scale))]
+    assert len({job.folder for job in jobs}) == len({job.digest for job in jobs})
+
+
+def test_the_designs_of_the_miniature_s_detector_build(planner):
+    designs = {}
+    for job in planner.jobs(find("A3", "miniature"))[1:]:
+        config = job.config.copy()
+        config.clip.pretrained = "random"
+        backbone = instantiate(config.model.backbone)
+        config.optimizer.params.model = torch.nn.ModuleDict({"backbone": backbone})
+        rates = {group["lr"] / config.optimizer.lr for group in instantiate(config.optimizer).param_groups}
+        design = (type(backbone.pyramid).__name__, len(set(backbone.blocks)), *sorted(rates))
+        designs[design] = backbone.trainable
+    levels = len(job.config.model.backbone.blocks)
+    assert levels > 1
+    assert designs == {
+        ("SimplePyramid", 1, 1.0): False,
+        ("FPNPyramid", 1, 1.0): False,
+        ("FPNPyramid", levels, 1.0): False,
+        ("FPNPyramid", levels, 0.01, 1.0): True,
+        ("FPNPyramid", levels, 0.1, 1.0): True,
+    }
+
+
+def test_table_6_varies_scores_and_tower(planner):
+    table = find("6", "miniature")
+    jobs = {row.key: planner.job(row.run) for row in table.rows}
+    weights = {key: (job.config.model.alpha, job.config.model.beta) for key, job in jobs.items()}
+    assert weights == {
+        "predicted_only": (0, 0),
+        "clip_only_original": (1, 1),
+        "clip_only_clipself": (1, 1),
+        "fused_original": (0.4, 0.8),
+        "fused_clipself": (0.4, 0.8),
+        "true_masks_original": (1, 1),
+        "true_masks_clipself": (1, 1),
+    }
+    distilled = planner.job(PATCHES)
+    assert {key: job.sources.get(TOWER) for key, job in jobs.items() if "clipself" in key} == dict.fromkeys(
+        ("clip_only_clipself", "fused_clipself", "true_masks_clipself"), distilled
+    )
+    # One generator, on the untouched tower, finds the masks of all rows but the last two.
+    (generator,) = {job.sources[MASK_GENERATOR].digest for key, job in jobs.items() if "true" not in key}
+    assert not planner.job(MASKS).sources
+    assert planner.job(MASKS).digest == generator
+    trained = [job for job in planner.jobs(table) if job.run.trains]
+    assert {job.digest for job in trained} == {distilled.digest, generator}
+
+
+def test_table_6_at_the_scale_of_the_paper(planner):
+    table = find("6", "paper")
+    assert {row.label: row.paper for row in table.rows if row.paper} == {
+        "COCO: CLIP only, original": (27.6, None, None),
+        "COCO: CLIP only, CLIPSelf": (35.1, None, None),
+        "COCO: fused, original": (45.3, 38.1, 52.3),
+        "COCO: fused, CLIPSelf": (45.7, None, None),
+        "ADE20K: CLIP only, original": (15.3, None, None),
+        "ADE20K: CLIP only, CLIPSelf": (19.5, None, None),
+        "ADE20K: fused, original": (22.9, 13.4, 28.5),
+        "ADE20K: fused, CLIPSelf": (23.7, 13.6, 30.1),
+    }
+    fused = planner.job(next(row.run for row in table.rows if row.label == "ADE20K: fused, CLIPSelf"))
+    assert (fused.config.model.fusion, fused.config.model.alpha, fused.config.model.beta) == ("odise", 0.35, 0.65)
+    assert fused.config.dataloader.test.dataset == "ade20k_val_panoptic_ov"
+    assert fused.sources[TOWER].run.config == "distillation/clipself_openai_l14_336_coco_patches.py"
+    assert all(row.run.overrides or "fused" in row.label or "true" in row.label for row in table.rows)
+
+
+@pytest.mark.parametrize("alias", ["A1fig", "fig3", "3"])
+def test_aliases(alias):
+    table = find(alias, "miniature")
+    assert (table.name, table.heading) == ("fig3", "Figure 3 (miniature): Accuracy over the size of the input")
+    assert find("a1", "paper").name == "A1"
+    assert find("4", "paper").heading.startswith("Table 4 (paper): Transfer")
+
+
+def test_tables_without_a_miniature_say_so():
+    with pytest.raises(InputError, match=r"table 4 has no miniature \(.*fig4\): add --scale paper"):
+        find("4", "miniature")
+    assert set(names("paper")) == set(ENTRIES)
+
+
+def test_unknown_names():
+    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, coherence, or all"):
+        find("9", "paper")
+    with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
+        find("2", "huge")

@@ -1,0 +1,136 @@
+"""The pictures of a table, drawn from its finished runs."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from torch import Tensor
+
+from clipself_d2.clip.tower import ImageTower
+from clipself_d2.data import get_dataset, read_image
+from clipself_d2.data.labels import ignore_label
+from clipself_d2.engine.inference import load_trained
+from clipself_d2.regions import dense_features, letterbox_images
+from clipself_d2.visualization import compare_kmeans, compare_segmentations
+from reproduction.plan import Job, Planner, distinct
+from reproduction.report import gather
+from reproduction.tables import Table
+
+IMAGES = 6
+_COLORS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f", "#edae49")
+
+
+def draw_curves(table: Table, planner: Planner, folder: Path) -> list[Path]:
+    """One curve per series of rows, and a level line for a row without a place (figures 3 and A1): png and svg."""
+    from matplotlib.figure import Figure  # slow to import
+
+    column = next(iter(table.columns))
+    ours = [row["ours"][column] for row in gather(table, planner)["rows"]]
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for color, series in zip(_COLORS, dict.fromkeys(row.series for row in table.rows), strict=False):
+        points = [(row.x, y) for row, y in zip(table.rows, ours, strict=True) if row.series == series and y is not None]
+        if any(x is None for x, _ in points):
+            axes.axhline(points[0][1], color=color, linestyle="--", label=series)
+        else:
+            axes.plot(*zip(*points, strict=True), color=color, marker="o", label=series)
+    axes.set_xticks(sorted({row.x for row in table.rows if row.x is not None}))
+    axes.set(xlabel="input size, pixels", ylabel=f"{column}, %", title=table.title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    paths = [folder / "accuracy.png", folder / "accuracy.svg"]
+    for path in paths:
+        figure.savefig(path, dpi=150)
+    return paths
+
+
+def draw_kmeans(table: Table, planner: Planner, folder: Path) -> list[Path]:
+    """K-Means maps of held-out images by the towers of the first and the last row (figure 4): image, before, after."""
+    jobs = [planner.job(table.rows[i].run) for i in (0, -1)]
+    images = [read_image(record["file_name"]) for record in some_records(jobs[0].config.dataloader.test.dataset)]
+    before, after = (dense_maps(build_tower(job), images, job.config.model.student_size) for job in jobs)
+    path = folder / "kmeans.png"
+    compare_kmeans(images, before, after).save(path)
+    return [path]
+
+
+def draw_segmentations(table: Table, planner: Planner, folder: Path) -> list[Path]:
+    """What the models of the rows make of images of the first row's data set (table 5): image, labels, models."""
+    jobs = {row.label: planner.job(row.run) for row in table.rows}
+    test = next(iter(jobs.values())).config.dataloader.test
+    mapper = instantiate(test.mapper)
+    samples = [mapper(record) for record in some_records(test.dataset)]
+    truths = [s["sem_seg"].masked_fill(s["sem_seg"] == ignore_label(s), -1) for s in samples]
+    found = {
+        label: segment(job, samples)
+        for label, job in jobs.items()
+        if job.config.dataloader.test.dataset == test.dataset
+    }
+    images = [sample["image"] for sample in samples]
+    path = folder / "segmentations.png"
+    compare_segmentations(images, truths, found, MetadataCatalog.get(test.dataset).stuff_classes).save(path)
+    return [path]
+
+
+def take_coherence(table: Table, planner: Planner, folder: Path) -> list[Path]:
+    """The curves that `tools/probe_coherence.py` has drawn, one picture per probe."""
+    probes = distinct(planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence")
+    paths = [folder / f"coherence{'' if i == 0 else i + 1}.png" for i in range(len(probes))]
+    for probe, path in zip(probes, paths, strict=True):
+        shutil.copyfile(str(probe.product), path)
+    return paths
+
+
+@torch.inference_mode()
+def segment(job: Job, samples: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """The best class of every pixel, H x W, by the model that a finished job's numbers are of."""
+    weights = str(job.product) if job.run.trains else job.config.train.init_checkpoint
+    model = load_trained(job.config.copy(), weights or None)
+    return [model([sample])[0]["sem_seg"].argmax(dim=0).cpu() for sample in samples]
+
+
+def some_records(dataset: str) -> list[dict[str, Any]]:
+    """A few images of a data set, the same every time, from all over it."""
+    records = get_dataset(dataset)
+    return records[:: max(1, len(records) // IMAGES)][:IMAGES]
+
+
+def build_tower(job: Job) -> ImageTower:
+    """The image tower that a finished job's numbers are of: what it exports, or else what its config names."""
+    config = job.config.copy()
+    if job.run.trains:
+        config.clip.pretrained = str(job.product)
+    return instantiate(config.model.tower)
+
+
+@torch.inference_mode()
+def dense_maps(tower: ImageTower, images: Sequence[Tensor], size: int) -> list[Tensor]:
+    """The dense map of each image alone, C x h_i x w_i, without the letterbox's padding.
+
+    Args:
+        tower: of any family.
+        images: 3 x H_i x W_i uint8.
+        size: side of the square that images are letterboxed into.
+    """
+    maps = []
+    for image in images:
+        features = dense_features(tower, letterbox_images(tower, [image], size))
+        height, width = (math.ceil(side / tower.stride) for side in features.sizes[0])
+        maps.append(features.dense[0, :, :height, :width])
+    return maps
+
+
+FIGURES: dict[str, Callable[[Table, Planner, Path], list[Path]]] = {
+    "curves": draw_curves,
+    "kmeans": draw_kmeans,
+    "coherence": take_coherence,
+    "segmentations": draw_segmentations,
+}

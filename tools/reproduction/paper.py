@@ -1,0 +1,174 @@
+"""The tables' rows at the scale of the paper: published CLIPs, COCO, LVIS, Objects365 and ADE20K."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from reproduction import numbers
+from reproduction.numbers import AP, AP50, COCO_AP, KINDS, KINDS_TOP1, MASK_AP, PANOPTIC
+from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, designs, embeddings, scores, towers
+from reproduction.tables import CHECKPOINT, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, rows_of
+
+# What rows override.
+LVIS = ("dataloader.train.dataset=lvis_v1_train_images", "train.max_iter=37566", "train.eval_period=6261")
+ON_PROPOSALS = "dataloader.train.mapper.regions=${proposals}"
+EVA_L_CLIP = ("clip.name=EVA02-L-14-336", "clip.pretrained=merged2b_s6b_b61k")
+RN50X4 = ("clip.name=RN50x4", "clip.pretrained=openai", "model.teacher_size=null", "model.trainable_blocks=null")
+OBJECTS365 = ("dataloader.test.dataset=objects365_v1_val", "model.roi_heads.alpha=0.3", "model.roi_heads.beta=0.3")
+ADE20K = "dataloader.test.dataset=ade20k_val_panoptic_ov"
+
+# Towers.
+EVA_B, EVA_L, OPENAI_B, OPENAI_L = (
+    Run(f"distillation/clipself_{model}_coco_patches.py")
+    for model in ("eva02_b16", "eva02_l14_336", "openai_b16", "openai_l14_336")
+)
+EVA_B_LVIS, EVA_L_LVIS = EVA_B.having(*LVIS), EVA_L.having(*LVIS)
+PROPOSALS = Run("detection/rpn_r50_fpn_ovcoco.py").taken_by("make_proposals", "--weights", "coco_2017_train_images")
+EVA_B_PROPOSALS, EVA_L_PROPOSALS = (run.having(ON_PROPOSALS).using(PROPOSALS_FILE, PROPOSALS) for run in (EVA_B, EVA_L))
+IMAGE_TEXT = Run("distillation/image_text_eva02_b16_coco.py")
+REGION_TEXT = Run("distillation/region_text_eva02_b16_coco.py")
+REGION_TEXT_B, REGION_TEXT_L = (
+    run.using(PAIRS_FILE, PROPOSALS.taken_by("make_region_text", "--proposals", clip=run))
+    for run in (REGION_TEXT, REGION_TEXT.having(*EVA_L_CLIP, "model.student_size=896", "model.alpha=0.95"))
+)
+
+# Models on towers.
+FVIT_EVA_B, FVIT_EVA_L, FVIT_OPENAI_B, FVIT_OPENAI_L = (
+    Run(f"detection/fvit_{model}_ovcoco.py") for model in ("eva02_b16", "eva02_l14_336", "openai_b16", "openai_l14_336")
+)
+LVIS_EVA_B, LVIS_EVA_L = (Run(f"detection/fvit_{model}_ovlvis.py") for model in ("eva02_b16", "eva02_l14_336"))
+TRANSFER = Run("detection/fvit_eva02_l14_336_transfer.py", trains=False)
+TRANSFER = TRANSFER.on(EVA_L_LVIS).using(CHECKPOINT, LVIS_EVA_L.on(EVA_L_LVIS))
+CAT_SEG_B, CAT_SEG_L = (Run(f"semantic/cat_seg_{model}_coco_stuff.py") for model in ("openai_b16", "openai_l14_336"))
+ZERO_SHOT_B = Run("semantic/zero_shot_openai_b16_ade20k.py", trains=False)
+ZERO_SHOT_L = ZERO_SHOT_B.having("clip.name=ViT-L-14-336-quickgelu", "model.size=672")
+ODISE = Run("panoptic/odise_caption_openai_l14_336_coco.py", trains=False)
+TRUE = Run("panoptic/fcclip_openai_l14_336_coco.py", TRUE_MASKS, trains=False)
+
+SIZES = (224, 320, 448, 640, 832, 1024)
+CNN = EVA_B.before(*RN50X4)
+CURVES = {
+    "dense map, before": {size: EVA_B.before(f"model.student_size={size}") for size in SIZES},
+    "dense map, after": {size: EVA_B.after(f"model.student_size={size}") for size in SIZES},
+    "dense map, RN50x4": {size: CNN.having(f"model.student_size={size}") for size in SIZES},
+}
+
+
+def _varied(run: Run, key: str, known: Mapping[str, float], own: str) -> Iterable[Row]:
+    """An ablation: rows that differ in the value of one key; `own` is that of the config."""
+    for value, number in known.items():
+        yield Row(value, run if value == own else run.having(f"{key}={value}"), (number,))
+
+
+def _regions(name: str, run: Run, known: numbers.Numbers, **more: Run) -> tuple[Row, ...]:
+    return rows_of({"original": run.before(), "patches": run, **more}, known, KINDS, name=f"{name}: ")
+
+
+def _ov_coco(columns: Columns) -> tuple[Row, ...]:
+    base = towers(FVIT_EVA_B, patches=EVA_B, proposals=EVA_B_PROPOSALS)
+    large = towers(FVIT_EVA_L, patches=EVA_L, proposals=EVA_L_PROPOSALS)
+    return (
+        *rows_of(base, numbers.COCO_EVA_B, columns, name="EVA-02 B/16: "),
+        *rows_of(large, numbers.COCO_EVA_L, columns, name="EVA-02 L/14-336: "),
+    )
+
+
+def _ov_lvis(columns: Columns) -> tuple[Row, ...]:
+    base, large = towers(LVIS_EVA_B, patches=EVA_B_LVIS), towers(LVIS_EVA_L, patches=EVA_L_LVIS)
+    return (
+        *rows_of(base, numbers.LVIS_EVA_B, columns, name="EVA-02 B/16: "),
+        *rows_of(large, numbers.LVIS_EVA_L, columns, name="EVA-02 L/14-336: "),
+    )
+
+
+def _openai() -> tuple[Row, ...]:
+    base, large = towers(FVIT_OPENAI_B, patches=OPENAI_B), towers(FVIT_OPENAI_L, patches=OPENAI_L)
+    return (
+        *rows_of(base, numbers.COCO_OPENAI_B, AP50, name="OpenAI B/16: "),
+        *rows_of(large, numbers.COCO_OPENAI_L, AP50, name="OpenAI L/14-336: "),
+    )
+
+
+def _cat_seg(name: str, run: Run, distilled: Run, known: Mapping[str, float]) -> Iterable[Row]:
+    """One training for each tower, evaluated on three data sets."""
+    for data, dataset in {"ADE-150": "", "ADE-847": "ade20k_847", "PC-59": "pascal_context_59"}.items():
+        for tower, trained in towers(run, CLIPSelf=distilled).items():
+            evaluated = trained.evaluated(f"dataloader.test.dataset={dataset}_val_sem_seg") if dataset else trained
+            yield Row(f"{name}, {data}: {tower}", evaluated, (known[data], None) if tower == "original" else ())
+
+
+def _panoptic(name: str, masks: str, known: numbers.Numbers, *overrides: str) -> tuple[Row, ...]:
+    found = ODISE.having(*overrides, f"model.generator.folder=output/masks/{masks}")
+    return rows_of(scores(found, TRUE.having(*overrides), OPENAI_L), known, PANOPTIC, name=f"{name}: ")
+
+
+def _trainings() -> Iterable[Row]:
+    """Table 7: regions, then detection."""
+    columns = KINDS_TOP1 | numbers.AP50_OF_DETECTOR
+    regions = {"original": EVA_B.before(), "region-text": REGION_TEXT_B, "CLIPSelf": EVA_B_PROPOSALS}
+    filled = tuple(KINDS_TOP1.values())
+    yield from rows_of(regions, numbers.TEXT_REGIONS, columns, name="EVA-02 B/16: ", metrics=filled)
+    base = {"region-text": FVIT_EVA_B.on(REGION_TEXT_B), "CLIPSelf": FVIT_EVA_B.on(EVA_B_PROPOSALS)}
+    large = {"region-text": FVIT_EVA_L.on(REGION_TEXT_L), "CLIPSelf": FVIT_EVA_L.on(EVA_L_PROPOSALS)}
+    filled = tuple(AP50.values())
+    yield from rows_of(base, numbers.TEXT_COCO_EVA_B, columns, name="F-ViT on EVA-02 B/16: ", metrics=filled)
+    yield from rows_of(large, numbers.TEXT_COCO_EVA_L, columns, name="F-ViT on EVA-02 L/14-336: ", metrics=filled)
+
+
+def _untrained(name: str, run: Run, distilled: Run) -> Iterable[Row]:
+    probe = distilled.taken_by("probe_coherence", "--pretrained", "coco_2017_val_panoptic_ov")
+    return coherence(f"{name}: ", probe, towers(run, CLIPSelf=distilled))
+
+
+ROWS: dict[str, Iterable[Row]] = {
+    "1a": _varied(EVA_B, "dataloader.train.mapper.regions.max_split", numbers.LARGEST_GRID, own="6"),
+    "1b": _varied(EVA_B, "model.trainable_blocks", numbers.BLOCKS, own="12"),
+    "1c": (
+        *_varied(EVA_B, "model.student_size", numbers.STUDENT_SIZE, own="1024"),
+        Row("1024, image-text pairs", IMAGE_TEXT, (numbers.IMAGE_TEXT,)),
+    ),
+    "2": (
+        *_regions("EVA-02 B/16", EVA_B, numbers.REGIONS_EVA_B, proposals=EVA_B_PROPOSALS),
+        *_regions("EVA-02 L/14-336", EVA_L, numbers.REGIONS_EVA_L),
+    ),
+    "3a": _ov_coco(AP50),
+    "3b": _ov_lvis({"rare": MASK_AP["rare"]}),
+    "4": rows_of({"COCO": TRANSFER, "Objects365 v1": TRANSFER.having(*OBJECTS365)}, numbers.TRANSFER, COCO_AP),
+    "5": (
+        *_cat_seg("OpenAI B/16", CAT_SEG_B, OPENAI_B, numbers.CAT_SEG_OPENAI_B),
+        *_cat_seg("OpenAI L/14-336", CAT_SEG_L, OPENAI_L, numbers.CAT_SEG_OPENAI_L),
+    ),
+    "6": (
+        *_panoptic("COCO", "odise_caption_coco", numbers.PANOPTIC_COCO),
+        *_panoptic("ADE20K", "odise_caption_ade20k", numbers.PANOPTIC_ADE20K, ADE20K),
+    ),
+    "7": _trainings(),
+    "A1": embeddings(EVA_B, numbers.REGIONS_EVA_B["original"]),
+    "A2": (
+        *_regions("OpenAI B/16", OPENAI_B, numbers.REGIONS_OPENAI_B),
+        *_regions("EVA-02 B/16", EVA_B, numbers.REGIONS_EVA_B),
+        *_regions("OpenAI L/14-336", OPENAI_L, numbers.REGIONS_OPENAI_L),
+        *_regions("EVA-02 L/14-336", EVA_L, numbers.REGIONS_EVA_L),
+    ),
+    "A3": rows_of(designs(FVIT_EVA_B.on(EVA_B), last=11, levels=4), numbers.DESIGNS, AP50),
+    "A4": _openai(),
+    "A5": _ov_coco(AP50 | AP),
+    "A6": _ov_lvis(MASK_AP),
+    "fig3": (
+        Row("image crops", CURVES["dense map, before"][224], metrics=CROPS, series="image crops"),
+        Row("image crops, RN50x4", CURVES["dense map, RN50x4"][224], metrics=CROPS, series="image crops, RN50x4"),
+        *curves(CURVES),
+    ),
+    "fig4": (Row("before", EVA_B.before()), Row("after", EVA_B)),
+    "coherence": (
+        *_untrained("OpenAI B/16", ZERO_SHOT_B, OPENAI_B),
+        *_untrained("OpenAI L/14-336", ZERO_SHOT_L, OPENAI_L),
+    ),
+}
+ROWS = {name: tuple(rows) for name, rows in ROWS.items()}
+COLUMNS: dict[str, Columns] = {}
+NOTE = ""
+NOTES = {
+    "6": "The masks are those of ODISE's caption model, saved beforehand (docs/panoptic.md). How the paper trains "
+    "CLIPSelf on OpenAI's models, and the size of CLIP's input in this table, are not published.",
+}

@@ -1,0 +1,92 @@
+"""Rows that are the same at both scales but for their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from reproduction.numbers import COHERENCE, SEMANTIC
+from reproduction.tables import Row, Run
+
+COMPARED = ("original", "CLIPSelf")
+"""What `tools/probe_coherence.py` calls the tower that a run starts from, and the one that it exports."""
+CROPS = ("crops.top1",)
+PREDICTED, CLIP_ONLY = ("model.alpha=0", "model.beta=0"), ("model.alpha=1", "model.beta=1")
+TRUE_MASKS = ("model.generator=${ground_truth}", *CLIP_ONLY)
+
+
+def towers(run: Run, **distilled: Run) -> dict[str, Run]:
+    """A run on its config's own tower and on those that other runs export."""
+    return {"original": run} | {kind: run.on(tower) for kind, tower in distilled.items()}
+
+
+def scores(found: Run, true: Run, distilled: Run) -> dict[str, Run]:
+    """Table 6: the scores of the mask generator, of CLIP, and both, then CLIP's on the true masks, by two towers."""
+    runs = {"predicted only": found.having(*PREDICTED)}  # CLIP has no say
+    for name, run in {"CLIP only": found.having(*CLIP_ONLY), "fused": found, "true masks": true}.items():
+        runs |= {f"{name}, {tower}": each for tower, each in towers(run, CLIPSelf=distilled).items()}
+    return runs
+
+
+def curves(runs: Mapping[str, Mapping[int, Run]]) -> Iterable[Row]:
+    """Figure 3: a row for each size of the input on each curve."""
+    for name, of_sizes in runs.items():
+        for size, run in of_sizes.items():
+            yield Row(f"{name}, {size}", run, series=name, x=size)
+
+
+def coherence(name: str, probe: Run, segmented: Mapping[str, Run]) -> Iterable[Row]:
+    """What the dense maps of two towers tell untrained: coherence of patches, then segmentation by text alone."""
+    for mode, title in (("no_attn", "last block without attention"), ("full", "ordinary last block")):
+        for tower in COMPARED:
+            areas = (f"auc.{tower}, {mode}.{relation}" for relation in COHERENCE.values())
+            yield Row(f"{name}coherence, {title}, {tower}", probe, metrics=(*areas, *("",) * len(SEMANTIC)))
+    ways = {
+        "MaskCLIP": (),
+        "MaskCLIP, map twice as fine": ("model.finer=2",),
+        "PACL's score of the image too": ("model.scoring=patch_weighted",),
+        "ordinary last block": ("model.dense_mode=full",),
+    }
+    for way, overrides in ways.items():
+        for tower, run in segmented.items():
+            metrics = (*("",) * len(COHERENCE), *SEMANTIC.values())
+            yield Row(f"{name}segmentation, {way}, {tower}", run.having(*overrides), metrics=metrics)
+
+
+def embeddings(run: Run, value: tuple[float | None, ...]) -> tuple[Row, ...]:
+    """Table A1: what a region of the tower that a run starts from is embedded by.
+
+    Args:
+        run: of CLIPSelf.
+        value: the paper's numbers of the second row.
+    """
+    dense = run.before()
+    return (
+        Row("image crop (the teacher)", dense, metrics=("crops.top1", "crops.top5", "", "", "", "")),
+        Row("dense map, last block without attention", dense, value),
+        Row("dense map, ordinary last block", run.before("model.dense_mode=full")),
+        Row("class token that attends to the region alone", run.before("model.dense_mode=masked")),
+    )
+
+
+def designs(run: Run, last: int, levels: int) -> dict[str, Run]:
+    """Table A3: designs of a detector.
+
+    Args:
+        run: of the detector.
+        last: the tower's last block.
+        levels: that the pyramid reads.
+    """
+    trainable = ("model.backbone.trainable=true",)
+    return {
+        "simple pyramid, last block": run.having(
+            f"model.backbone.blocks=[{last}]", "model.backbone.pyramid=${simple_pyramid}"
+        ),
+        "FPN, last block": run.having(f"model.backbone.blocks=[{','.join([str(last)] * levels)}]"),
+        "FPN, intermediate blocks": run,
+        "the same, tower trains, lr x 0.01": run.having(*trainable, _slow_tower(0.01)),
+        "the same, tower trains, lr x 0.1": run.having(*trainable, _slow_tower(0.1)),
+    }
+
+
+def _slow_tower(factor: float) -> str:
+    return f"optimizer.params.lr_factors={{backbone.trained_tower: {factor}}}"
