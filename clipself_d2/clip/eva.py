@@ -81,6 +81,10 @@ class EVATower(TransformerTower):
         attention = self.visual.trunk.blocks[-1].attn
         return [*attention.q_proj.parameters(), *attention.k_proj.parameters()]
 
+    def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """See `ImageTower`."""
+        return [(block.attn.q_proj.weight, block.attn.v_proj.weight) for block in self.trainable_units()]
+
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `TransformerTower`."""
         attention, tokens = block.attn, cast_for_autocast(block.norm1(tokens))

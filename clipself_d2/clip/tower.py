@@ -133,6 +133,19 @@ class ImageTower(nn.Module, ABC):
         """Parameters of the last block that mode ``"no_attn"`` never reads and that therefore get no gradient."""
         return []
 
+    def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Per block, the weights of its attention's query and value projections, as parameters of their own.
+
+        A family with fused projections splits them first; what the tower computes does not change.
+
+        Raises:
+            InputError: the blocks have no attention.
+        """
+        raise InputError(f"{type(self).__name__}: the blocks of this image tower have no attention to train")
+
+    def fuse_projections(self) -> None:
+        """Fuse what `query_value_weights` split: the state dict has open_clip's names again."""
+
     # ---- what all families share ----
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from clipself_d2.clip.split_projections import fuse_projection, split_projection
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
 
@@ -78,6 +79,16 @@ class ViTTower(TransformerTower):
     def trainable_units(self) -> Sequence[nn.Module]:
         """See `ImageTower`."""
         return self.visual.transformer.resblocks
+
+    def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """See `ImageTower`."""
+        parts = [split_projection(block.attn) for block in self.trainable_units()]
+        return [(query, value) for query, _, value in parts]
+
+    def fuse_projections(self) -> None:
+        """See `ImageTower`."""
+        for block in self.trainable_units():
+            fuse_projection(block.attn)
 
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `TransformerTower`."""

@@ -3,7 +3,7 @@
 from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cat_seg import CATSeg
 from clipself_d2.semantic.decoder import UpsamplingDecoder
-from clipself_d2.semantic.finetune import fuse_projections, train_queries_and_values
+from clipself_d2.semantic.finetune import train_queries_and_values
 from clipself_d2.semantic.inference import cut_windows, merge_windows, resize_scores, window_corners
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter, patch_weighted_scores
 
@@ -13,7 +13,6 @@ __all__ = [
     "UpsamplingDecoder",
     "ZeroShotSegmenter",
     "cut_windows",
-    "fuse_projections",
     "merge_windows",
     "patch_weighted_scores",
     "resize_scores",

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from clipself_d2.backbones.frozen_tower import HoldsTower
 from clipself_d2.clip.tower import ImageTower
-from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
 from clipself_d2.semantic.aggregation import CostAggregator
@@ -84,7 +83,7 @@ class CATSeg(HoldsTower):
         overlap: float = 1 / 3,
     ) -> None:
         super().__init__()
-        if not isinstance(tower, TransformerTower):
+        if not tower.single_scale:
             raise InputError("model: CAT-Seg is guided by the blocks of a ViT: clip.name must not be a ResNet")
         tower.check_size(size, "model.size")
         tower.check_blocks(blocks)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from clipself_d2.semantic import fuse_projections, train_queries_and_values
+from clipself_d2.semantic import train_queries_and_values
 
 
 def projections(tower):
@@ -58,7 +58,7 @@ def test_a_tower_that_was_trained_is_an_ordinary_one_again(tower):
                 p.add_(0.01)
     images = torch.randn(1, 3, 2 * tower.stride, 2 * tower.stride)
     expected = tower.dense_embeddings(images)
-    fuse_projections(tower)
+    tower.fuse_projections()
     assert tower.state_dict().keys() == plain.state_dict().keys()
     plain.load_state_dict(tower.state_dict())
     assert torch.allclose(plain.dense_embeddings(images), expected, atol=1e-6)
@@ -73,12 +73,12 @@ def test_a_copy_is_fused_while_the_tower_trains_on(tower, frozen):
     images = torch.randn(1, 3, 2 * tower.stride, 2 * tower.stride)
     fused = copy.deepcopy(tower)
     with torch.no_grad():
-        fuse_projections(fused)
+        fused.fuse_projections()
     assert torch.allclose(fused.dense_embeddings(images), tower.dense_embeddings(images), atol=1e-6)
     assert {name for name, _ in tower.named_parameters()} == names
     # every entry of the state dict but the buffers is a parameter, which an optimiser would see
     buffers = {name for name, _ in fused.named_buffers()}
     assert {name for name, _ in fused.named_parameters()} == set(fused.state_dict()) - buffers
     assert any(p.requires_grad for p in fused.parameters()) != frozen
-    fuse_projections(tower)
+    tower.fuse_projections()
     assert all(torch.equal(tower.state_dict()[name], value) for name, value in fused.state_dict().items())
