@@ -1,19 +1,33 @@
 """CONTRIBUTING's list of extensions: each is one file and one line in a table; toys of each kind are added here."""
 
 import json
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from open_clip.timm_model import TimmModel
+from PIL import Image
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
 from clipself_d2.clip import ImageTower, TowerFeatures, build, build_image_tower
+from clipself_d2.data import (
+    DetectionMapper,
+    ImageMapper,
+    build_test_loader,
+    build_train_loader,
+    builtin,
+    register_instances,
+)
+from clipself_d2.data.vocabulary import dataset_vocabulary
 from clipself_d2.distillation import CLIPSelf, Student
 from clipself_d2.engine.trainer import Trainer
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator
 from clipself_d2.regions import fuse_scores, fusion
 
 CONVNEXT = {
@@ -119,3 +133,45 @@ def test_a_fusion_rule_is_a_function_and_a_line(monkeypatch):
     weight = torch.tensor([0.25, 0.75, 0.25])
     torch.testing.assert_close(fused, detector.exp() * (1 - weight) + clip.exp() * weight)
     assert isinstance(fused, torch.Tensor) and not isinstance(arithmetic_mean, nn.Module)
+
+
+@pytest.fixture
+def toy_data(monkeypatch, tmp_path):
+    """Two images below a folder of data sets, and their row in the table."""
+    (tmp_path / "toys/images").mkdir(parents=True)
+    boxes = {"ball": [5, 5, 20, 10], "kite": [30, 8, 12, 30]}
+    content = {"images": [], "annotations": [], "categories": [{"id": 8, "name": "kite"}, {"id": 9, "name": "ball"}]}
+    for number, (name, box) in enumerate(boxes.items()):
+        Image.fromarray(np.full((48, 64, 3), 90 * number, np.uint8)).save(tmp_path / f"toys/images/{number}.png")
+        content["images"].append({"id": number, "file_name": f"{number}.png", "height": 48, "width": 64})
+        category = 9 if name == "ball" else 8
+        content["annotations"].append({"id": number + 1, "image_id": number, "category_id": category, "bbox": box})
+    (tmp_path / "toys/toys.json").write_text(json.dumps(content))
+    table = builtin.builtin_datasets
+
+    def with_toys(root):
+        files = {"json_file": root / "toys/toys.json", "image_root": root / "toys/images"}
+        return {**table(root), "toys": partial(register_instances, **files, classes=["ball", "kite"], novel=["kite"])}
+
+    monkeypatch.setattr(DatasetCatalog, "data", {})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    monkeypatch.setattr(builtin, "builtin_datasets", with_toys)
+    builtin.register_builtin(tmp_path)
+    return "toys"
+
+
+def test_a_data_set_is_a_row(toy_data):
+    vocabulary = dataset_vocabulary(toy_data, lambda classes: torch.eye(3)[: len(classes)])
+    assert vocabulary.names == ["ball", "kite"] and vocabulary.is_base.tolist() == [True, False]
+    batch = next(iter(build_train_loader(toy_data, DetectionMapper(64), 2, seed=0, num_workers=0)))
+    assert {sample["image_id"]: sample["instances"].gt_classes.tolist() for sample in batch} == {0: [0], 1: [1]}
+    evaluator = OpenVocabularyCOCOEvaluator(toy_data)
+    for inputs in build_test_loader(toy_data, ImageMapper(), num_workers=0):
+        instances = Instances((48, 64))
+        x, y, w, h = [[5, 5, 20, 10], [30, 8, 12, 30]][inputs[0]["image_id"]]
+        instances.pred_boxes = Boxes(torch.tensor([[x, y, x + w, y + h]]).float())
+        instances.scores = torch.tensor([0.9])
+        instances.pred_classes = torch.tensor([inputs[0]["image_id"]])
+        evaluator.process(inputs, [{"instances": instances}])
+    results = evaluator.evaluate()["bbox"]
+    assert [results[f"AP50_{group}"] for group in ("novel", "base", "all")] == pytest.approx([100] * 3)
