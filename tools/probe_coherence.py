@@ -1,18 +1,18 @@
-"""Probe how semantically coherent a tower's dense features are: do like patches belong together? (PACL's study)
+"""Probe how semantically coherent a tower's dense features are (PACL's study). No text is needed.
 
-Pairs of patches of one image, and of two, are compared by cosine; the area below the ROC curve says how well that tells
-whether both are of one object (a segment of the panoptic labels), or of one class. 50 is chance. No text is needed.
+Pairs of patches in one image, and in two, are compared by cosine. The area below the ROC curve says how well the cosine
+tells whether both belong to one object (a segment of the panoptic labels) or one class. 50 is chance.
 
-The table has a row for each tower (--pretrained), dense mode (--modes) and block (--blocks). OUTPUT gets results.json
-and coherence.png, the curves and the cosines.
+The table has a row for each tower (--pretrained), dense mode (--modes) and block (--blocks). The output folder gets
+results.json and coherence.png, the curves and the cosines.
 
 Examples:
-  the shipped miniature CLIP, before and after CLIPSelf:
+  The miniature CLIP, before and after CLIPSelf:
     python tools/probe_coherence.py --pretrained miniature output/clipself_patches/tower.safetensors \\
         --labels original CLIPSelf
-  OpenAI's B/16 on COCO, all kinds of features:
+  OpenAI's B/16 on COCO with all kinds of features:
     python tools/probe_coherence.py --name ViT-B-16-quickgelu --pretrained openai --size 1024 \\
-        --dataset coco_2017_val_panoptic_ov --modes value full --blocks 3 5 7 11
+        --dataset coco_2017_val_panoptic_ov --modes no_attn full --blocks 3 5 7 11
 """
 
 import argparse
@@ -44,18 +44,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     default = SemanticCoherenceEvaluator("")
     add = parser.add_argument
     add("--name", default=MODEL, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
-    add("--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="tags, files or random; one a tower")
-    add("--labels", nargs="+", metavar="TEXT", help="what the towers are called (as in --pretrained)")
+    add("--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="tag, file or random for each tower")
+    add("--labels", nargs="+", metavar="TEXT", help="names of the towers (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
-    add("--modes", nargs="+", choices=DENSE_MODES, default=["no_attn"], help="dense modes (value)")
+    add("--modes", nargs="+", choices=DENSE_MODES, default=["no_attn"], help="dense modes (no_attn)")
     add("--blocks", nargs="+", type=int, default=[], metavar="N", help="also the features of these blocks, from 0")
-    add("--per-segment", type=int, default=default.per_segment, metavar="N", help="patches of a segment (%(default)s)")
-    add("--across", type=int, default=default.across, metavar="N", help="of an image, to compare images (%(default)s)")
-    add("--seed", type=int, default=default.seed, metavar="N", help="of the patches that are drawn (%(default)s)")
+    add("--per-segment", type=int, default=default.per_segment, metavar="N", help="patches per segment (%(default)s)")
+    add(
+        "--across",
+        type=int,
+        default=default.across,
+        metavar="N",
+        help="patches compared across images (%(default)s)",
+    )
+    add("--seed", type=int, default=default.seed, metavar="N", help="of the drawn patches (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first images")
-    add("--batch-size", type=int, default=8, metavar="N", help="images at once (%(default)s)")
-    add("--num-workers", type=int, default=2, metavar="N", help="processes that read (%(default)s)")
+    add("--batch-size", type=int, default=8, metavar="N", help="images per batch (%(default)s)")
+    add("--num-workers", type=int, default=2, metavar="N", help="worker processes that load images (%(default)s)")
     add("--device", default="auto", metavar="NAME", help="auto, cuda or cpu")
     add("--output", type=Path, default=Path("output/coherence"), metavar="DIR", help="(%(default)s)")
     args = parser.parse_args(argv)
@@ -65,7 +71,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     if len(args.labels) != len(args.pretrained):
         raise InputError(f"--labels: {len(args.labels)} for {len(args.pretrained)} towers: give one each")
     if twice := {label for label in args.labels if args.labels.count(label) > 1}:
-        raise InputError(f"--labels: {twice.pop()!r} is given twice: tell the towers apart by --labels")
+        raise InputError(f"--labels: {twice.pop()!r} is given twice: give each tower its own label")
     return args
 
 
@@ -102,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def table(areas: dict[str, dict[str, float]], title: str) -> Table:
-    """A row for each kind of features, a column for each relation; the best of a column is bold."""
+    """Lay out a row for each kind of features and a column for each relation; the best of a column is bold."""
     shown = Table(title=title)
     shown.add_column("features", no_wrap=True)
     relations = [name for name in RELATIONS if any(name in of_kind for of_kind in areas.values())]

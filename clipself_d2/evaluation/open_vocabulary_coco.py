@@ -18,19 +18,9 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.cocoeval import COCOeval
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.detections import (
-    AREAS,
-    IOU_50,
-    IOU_75,
-    average_precision,
-    checked_input,
-    checked_instances,
-    means,
-    per_class,
-    results_of,
-    write_json,
-)
+from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
 from clipself_d2.evaluation.ground_truth import GroundTruth
+from clipself_d2.evaluation.summary import AREAS, IOU_50, IOU_75, average_precision, means, per_class, write_json
 
 MAX_DETS = (1, 100, 1000)
 """Detections of a class in an image that count. The released detectors give 100 or 300 of all classes."""

@@ -20,8 +20,10 @@ from detectron2.utils.logger import create_small_table
 from torch import Tensor
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.detections import means, write_json
-from clipself_d2.evaluation.panoptic_tasks import MaskAPEvaluator, PanopticQualityEvaluator, SemanticEvaluator
+from clipself_d2.evaluation.mask_ap import MaskAPEvaluator
+from clipself_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
+from clipself_d2.evaluation.semantic_iou import SemanticEvaluator
+from clipself_d2.evaluation.summary import means, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,11 @@ TASKS: dict[str, tuple[str, type[DatasetEvaluator]]] = {
     "instances": ("segm", MaskAPEvaluator),
     "sem_seg": ("sem_seg", SemanticEvaluator),
 }
-"""The task of each field of a model's output, and its evaluator."""
+"""The task of each field of a model's output, and its evaluator.
+
+Each evaluator takes what `OpenVocabularyPanopticEvaluator` has checked. On the main process its ``evaluate`` returns
+``{metric: K array in percent, NaN for classes that do not occur}``.
+"""
 
 
 class OpenVocabularyPanopticEvaluator(DatasetEvaluator):

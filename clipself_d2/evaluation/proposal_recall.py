@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 from detectron2.utils.logger import create_small_table
 from pycocotools.cocoeval import COCOeval
 
-from clipself_d2.evaluation.detections import checked_input, each_image_once, output_field
+from clipself_d2.evaluation.detections import NO_DETECTION, checked_input, each_image_once, output_field
 from clipself_d2.evaluation.ground_truth import GroundTruth
 
 
@@ -91,9 +91,8 @@ class ProposalEvaluator(COCOEvaluator):
     def _average_recalls(self, detections: list[dict[str, Any]], group: np.ndarray) -> np.ndarray:
         """Return the recall of the boxes of a group of classes (K bool) at each limit, in percent; negative if none."""
         truth = self._truth.coco(set(np.flatnonzero(group).tolist()))
-        nothing = {"image_id": 0, "category_id": 0, "bbox": [0.0, 0.0, 0.0, 0.0], "score": 0.0}
         with contextlib.redirect_stdout(io.StringIO()):
-            coco_eval = COCOeval(truth, truth.loadRes(detections or [nothing]), "bbox")
+            coco_eval = COCOeval(truth, truth.loadRes(detections or [dict(NO_DETECTION)]), "bbox")
             coco_eval.params.useCats = 0
             coco_eval.params.areaRng, coco_eval.params.areaRngLbl = coco_eval.params.areaRng[:1], ["all"]
             coco_eval.params.maxDets = self.limits

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clipself_d2.data.catalog import metadata_of
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.detections import write_json
+from clipself_d2.evaluation.summary import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from torch import Tensor
 
 from clipself_d2.clip import ImageTower
@@ -147,11 +146,11 @@ def tower_features(
 
 
 class SemanticCoherenceEvaluator(DatasetEvaluator):
-    """Compare patches in pairs, for several kinds of features at once. All kinds of one grid see the same pairs.
+    """Compare patches in pairs, for several kinds of features at once, in one process.
 
     A patch belongs to the segment that covers more than half of it; crowds are left out. Patches are drawn from each
-    segment. They are compared with each other in every image, and at the end a few of them with those of all other
-    images.
+    segment, the same ones for all kinds of one grid. They are compared with each other in every image, and at the end a
+    few of them with those of all other images.
 
     Args:
         dataset_name: for messages.
@@ -160,7 +159,7 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
         seed: of the draws, which depend on it and on the image's id alone.
 
     Attributes:
-        histograms: after `evaluate`, on the main process, the counts by kind of features and relation.
+        histograms: after `evaluate`, the counts by kind of features and relation.
 
     Raises:
         InputError: if per_segment or across leave nothing to compare.
@@ -179,7 +178,6 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
         """Forget all images."""
         self.histograms: dict[str, dict[str, SimilarityHistogram]] = {}
         self._images = 0
-        self._device = torch.device("cpu")
         # By kind: features, classes and image of the patches for comparisons across images.
         self._pool: dict[str, list[tuple[Tensor, Tensor, int]]] = {}
 
@@ -192,14 +190,12 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
             outputs: for each any number of square maps of the letterboxed image, C x g x g, by name.
         """
         for sample, output in zip(inputs, outputs, strict=True):
-            number = self._images * comm.get_world_size() + comm.get_rank()
             self._images += 1
             drawn = {grid: self._draw(sample, grid) for grid in {map_.shape[-1] for map_ in output.values()}}
             for kind, map_ in output.items():
-                self._device = map_.device
                 cells, segments, classes, pooled = (x.to(map_.device) for x in drawn[map_.shape[-1]])
                 features = F.normalize(map_.flatten(1)[:, cells].T.float(), dim=1)
-                self._pool.setdefault(kind, []).append((features[pooled], classes[pooled], number))
+                self._pool.setdefault(kind, []).append((features[pooled], classes[pooled], self._images))
                 first, second = torch.triu_indices(len(cells), len(cells), 1, device=map_.device)
                 cosines = (features @ features.T)[first, second]
                 if "pan_seg_file_name" in sample:
@@ -221,34 +217,20 @@ class SemanticCoherenceEvaluator(DatasetEvaluator):
         of_kind.setdefault(relation, SimilarityHistogram()).add(cosines, together)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Compare across images, and sum over all ranks.
+        """Compare across images.
 
         Returns:
-            On the main process, for each kind of features, the area under the curve in percent of each of `RELATIONS`;
-            empty on the others. Objects are absent where the data set has no panoptic labels, and so is any relation
-            that lacks pairs of either kind.
+            For each kind of features the area under the curve in percent of each of `RELATIONS`. Objects are absent
+            where the data set has no panoptic labels, and so is any relation that lacks pairs of either kind.
 
         Raises:
             InputError: if there was nothing to compare.
         """
-        pool = {kind: [(f.cpu(), c.cpu(), i) for f, c, i in parts] for kind, parts in self._pool.items()}
-        gathered = comm.gather((self.histograms, pool))
-        if not comm.is_main_process():
-            return {}
-        own, pool = gathered[0]
-        for histograms, parts in gathered[1:]:
-            for kind, relations in histograms.items():
-                pool.setdefault(kind, []).extend(parts[kind])
-                for relation, histogram in relations.items():
-                    mine = own.setdefault(kind, {}).setdefault(relation, SimilarityHistogram())
-                    mine.counts += histogram.counts
-        self.histograms = own
-        for kind, parts in pool.items():
-            own[kind]["class_across"] = compare_across(
-                [(f.to(self._device), c.to(self._device), i) for f, c, i in parts]
-            )
+        for kind, parts in self._pool.items():
+            self.histograms[kind]["class_across"] = compare_across(parts)
         areas = {
-            kind: {r: 100 * h.auc() for r, h in relations.items() if h.has_both} for kind, relations in own.items()
+            kind: {relation: 100 * counts.auc() for relation, counts in of_kind.items() if counts.has_both}
+            for kind, of_kind in self.histograms.items()
         }
         if not any(areas.values()):
             raise InputError(f"data set {self.dataset_name!r} gave no patches to compare: check its annotations")
