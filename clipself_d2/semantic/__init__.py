@@ -1,4 +1,4 @@
-"""Open-vocabulary semantic segmentation: cost aggregation on a CLIP tower, and dense zero-shot segmentation."""
+"""Open-vocabulary semantic segmentation: CAT-Seg on any ViT tower, and zero-shot segmentation from dense maps."""
 
 from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cat_seg import CATSeg

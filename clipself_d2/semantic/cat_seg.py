@@ -1,4 +1,4 @@
-"""CAT-Seg (Cho et al., CVPR 2024): open-vocabulary semantic segmentation by cost aggregation, on any ViT tower."""
+"""CAT-Seg (Cho et al., CVPR 2024): open-vocabulary semantic segmentation by cost aggregation on any ViT tower."""
 
 from __future__ import annotations
 
@@ -25,43 +25,44 @@ from clipself_d2.vocabulary import Vocabulary
 
 Sample = dict[str, Any]
 
-# Logit of a class that an image is not asked about (released code).
+# Logit of a class that is left out for an image (released code).
 _ABSENT = -100.0
-# Most elements of the decoder's last maps, or of the windows' scores in pixels, that are held at once in evaluation.
+# Most elements in memory at once in evaluation: of the decoder's last maps, or of window scores in pixels.
 _MAX_ELEMENTS = 2**27
 
 
 @META_ARCH_REGISTRY.register()
 class CATSeg(HoldsTower):
-    """A loss in training, scores of classes in evaluation; the vocabulary is an argument of the call.
+    """Return a loss in training and class scores in evaluation; the vocabulary is an argument of the call.
 
-    It is trained on the seen classes of its vocabulary alone: the others are not asked about, and pixels of theirs have
-    no loss. A tower that trains is part of the state dict, a frozen one is not (`HoldsTower`).
+    Training uses the base classes of the vocabulary alone; pixels of other classes have no loss. The state dict has the
+    tower only if it trains (`HoldsTower`).
 
     Args:
         tower: a CLIP image tower, a plain ViT.
-        vocabulary: the training vocabulary, whose classes the labels count.
-        aggregator: costs to features.
-        decoder: features to logits.
-        size: side of the tower's square input in pixels, a multiple of its stride: CAT-Seg's are 384 for B/16 and 336
-            for L/14. Training crops are resized to it.
-        blocks: those, counted from 0, that guide the decoder, coarse to fine: 3 and 7 of B/16, 7 and 15 of L/14.
-        trainable: train the queries and values of the tower's attention (`train_queries_and_values`); their learning
-            rate is the optimiser's matter.
+        vocabulary: the training vocabulary; the labels are indices into it.
+        aggregator: maps costs to features.
+        decoder: maps features to logits.
+        size: side of the tower's square input in pixels, a multiple of its stride; 384 for B/16 and 336 for L/14 in
+            CAT-Seg. Training crops are resized to it.
+        blocks: 0-based blocks that guide the decoder, coarse to fine: 3 and 7 of B/16, 7 and 15 of L/14.
+        trainable: train the queries and values of the tower's attention, see `train_queries_and_values`. The optimizer
+            sets their learning rate.
         dense_mode: dense mode of the tower.
-        test_vocabulary: the classes that a call without a vocabulary looks for in evaluation. None: the training ones.
-        train_classes: a training image is asked about so many classes, its own and others drawn at random, which saves
-            time and memory. None: about all (CAT-Seg).
-        max_classes: in evaluation an image is asked about no more classes than these, those of the highest cosine
-            anywhere in it; the others score 0.
-        window: side of the sliding windows in pixels of the canvas, resized to `size`; 0 for the whole image alone.
-        canvas: side of the square that an image is resized to for its windows.
-        overlap: of the windows, see `window_corners`.
+        test_vocabulary: default vocabulary in evaluation; None for the training vocabulary.
+        train_classes: number of classes per training image, its own and random others, which saves time and memory;
+            None for all (CAT-Seg).
+        max_classes: most classes per image in evaluation: those with the highest cosine anywhere in the image. Others
+            score 0.
+        window: side of the sliding windows in pixels of the resized image; windows are resized to `size`. 0 for the
+            whole image alone.
+        image_size: side of the square that an image is resized to for its windows.
+        overlap: overlap of the windows, see `window_corners`.
 
     Raises:
-        InputError: for a ResNet; a size that is no multiple of the stride; blocks that the tower has not, or another
-            number than guide the decoder; a canvas that is smaller than the window; a vocabulary without a seen class,
-            or of another tower.
+        InputError: a ResNet; a size that is not a multiple of the stride; blocks that the tower does not have, or a
+            number of blocks other than the decoder's; an image_size below the window; a vocabulary without base
+            classes, or of another tower.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class CATSeg(HoldsTower):
         train_classes: int | None = None,
         max_classes: int = 256,
         window: int = 0,
-        canvas: int = 640,
+        image_size: int = 640,
         overlap: float = 1 / 3,
     ) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class CATSeg(HoldsTower):
         for name, count in (("train_classes", train_classes), ("max_classes", max_classes)):
             if count is not None and count < 1:
                 raise InputError(f"model.{name}={count}: must be at least 1")
-        self.corners = window_corners((canvas, canvas), window, overlap) if window else []
+        self.corners = window_corners((image_size, image_size), window, overlap) if window else []
         for words in (vocabulary, test_vocabulary):
             if words is not None:
                 words.check_embed_dim(tower.embed_dim)
@@ -104,9 +105,9 @@ class CATSeg(HoldsTower):
         self.train_classes = train_classes
         self.max_classes = max_classes
         self.window = window
-        self.canvas = canvas
+        self.image_size = image_size
         self.vocabulary = vocabulary
-        self.seen = vocabulary.only_base()
+        self.base_vocabulary = vocabulary.only_base()
         self.test_vocabulary = vocabulary if test_vocabulary is None else test_vocabulary
         self.aggregator = aggregator
         self.decoder = decoder
@@ -118,25 +119,25 @@ class CATSeg(HoldsTower):
 
     @property
     def device(self) -> torch.device:
-        """Where the images are brought to."""
+        """The device of the tower."""
         return self.tower.pixel_mean.device
 
     def forward(self, inputs: list[Sample], vocabulary: Vocabulary | None = None) -> Any:
-        """Detectron2's contract of a semantic segmentor.
+        """Run Detectron2's contract of a semantic segmentor.
 
         Args:
-            inputs: samples with ``image`` (3 x H x W uint8 RGB) and, in training, ``sem_seg`` (H x W long: classes of
-                the vocabulary, or ``ignore_label``, 255 where that is not given), all of one size. In evaluation
-                ``height`` and ``width`` say the frame of the results; default is the image's.
-            vocabulary: the classes to look for; None for the model's own.
+            inputs: samples with ``image`` (3 x H x W uint8 RGB). In training also ``sem_seg`` (H x W long: classes of
+                the vocabulary, or ``ignore_label``, default 255), all of one size. In evaluation ``height`` and
+                ``width`` give the frame of the results (default: the image's).
+            vocabulary: the classes to segment; None for the model's own.
 
         Returns:
-            In training ``{"loss_sem_seg": scalar}``; in evaluation for each image ``{"sem_seg": K x H x W}``, scores of
-            each class in 0..1, of which the best is a pixel's.
+            In training ``{"loss_sem_seg": scalar}``; in evaluation ``{"sem_seg": K x H x W}`` per image, with scores in
+            0..1. The class of a pixel is that of the highest score.
 
         Raises:
             InputError: a vocabulary of another tower; in training, labels that are missing, of another size than the
-                image, or no class of the vocabulary.
+                image, or outside the vocabulary.
         """
         if vocabulary is not None:
             vocabulary.check_embed_dim(self.tower.embed_dim)
@@ -146,30 +147,25 @@ class CATSeg(HoldsTower):
         return {"loss_sem_seg": self._loss(inputs, vocabulary or self.vocabulary)}
 
     def num_loss_items(self, inputs: Sequence[Sample]) -> int:
-        """How many pixels have a loss: what the loss is a mean over."""
+        """Return the number of pixels that the loss is a mean over."""
         targets = [class_targets(x, self.vocabulary) for x in inputs]
         return sum(int((target >= 0).sum()) for target in targets)
 
     def _loss(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> Tensor:
-        seen = self.seen if vocabulary is self.vocabulary else vocabulary.only_base()
-        if not inputs:  # on several ranks a batch may be empty, yet every rank has gradients
-            blank = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            inputs = [{"image": blank, "sem_seg": blank[0].long(), "ignore_label": 0}]
+        base = self.base_vocabulary if vocabulary is self.vocabulary else vocabulary.only_base()
         labels = [class_targets(x, vocabulary) for x in inputs]
         if len({label.shape for label in labels}) > 1:
             raise InputError("training images have different sizes: give the mapper a crop that fits all (size)")
         images = torch.stack([x["image"].to(self.device, non_blocking=True) for x in inputs])
         targets = torch.stack(labels).to(self.device, non_blocking=True)
         classes = None
-        if self.train_classes is not None and self.train_classes < len(seen):
-            classes = draw_classes(targets, len(seen), self.train_classes)
-            targets = count_among(targets, classes, len(seen))
-        return pixel_loss(self._aggregate(*self._cost(images, seen), seen, classes), targets)
+        if self.train_classes is not None and self.train_classes < len(base):
+            classes = draw_classes(targets, len(base), self.train_classes)
+            targets = count_among(targets, classes, len(base))
+        return pixel_loss(self._aggregate(*self._cost(images, base), base, classes), targets)
 
     @torch.no_grad()
     def _segment(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> list[dict[str, Tensor]]:
-        if not inputs:
-            return []
         images = [x["image"].to(self.device, non_blocking=True)[None] for x in inputs]
         wholes = torch.cat([_resize(image, self.size) for image in images])
         run = self._images_at_once(len(vocabulary))
@@ -181,28 +177,28 @@ class CATSeg(HoldsTower):
             ]
         results = []
         for image, whole, x in zip(images, logits, inputs, strict=True):
-            windows = cut_windows(_resize(image, self.canvas)[0], self.corners, self.window)
+            windows = cut_windows(_resize(image, self.image_size)[0], self.corners, self.window)
             parts = [self._evaluate(part, vocabulary) for part in windows.split(run)]
             results.append({"sem_seg": self._merge(torch.cat(parts), whole, result_size(x))})
         return results
 
     def _merge(self, windows: Tensor, whole: Tensor, size: tuple[int, int]) -> Tensor:
-        """Logits of the windows, L x K x h x w, and of the whole image, K x h x w, to scores K x H x W.
+        """Merge logits of windows, L x K x h x w, and of the whole image, K x h x w, to scores K x H x W.
 
-        In pixels of the canvas there are only some classes at a time: 847 of them take 7 GB.
+        Only some classes are in pixels at a time: 847 of them take 7 GB.
         """
         result = whole.new_empty(len(whole), *size, dtype=torch.float32)
-        canvas = (self.canvas, self.canvas)
-        run = max(1, _MAX_ELEMENTS // (len(windows) * self.window**2 + self.canvas**2))
+        resized = (self.image_size, self.image_size)
+        run = max(1, _MAX_ELEMENTS // (len(windows) * self.window**2 + self.image_size**2))
         for start in range(0, len(whole), run):
             classes = slice(start, start + run)
             scores = _enlarge(windows[:, classes], self.window).sigmoid_()
             overall = _enlarge(whole[None, classes], self.window).sigmoid_()[0]
-            result[classes] = resize_scores(merge_windows(scores, self.corners, canvas, overall), size)
+            result[classes] = resize_scores(merge_windows(scores, self.corners, resized, overall), size)
         return result
 
     def _evaluate(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Logits of all classes, N x K x h x w; of the likely ones alone where there are too many."""
+        """Return logits N x K x h x w, computed for the `max_classes` most likely classes alone."""
         cost, dense, maps = self._cost(images, vocabulary)
         if len(vocabulary) <= self.max_classes:
             return self._aggregate(cost, dense, maps, vocabulary)
@@ -211,7 +207,7 @@ class CATSeg(HoldsTower):
         return to_all_classes(logits, classes, len(vocabulary), _ABSENT)
 
     def _cost(self, images: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Of images, N x 3 x H x W in 0..255, the cost volume, the dense map and the maps that guide the decoder."""
+        """Return the cost volume, dense map and guiding block maps of images, N x 3 x H x W in 0..255."""
         with nullcontext() if self.trainable else torch.no_grad():
             dense, maps = self.tower.features(
                 self.tower.normalize(_resize(images, self.size)), self.blocks, self.dense_mode
@@ -221,7 +217,7 @@ class CATSeg(HoldsTower):
     def _aggregate(
         self, cost: Tensor, dense: Tensor, maps: list[Tensor], vocabulary: Vocabulary, classes: Tensor | None = None
     ) -> Tensor:
-        """Logits of each image's classes, N x T numbers: N x T x h x w. Without numbers, of all."""
+        """Return logits N x T x h x w of the classes of each image (N x T indices), or of all classes."""
         text = class_embeddings(vocabulary).expand(len(cost), -1, -1)
         if classes is not None:
             cost, text = at_classes(cost, classes), at_classes(text, classes)
@@ -233,7 +229,7 @@ class CATSeg(HoldsTower):
 
 
 def _resize(images: Tensor, size: int) -> Tensor:
-    """Images N x 3 x H x W, whatever their aspect, to squares of float pixels in 0..255."""
+    """Resize images N x 3 x H x W of any aspect to squares of float pixels in 0..255."""
     if images.shape[-2:] == (size, size):
         return images.float()
     return F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True)

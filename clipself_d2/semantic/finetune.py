@@ -1,4 +1,4 @@
-"""Which part of a tower CAT-Seg trains: the query and value projections of every block's attention, nothing else."""
+"""The part of a tower that CAT-Seg trains: the query and value projections of the attention of each block."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from clipself_d2.clip.tower import ImageTower
 
 
 def train_queries_and_values(tower: ImageTower, dense_mode: str = "no_attn") -> None:
-    """Freeze a tower except for the weights (not the biases) of its attentions' queries and values.
+    """Freeze a tower except the weights (not the biases) of its attentions' queries and values.
 
     Fused projections are split, which changes names in the tower's state dict; see `ImageTower.fuse_projections`.
 
     Args:
         tower: any ViT.
-        dense_mode: the dense mode that is trained; in "no_attn" the last block has no queries to train.
+        dense_mode: the dense mode to train; with "no_attn" the last block has no queries to train.
     """
     tower.set_trainable_blocks(0, dense_mode)
     weights = tower.query_value_weights()

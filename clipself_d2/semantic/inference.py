@@ -1,4 +1,4 @@
-"""From a photograph to windows, and from scores of windows to scores of the photograph: pure functions."""
+"""Sliding windows: from an image to windows, and from scores of windows to scores of the image."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from clipself_d2.errors import InputError
 from clipself_d2.regions.interpolate import interpolate_in_chunks
 
 Corner = tuple[int, int]
-"""Row and column of a window's first pixel."""
+"""Row and column of the first pixel of a window."""
 
 
 def window_corners(size: tuple[int, int], kernel: int, overlap: float = 1 / 3) -> list[Corner]:
-    """Where square windows lie that cover an image of any size.
+    """Place square windows that cover an image.
 
-    Along each axis a window starts every ``kernel * (1 - overlap)`` pixels (rounded down, as released), and a last one,
-    where these leave a rest, at the image's end.
+    Along each axis a window starts every ``kernel * (1 - overlap)`` pixels (rounded down, as released). If these leave
+    a remainder, the last window ends at the end of the image.
 
     Args:
         size: rows and columns of the image.
         kernel: side of a window.
-        overlap: part of a window that the next one covers too, 0 <= overlap < 1; CAT-Seg's is a third.
+        overlap: share of a window that the next one covers too, 0 <= overlap < 1; 1/3 in CAT-Seg.
 
     Returns:
-        The windows' corners, row by row.
+        The corners of the windows in row-major order.
 
     Raises:
-        InputError: a side that is smaller than a window, or an overlap out of range.
+        InputError: a side of the image below that of a window, or an overlap out of range.
     """
     if min(size) < kernel:
         raise InputError(
@@ -45,20 +45,20 @@ def window_corners(size: tuple[int, int], kernel: int, overlap: float = 1 / 3) -
 
 
 def cut_windows(image: Tensor, corners: Sequence[Corner], kernel: int) -> Tensor:
-    """The windows of an image, C x H x W: L x C x kernel x kernel."""
+    """Cut an image C x H x W into windows L x C x kernel x kernel."""
     return torch.stack([image[:, top : top + kernel, left : left + kernel] for top, left in corners])
 
 
 def merge_windows(
     windows: Tensor, corners: Sequence[Corner], size: tuple[int, int], whole: Tensor | None = None
 ) -> Tensor:
-    """The mean of the windows at every pixel, and then that with the whole image's (CAT-Seg's released code).
+    """Average the windows at each pixel, then average the result with the whole image's (CAT-Seg's released code).
 
     Args:
         windows: L x K x kernel x kernel scores.
-        corners: where they lie; together they cover the image.
+        corners: corners of the windows, which together cover the image.
         size: rows and columns of the image.
-        whole: K x h x w scores of the whole image, which are resized to it bilinearly. None: windows alone.
+        whole: K x h x w scores of the whole image, resized bilinearly; None for the windows alone.
 
     Returns:
         K x H x W float32.
@@ -78,16 +78,16 @@ def merge_windows(
 
 
 def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scores in pixels of the photograph, resized bilinearly by bands: nothing but the result is held whole.
+    """Resize scores bilinearly in chunks of rows: only the result is in memory as a whole.
 
     Args:
         scores: K x h x w of any precision.
-        size: rows and columns of the photograph.
+        size: rows and columns of the result.
 
     Returns:
         K x H x W float32.
     """
     result = scores.new_empty(len(scores), *size, dtype=torch.float32)
-    for rows, band in interpolate_in_chunks(scores, size):
-        result[:, rows] = band
+    for rows, chunk in interpolate_in_chunks(scores, size):
+        result[:, rows] = chunk
     return result

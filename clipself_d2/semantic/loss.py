@@ -1,4 +1,4 @@
-"""What a segmentor is trained with: labels of seen classes, and the binary cross-entropy of every pixel and class."""
+"""Training of a segmentor: labels among the base classes, and the binary cross-entropy of each pixel and class."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from clipself_d2.vocabulary import Vocabulary
 
 
 def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
-    """The labels of a training sample, counted among the seen classes.
+    """Turn the labels of a training sample into indices of base classes.
 
     Args:
-        sample: with ``image`` (3 x H x W) and ``sem_seg`` (H x W long, on the CPU: classes of the vocabulary, or
+        sample: ``image`` (3 x H x W) and ``sem_seg`` (H x W long, on the CPU: classes of the vocabulary, or
             `ignore_label`).
         vocabulary: K classes.
 
     Returns:
-        H x W long: numbers among the seen classes, and -1 for pixels that are ignored or of a class that is not seen.
+        H x W long: indices among the base classes; -1 for pixels to ignore or of a novel class.
 
     Raises:
-        InputError: if the labels are missing, of another size, or no class.
+        InputError: labels that are missing, of another size than the image, or outside the vocabulary.
     """
     name = sample.get("sem_seg_file_name", sample.get("file_name", "a training image"))
     if "sem_seg" not in sample:
@@ -35,31 +35,31 @@ def class_targets(sample: Mapping[str, Any], vocabulary: Vocabulary) -> Tensor:
     if labels.shape != sample["image"].shape[1:]:
         raise InputError(
             f"{name}: its labels are {tuple(labels.shape)} (height x width), its image "
-            f"{tuple(sample['image'].shape[1:])}: use the labels of this photograph"
+            f"{tuple(sample['image'].shape[1:])}: use the labels of this image"
         )
     ignored = ignore_label(sample)
-    judged = labels != ignored
-    wrong = labels[judged & ((labels < 0) | (labels >= len(vocabulary)))]
+    labeled = labels != ignored
+    wrong = labels[labeled & ((labels < 0) | (labels >= len(vocabulary)))]
     if len(wrong):
         raise InputError(
-            f"{name}: is labelled {int(wrong[0])}, the vocabulary has {len(vocabulary)} classes and {ignored} is "
+            f"{name}: has the label {int(wrong[0])}, the vocabulary has {len(vocabulary)} classes and {ignored} is "
             "ignored: use the vocabulary of this data set"
         )
-    seen = vocabulary.is_base.to(labels.device)
-    numbers = torch.where(seen, seen.cumsum(0) - 1, -1)
-    return torch.where(judged, numbers[labels.where(judged, 0)], -1)
+    is_base = vocabulary.is_base.to(labels.device)
+    indices = torch.where(is_base, is_base.cumsum(0) - 1, -1)
+    return torch.where(labeled, indices[labels.where(labeled, 0)], -1)
 
 
 def draw_classes(targets: Tensor, num_classes: int, count: int) -> Tensor:
-    """The classes that each image is asked about: its own, and others drawn at random.
+    """Draw the classes for each image: its own, and random others.
 
     Args:
         targets: B x H x W long: classes, or -1.
         num_classes: K.
-        count: how many are wanted, at most K; an image that has more of its own loses some.
+        count: number of classes, up to K; an image with more classes of its own loses some.
 
     Returns:
-        B x count class numbers, ascending.
+        B x count class indices, ascending.
     """
     own = torch.zeros(len(targets), num_classes + 1, device=targets.device)
     own.scatter_(1, targets.flatten(1) + 1, 2.0)
@@ -68,15 +68,15 @@ def draw_classes(targets: Tensor, num_classes: int, count: int) -> Tensor:
 
 
 def count_among(targets: Tensor, classes: Tensor, num_classes: int) -> Tensor:
-    """Targets as places in each image's own list of classes.
+    """Turn targets into positions in the class list of each image.
 
     Args:
         targets: B x H x W long: classes, or -1.
-        classes: B x T class numbers.
+        classes: B x T class indices.
         num_classes: K.
 
     Returns:
-        B x H x W long: places 0..T-1, or -1 for classes that are not in the list.
+        B x H x W long: positions 0..T-1, or -1 for classes outside the list.
     """
     places = torch.full((len(targets), num_classes + 1), -1, device=targets.device)
     places.scatter_(1, classes + 1, torch.arange(classes.shape[1], device=targets.device).expand_as(classes))
@@ -84,19 +84,20 @@ def count_among(targets: Tensor, classes: Tensor, num_classes: int) -> Tensor:
 
 
 def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over classes and labelled pixels (CAT-Seg; there, pixels without a label count as
-    none of the classes, here they do not count).
+    """Compute the binary cross-entropy, averaged over classes and labeled pixels.
+
+    In CAT-Seg a pixel without a label counts as a negative of all classes; here it does not count.
 
     Args:
-        logits: B x K x h x w, resized bilinearly to the labels.
-        targets: B x H x W long: classes, or -1 where nothing is known.
+        logits: B x K x h x w; resized bilinearly to the labels.
+        targets: B x H x W long: classes, or -1 without a label.
 
     Returns:
-        A scalar, 0 where nothing is known at all.
+        A scalar; 0 without any label.
     """
     logits = F.interpolate(logits.float(), targets.shape[-2:], mode="bilinear", align_corners=False)
-    # the cross-entropy of all classes' logits x with one 1 among the targets: sum(softplus(x)) - x[target]
+    # With one positive class the sum over classes is sum(softplus(x)) - x[target].
     total = F.softplus(logits).sum(dim=1)
     own = logits.gather(1, targets.clamp(min=0)[:, None])[:, 0]
-    known = targets >= 0
-    return ((total - own) * known).sum() / (known.sum().clamp(min=1) * logits.shape[1])
+    labeled = targets >= 0
+    return ((total - own) * labeled).sum() / (labeled.sum().clamp(min=1) * logits.shape[1])

@@ -1,4 +1,4 @@
-"""Dense zero-shot segmentation by text (MaskCLIP): every cell of the dense map is compared with every class."""
+"""Zero-shot segmentation (MaskCLIP): compare each cell of the dense map with the text of each class."""
 
 from __future__ import annotations
 
@@ -20,63 +20,63 @@ from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
 from clipself_d2.vocabulary import Vocabulary
 
 SCORINGS = ("cell", "patch_weighted")
-"""Whether a cell decides alone (MaskCLIP), or together with the image as a whole (PACL)."""
+"""Score a cell alone (MaskCLIP), or together with the whole image (PACL)."""
 
 
 def patch_weighted_scores(dense: Tensor, text: Tensor, temperature: float = 1.0) -> Tensor:
-    """Compares whole images with texts by way of their patches (PACL's compatibility function).
+    """Score whole images with texts by their patches (PACL's compatibility function).
 
-    The image's embedding is, for each text, the mean of its patches weighted by a softmax over them of their similarity
-    with that text; the score is its product with the text.
+    For each text, the image embedding is a weighted mean of the patches: the weights are a softmax over patches of
+    their similarity to the text. The score is the product of this mean with the text.
 
     Args:
         dense: B x C x h x w, unit norm over C.
         text: K x C unit vectors.
-        temperature: factor of the similarities within the softmax. PACL has none; a CLIP that was not trained so may
-            want more: 0 weighs all patches alike, a large one takes the best.
+        temperature: factor of the similarities within the softmax, 1 in PACL. 0 weights all patches equally; a large
+            value selects the best patch.
 
     Returns:
-        B x K float32 in -1..1; the largest names the image.
+        B x K float32 in -1..1.
     """
     with torch.autocast(dense.device.type, enabled=False):
         return weigh_patches(torch.einsum("bchw,kc->bkhw", dense.float(), text.float()), temperature)
 
 
 def weigh_patches(similarities: Tensor, temperature: float = 1.0) -> Tensor:
-    """The scores of `patch_weighted_scores` from the similarities of patches with texts, ... x h x w -> ..."""
+    """Compute `patch_weighted_scores` from the similarities of patches and texts: ... x h x w to ..."""
     flat = similarities.flatten(-2)
-    # The product of a weighted mean with a text is the weighted mean of the products.
+    # The product of a weighted mean and a text is the weighted mean of the products.
     return ((temperature * flat).softmax(dim=-1) * flat).sum(dim=-1)
 
 
 def confident_classes(probabilities: Tensor, threshold: float) -> Tensor:
-    """Prompt denoising (MaskCLIP): the classes that some place of the image is sure of.
+    """Select the classes that reach a probability somewhere in the image (MaskCLIP's prompt denoising).
 
     Args:
         probabilities: K x h x w.
-        threshold: a class stays if it reaches this somewhere.
+        threshold: the probability to reach.
 
     Returns:
-        K bool; all true where no class would stay.
+        K bool; all True if no class reaches the threshold.
     """
     kept = probabilities.flatten(1).amax(dim=1) >= threshold
     return kept | ~kept.any()
 
 
 def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...], origin: float = 0.0) -> Tensor:
-    """Resizes a map that begins and ends anywhere: bilinearly, a pixel taking what is at its centre.
+    """Resize a map whose cells need not align with the borders of the result: bilinear, sampled at pixel centers.
 
     Args:
         cells: K x h x w float.
         size: rows and columns of the result.
-        extent: rows and columns of cells, whole or not, that the result spans. It may be more than there are: beyond
-            the last centre the nearest cell holds, as before the first.
-        origin: where the first cell begins in the result, along both axes, in cells.
+        extent: rows and columns of cells that the result spans, possibly fractional or more than h and w. The nearest
+            cell is repeated before the first and beyond the last center.
+        origin: start of the first cell in the result along both axes, in cells.
 
     Returns:
         K x H x W.
     """
-    # The centre of each pixel, -1..1 from the first cell's outer edge to the last one's.
+    # The center of each pixel, in -1..1 from the outer edge of the first cell to that of the last one.
     rows, columns = (
         ((torch.arange(pixels, device=cells.device) + 0.5) * (span / pixels) - origin) * (2 / count) - 1
         for pixels, span, count in zip(size, extent, cells.shape[1:], strict=True)
@@ -87,31 +87,31 @@ def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...]
 
 @META_ARCH_REGISTRY.register()
 class ZeroShotSegmenter(FrozenModules):
-    """Names every pixel by text alone, with a frozen tower: nothing is trained. A call may bring its own vocabulary.
+    """Classify each pixel by text alone, with a frozen tower and without training.
 
     Args:
-        tower: a CLIP image tower; it is frozen, and no part of the state dict.
-        vocabulary: the K classes that a call without a vocabulary knows.
-        size: side in pixels of the tower's square input, a multiple of its stride. A CLIPSelf tower is at its best at
-            the size of its distillation.
-        dense_mode: dense mode of the tower; "no_attn" is MaskCLIP's, and what CLIPSelf distils.
-        temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100.
-        finer: how many times finer than the tower's the map is, along each axis, by `fine_map`: as many forwards as its
-            square.
-        scoring: ``"cell"`` (MaskCLIP), or ``"patch_weighted"``: the probabilities of a cell times those of the whole
-            image by PACL's score, renormalised.
-        patch_temperature: of PACL's weights, see `patch_weighted_scores`.
-        denoise: MaskCLIP's prompt denoising: a class whose probability is nowhere this high is dropped for the image.
-            0: none is; MaskCLIP .5.
-        background_threshold: a pixel whose best class has a lower probability is background. 0: none is.
-        background_class: the class of the vocabulary that is the background, if it is one of the K: it gets the pixels
-            that are background by the threshold or the vocabulary's background row.
-        skip_padding: whether the padding of the square input is left out, see `regions.dense_features`.
+        tower: a CLIP image tower; it is frozen and not part of the state dict.
+        vocabulary: K classes, the default of a call.
+        size: side of the tower's square input in pixels, a multiple of its stride. A CLIPSelf tower works best at the
+            size of its distillation.
+        dense_mode: dense mode of the tower; "no_attn" is MaskCLIP's, and the one that CLIPSelf distills.
+        temperature: factor of the cosines: CLIP's own logit scale, which is clamped at 100.
+        finer: factor by which the result is finer than the tower's map along each axis, at ``finer ** 2`` forwards;
+            see `fine_map`.
+        scoring: ``"cell"`` (MaskCLIP), or ``"patch_weighted"``: the product of the probabilities of a cell and of the
+            whole image by PACL's score, normalized again.
+        patch_temperature: temperature of PACL's weights, see `patch_weighted_scores`.
+        denoise: MaskCLIP's prompt denoising: drop a class for an image in which its probability stays below this value.
+            0 for none; 0.5 in MaskCLIP.
+        background_threshold: a pixel whose best class has a lower probability is background; 0 for none.
+        background_class: the class of the vocabulary that stands for the background, if any. It gets the pixels that
+            are background by the threshold or by the vocabulary's background embedding.
+        skip_padding: leave the padding of the square input out of the forward, see `regions.dense_features`.
 
     Raises:
-        InputError: a vocabulary of another tower or without the background class, a size that is no multiple of the
-            stride, an unknown dense mode or scoring, a temperature or threshold out of range, shifts that are no
-            whole pixels.
+        InputError: a vocabulary of another tower or without the background class; a size that is not a multiple of the
+            stride; an unknown dense mode or scoring; a temperature or threshold out of range; shifts that are not whole
+            pixels.
     """
 
     tower: ImageTower
@@ -159,27 +159,25 @@ class ZeroShotSegmenter(FrozenModules):
 
     @property
     def device(self) -> torch.device:
-        """Where the tower is."""
+        """The device of the tower."""
         return self.tower.pixel_mean.device
 
     @torch.no_grad()
     def forward(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary | None = None) -> list[dict[str, Tensor]]:
-        """Segments a batch of photographs.
+        """Segment a batch of images.
 
         Args:
-            inputs: samples with ``image`` (3 x H x W uint8 RGB). ``height`` and ``width`` say the frame of the results;
-                default is the image's.
-            vocabulary: the classes to look for; None for the model's own.
+            inputs: samples with ``image`` (3 x H x W uint8 RGB). ``height`` and ``width`` give the frame of the results
+                (default: the image's).
+            vocabulary: the classes to segment; None for the model's own.
 
         Returns:
-            For every image ``sem_seg``, K x H x W probabilities; the class of a pixel is the largest. Where there is a
-            background that is none of the K also ``background``, H x W bool: pixels that are rather that.
+            ``sem_seg`` per image, K x H x W probabilities; the class of a pixel is that of the highest one. With a
+            background that is none of the K classes also ``background``, H x W bool.
 
         Raises:
             InputError: a vocabulary of another tower, or without the background class.
         """
-        if not inputs:
-            return []
         if vocabulary is not None:
             self._check(vocabulary)
         vocabulary = (self.vocabulary if vocabulary is None else vocabulary).to(self.device)
@@ -192,7 +190,7 @@ class ZeroShotSegmenter(FrozenModules):
         results = []
         for x, cosines, size in zip(inputs, maps, sizes, strict=True):
             extent = (size[0] / cell, size[1] / cell)
-            # Cells whose centre is beyond the photograph have no say.
+            # Cells whose center lies beyond the image do not count.
             rows, columns = (max(1, int(span - origin + 0.5)) for span in extent)
             probabilities = self._probabilities(cosines[:, :rows, :columns], len(vocabulary))
             results.append(self._result(resize_cells(probabilities, result_size(x), extent, origin), vocabulary))
@@ -201,9 +199,9 @@ class ZeroShotSegmenter(FrozenModules):
     def _cosines(
         self, sizes: list[tuple[int, int]], vocabulary: Vocabulary, windows: Tensor, numbers: list[int]
     ) -> Tensor:
-        """Of windows of the images of these numbers: N x K (or K + 1) x h x w."""
+        """Return the cosines, N x K (or K + 1) x h x w, of windows of the images with these batch indices."""
         stride = self.tower.stride
-        margin = (stride - stride // self.finer) // 2  # so much may lie before the image in a window
+        margin = (stride - stride // self.finer) // 2  # most pixels before the image in a window
         extents: list[tuple[float, float]] = [(sizes[n][0] + margin, sizes[n][1] + margin) for n in numbers]
         features = dense_features(
             self.tower,
@@ -214,7 +212,7 @@ class ZeroShotSegmenter(FrozenModules):
         return cell_cosines(features.dense, vocabulary)
 
     def _probabilities(self, cosines: Tensor, num_classes: int) -> Tensor:
-        """K x h x w of an image, or K + 1 with the background's row."""
+        """Return the probabilities K x h x w of an image, or K + 1 with the background."""
         logits = self.temperature * cosines
         if self.scoring == "patch_weighted":
             logits = logits + self.temperature * weigh_patches(cosines, self.patch_temperature)[:, None, None]

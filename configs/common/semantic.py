@@ -84,7 +84,7 @@ model = L(CATSeg)(
     trainable=True,
     max_classes=256,
     window=384,
-    canvas=640,
+    image_size=640,
     overlap=1 / 3,
 )
 

@@ -9,7 +9,7 @@ from clipself_d2.semantic.loss import class_targets, count_among, draw_classes, 
 from tests.semantic.tiny import sample, words
 
 
-def test_loss_is_the_mean_over_labelled_pixels_and_classes():
+def test_loss_is_the_mean_over_labeled_pixels_and_classes():
     logits, targets = torch.randn(2, 4, 3, 3), torch.randint(-1, 4, (2, 6, 5))
     grown = F.interpolate(logits, (6, 5), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
     known = targets >= 0
@@ -45,7 +45,7 @@ def test_the_ignored_label_is_the_samples_own():
     x = {"image": torch.zeros(3, 2, 2), "sem_seg": labels, "ignore_label": 65535}
     assert class_targets(x, vocabulary).tolist() == [[0, 255], [299, -1]]
     del x["ignore_label"]
-    with pytest.raises(InputError, match=r"is labelled 65535, .* and 255 is ignored"):
+    with pytest.raises(InputError, match=r"has the label 65535, .* and 255 is ignored"):
         class_targets(x, vocabulary)
 
 
@@ -53,7 +53,7 @@ def test_the_ignored_label_is_the_samples_own():
 def test_a_label_that_is_no_class_is_refused(label):
     x = sample(0)
     x["sem_seg"][9, 9] = label
-    with pytest.raises(InputError, match=rf"0\.png: is labelled {label}, the vocabulary has 6 classes and 255"):
+    with pytest.raises(InputError, match=rf"0\.png: has the label {label}, the vocabulary has 6 classes and 255"):
         class_targets(x, words())
 
 

