@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 
-def photographs(folder, count, size=(24, 16)):
-    """Writes plain photographs 0.png, 1.png, ... (width, height), each of one grey level, and their json."""
+def write_images(folder, count, size=(24, 16)):
+    """Writes plain images 0.png, 1.png, ... (width, height), each of one grey level, and their json."""
     folder.mkdir(parents=True, exist_ok=True)
     images = []
     for number in range(count):
@@ -29,7 +29,7 @@ CATEGORIES = [
 
 
 def panoptic(folder, segments, height=60, width=80, image_id=7):
-    """Writes one photograph with segments, a list of (segment info, y0, y1, x0, x1), later ones in front."""
+    """Writes one image with segments, a list of (segment info, y0, y1, x0, x1), later ones in front."""
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     (folder / "pngs").mkdir(exist_ok=True)
     ids = np.zeros((height, width), dtype=np.int64)

@@ -16,12 +16,12 @@ from clipself_d2.data import (
 )
 from clipself_d2.data.builtin import register_builtin
 from clipself_d2.errors import InputError
-from tests.data.make import photographs
+from tests.data.make import write_images
 
 
 def captioned(folder, captions, count=3):
     """Photographs 0, 1, ... and a json of captions, a list of (image id, caption)."""
-    images = json.loads(photographs(folder / "photos", count).read_text())["images"]
+    images = json.loads(write_images(folder / "photos", count).read_text())["images"]
     annotations = [{"id": k, "image_id": image_id, "caption": text} for k, (image_id, text) in enumerate(captions)]
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     return folder / "captions.json"
@@ -121,7 +121,7 @@ def test_a_data_set_without_captions_is_refused_before_training(tmp_path):
     assert sample["caption"] == "a cat"
 
 
-@pytest.mark.skipif("CLIPSELF_D2_ASSETS" not in os.environ, reason="needs photographs: set CLIPSELF_D2_ASSETS")
+@pytest.mark.skipif("CLIPSELF_D2_ASSETS" not in os.environ, reason="needs images: set CLIPSELF_D2_ASSETS")
 def test_official_captions():
     coco = Path(os.environ["CLIPSELF_D2_ASSETS"]) / "data/coco"
     if not coco.is_dir():

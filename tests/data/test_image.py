@@ -103,7 +103,7 @@ def test_missing_and_floating_point(tmp_path):
         read_image(tmp_path)  # a folder
 
 
-def photograph(height, width):
+def write_image(height, width):
     """A smooth picture whose corners all differ, H x W x 3."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = np.stack([np.sin(7 * x + 3 * y), np.cos(9 * y), np.sin(5 * x * y)], axis=-1)
@@ -113,7 +113,7 @@ def photograph(height, width):
 @pytest.mark.parametrize("height, width", [(300, 401), (401, 300), (160, 160), (4, 900)])
 @pytest.mark.parametrize("min_decode_size", [20, 50, 51, 100, 101, 200, 400, 9999])
 def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(tmp_path, height, width, min_decode_size):
-    picture = photograph(height, width)
+    picture = write_image(height, width)
     Image.fromarray(picture).save(tmp_path / "a.jpg", quality=95)
     divisor = max(s for s in (1, 2, 4, 8) if s == 1 or max(height, width) / s >= min_decode_size)
     if height == 4:  # Pillow leaves no side without a pixel
@@ -127,17 +127,17 @@ def test_a_large_jpeg_is_decoded_at_the_smallest_scale_that_suffices(tmp_path, h
 
 
 def test_other_formats_are_decoded_whole(tmp_path):
-    Image.fromarray(photograph(64, 80)).save(tmp_path / "a.png")
+    Image.fromarray(write_image(64, 80)).save(tmp_path / "a.png")
     assert torch.equal(read_image(tmp_path / "a.png", 10), read_image(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
-def test_size_is_that_of_the_upright_photograph(tmp_path, orientation, suffix):
+def test_size_is_that_of_the_upright_image(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(photograph(40, 64)).save(path, exif=exif)
+    Image.fromarray(write_image(40, 64)).save(path, exif=exif)
     assert image_size(path) == read_image(path).shape[1:] == ((64, 40) if orientation > 4 else (40, 64))
     whole, half = read_image(path), read_image(path, 32)
     if suffix == "jpg":  # turned alike
@@ -153,7 +153,7 @@ def test_size_of_what_is_no_image(tmp_path):
         image_size(tmp_path / "no.jpg")
 
 
-def test_reduced_photographs_letterbox_alike(tmp_path, assets):
+def test_reduced_images_letterbox_alike(tmp_path, assets):
     differences = []
     for path in sorted((assets / "data/coco/val2017").glob("*.jpg"))[:12]:
         whole, reduced = read_image(path), read_image(path, 320)

@@ -21,7 +21,7 @@ from clipself_d2.data import (
 )
 from clipself_d2.errors import InputError
 from clipself_d2.regions import GridRegions
-from tests.data.make import photographs
+from tests.data.make import write_images
 
 
 def take(iterable, count):
@@ -58,7 +58,7 @@ def test_uneven_share_is_refused():
 
 @pytest.fixture
 def records(tmp_path):
-    return load_image_list(photographs(tmp_path / "photos", 10), tmp_path / "photos")
+    return load_image_list(write_images(tmp_path / "photos", 10), tmp_path / "photos")
 
 
 def flat(batches):

@@ -19,7 +19,7 @@ from clipself_d2.data import (
 )
 from clipself_d2.engine.main import main
 from clipself_d2.errors import InputError
-from tests.data.make import CATEGORIES, panoptic, photographs
+from tests.data.make import CATEGORIES, panoptic, write_images
 from tests.distillation.tiny import write_model, write_photographs
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_registered_in_one_line_and_read_when_used(tmp_path, fresh_catalog):
     register_panoptic_regions("test_regions", tmp_path / "panoptic.json", tmp_path / "pngs", tmp_path / "photos")
     with pytest.raises(InputError):
         get_dataset("test_images")
-    photographs(tmp_path / "photos", 3)
+    write_images(tmp_path / "photos", 3)
     panoptic(tmp_path, SEGMENTS)
     assert len(get_dataset("test_images")) == 3
     assert len(get_dataset(["test_images", "test_regions"])) == 4
@@ -40,7 +40,7 @@ def test_registered_in_one_line_and_read_when_used(tmp_path, fresh_catalog):
 
 
 def test_the_same_again_is_no_error_and_another_is(tmp_path, fresh_catalog):
-    photos = photographs(tmp_path / "photos", 3).parent / "photos"
+    photos = write_images(tmp_path / "photos", 3).parent / "photos"
     for root in (photos, str(photos)):
         register_image_list("mine", None, root)
         assert len(get_dataset("mine")) == 3  # in between
@@ -81,10 +81,18 @@ def test_classes_tell_registrations_apart(tmp_path, fresh_catalog):
 
 
 def test_a_loader_of_ones_own(tmp_path, fresh_catalog):
-    json_file = photographs(tmp_path / "photos", 2)
+    json_file = write_images(tmp_path / "photos", 2)
     for _ in range(2):
         register("own", partial(load_image_list, json_file, tmp_path / "photos"), thing_classes=["cat"])
     assert len(get_dataset("own")) == 2 and MetadataCatalog.get("own").thing_classes == ["cat"]
+
+
+def test_get_dataset_refuses():
+    with pytest.raises(InputError, match="nothing_like_this"):
+        get_dataset("nothing_like_this")
+    with pytest.raises(InputError, match="empty"):
+        get_dataset([])
+    assert get_dataset([{"image_id": 1}]) == [{"image_id": 1}]
 
 
 def snippets(page: str) -> list[str]:
@@ -103,10 +111,10 @@ from .clipself_openai_b16_coco_patches import clip, dataloader, export, lr_multi
 def test_configs_that_register_as_documented_train(page, number, tmp_path, fresh_catalog, monkeypatch):
     """A run reads its config more than once; all of the documented lines stand in it."""
     write_photographs(tmp_path, 4)
-    snippet = snippets(page)[number].replace("/data/photographs", "path/to/folder")
+    snippet = re.sub(r'"/data/\w+"', '"path/to/folder"', snippets(page)[number])
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "coco/unlabeled2017").rename(tmp_path / "path/to/folder")
-    if "import clip," not in snippet:
+    if "from ." not in snippet:
         snippet = TRAIN + snippet + 'register_image_list("tiny", None, "path/to/folder")\n'
         snippet = f"from clipself_d2.data import register_image_list\n{snippet}dataloader.train.dataset = 'tiny'\n"
     snippet += "dataloader.evaluator = None\n"

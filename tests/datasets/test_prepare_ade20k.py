@@ -212,7 +212,7 @@ def test_wrong_downloads_are_refused(tmp_path):
 
 
 def test_real_scene_parsing(assets, tmp_path, fresh_catalog):
-    """Real photographs and labels; the instance release is not there, so connected pixels make its instances."""
+    """Real images and labels; the instance release is not there, so connected pixels make its instances."""
     root = tmp_path / "ADEChallengeData2016"
     root.mkdir()
     for folder in ("images", "annotations"):

@@ -102,7 +102,7 @@ def test_bad_sources(name, change, say):
 
 @pytest.fixture
 def real(assets, tmp_path, fresh_catalog):
-    """The splits of the real photographs at hand, registered."""
+    """The splits of the real images at hand, registered."""
     for source, link in [
         ("coco/annotations", "coco/annotations"),
         ("coco/train2017", "coco/train2017"),
@@ -152,7 +152,7 @@ def test_real_ov_lvis(real):
 
 
 @pytest.mark.parametrize(("name", "masks"), [("ov_coco_train", False), ("ov_lvis_train", True)])
-def test_real_photographs_make_samples(real, name, masks):
+def test_real_images_make_samples(real, name, masks):
     loader = build_train_loader(name, DetectionMapper(160, masks=masks), 16, 0, 0)
     batch = next(iter(loader))
     assert len(batch) == 16 and loader.num_unreadable == 0
@@ -167,7 +167,7 @@ def test_real_photographs_make_samples(real, name, masks):
             assert (boxes == found.gt_boxes.tensor).all()
 
 
-def test_real_photographs_are_read_for_evaluation(real):
+def test_real_images_are_read_for_evaluation(real):
     [[sample]] = [batch for batch, _ in zip(build_test_loader("ov_coco_val", ImageMapper(), 0), range(1), strict=False)]
     assert sample["image"].shape[1:] == (sample["height"], sample["width"]) and "annotations" not in sample
 

@@ -1,20 +1,22 @@
+"""Jsons in COCO's format: image lists and panoptic segments."""
+
 import json
 
 import pytest
 
-from clipself_d2.data import get_dataset, load_image_list, load_panoptic
+from clipself_d2.data import load_image_list, load_panoptic
 from clipself_d2.errors import InputError
-from tests.data.make import panoptic, photographs
+from tests.data.make import panoptic, write_images
 
 
 def test_image_list(tmp_path):
-    json_file = photographs(tmp_path / "photos", 3)
+    json_file = write_images(tmp_path / "photos", 3)
     records = load_image_list(json_file, tmp_path / "photos")
     assert records[2] == {"file_name": str(tmp_path / "photos/2.png"), "image_id": 2, "height": 16, "width": 24}
 
 
 def test_folder_alone(tmp_path):
-    photographs(tmp_path / "photos", 2)
+    write_images(tmp_path / "photos", 2)
     (tmp_path / "photos/notes.txt").touch()
     (tmp_path / "photos/x.JPG").touch()
     records = load_image_list(None, tmp_path / "photos")
@@ -89,11 +91,3 @@ def test_bad_panoptic_jsons(tmp_path, change, say):
     json_file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=say):
         load_panoptic(json_file, pngs, photos)
-
-
-def test_get_dataset_refuses():
-    with pytest.raises(InputError, match="nothing_like_this"):
-        get_dataset("nothing_like_this")
-    with pytest.raises(InputError, match="empty"):
-        get_dataset([])
-    assert get_dataset([{"image_id": 1}]) == [{"image_id": 1}]
