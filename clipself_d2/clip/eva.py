@@ -30,7 +30,7 @@ class EVATower(TransformerTower):
     def __init__(self, visual: TimmModel, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
         trunk = visual.trunk
         if not is_eva02_clip(trunk):
-            raise InputError("this timm trunk is no EVA-02-CLIP (B/16, L/14, L/14-336): its blocks are built otherwise")
+            raise InputError("this timm trunk is not EVA-02-CLIP (B/16, L/14, L/14-336): its blocks differ")
         super().__init__(
             visual,
             stride=trunk.patch_embed.patch_size[0],

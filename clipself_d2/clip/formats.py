@@ -101,7 +101,7 @@ def to_openai(model: Any) -> dict[str, Tensor]:
         )
     if not uses_quick_gelu(model):
         raise InputError(
-            "OpenAI's loader always uses QuickGELU and this model does not, so it would compute other embeddings: "
+            "OpenAI's loader always uses QuickGELU, this model does not, and the embeddings would differ: "
             "use --format open_clip"
         )
     blocks = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]

@@ -44,7 +44,7 @@ def label_set(name: str) -> list[list[str]]:
         name: one of `LABEL_SETS`.
 
     Raises:
-        InputError: if there is no label set of that name.
+        InputError: an unknown name.
     """
     if name not in LABEL_SETS:
         raise InputError(f"label set {name!r} is unknown: take one of {', '.join(LABEL_SETS)}")

@@ -80,7 +80,7 @@ def fill(template: str, name: str) -> str:
     """One prompt (ViLD's rules, as in the released code).
 
     The name's underscores become spaces, slashes become " or ", letters lower case, and full stops at its end go. The
-    article is "an" where the name as given begins with one of ``aeiou``, so not for a capital.
+    article is "an" if the name as given begins with one of ``aeiou``; a capital letter gets "a".
     """
     article = "an" if name[:1] in tuple("aeiou") else "a"
     clean = name.replace("_", " ").replace("/", " or ").lower().rstrip(".")
