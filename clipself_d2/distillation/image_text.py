@@ -74,7 +74,10 @@ class ImageText(Student):
             by_image = scale * images @ gather_rows(texts, counts).T
             by_caption = scale * texts @ gather_rows(images, counts).T
         targets = torch.arange(len(captioned), device=self.device) + sum(counts[: comm.get_rank()])
-        told = F.cross_entropy(by_image, targets, reduction="sum"), F.cross_entropy(by_caption, targets, reduction="sum")
+        told = (
+            F.cross_entropy(by_image, targets, reduction="sum"),
+            F.cross_entropy(by_caption, targets, reduction="sum"),
+        )
         if captioned and has_event_storage():
             accuracy = (by_image.argmax(dim=1) == targets).float().mean()
             get_event_storage().put_scalars(caption_accuracy=accuracy)

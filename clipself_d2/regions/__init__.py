@@ -5,9 +5,9 @@ from clipself_d2.regions.crops import crop_and_resize, letterbox
 from clipself_d2.regions.dense import DenseFeatures, LetterboxedImages, dense_features, letterbox_images
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.fusion import fuse_scores
-from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes, sample_grid
+from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes
 from clipself_d2.regions.pooling import letterbox_masks, pool_boxes, pool_masks, resize_masks
-from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposals, sample_proposals
+from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposals
 
 __all__ = [
     "DenseFeatures",
@@ -29,6 +29,4 @@ __all__ = [
     "pool_boxes",
     "pool_masks",
     "resize_masks",
-    "sample_grid",
-    "sample_proposals",
 ]

@@ -57,47 +57,13 @@ def grid_boxes(rows: int, columns: int, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack([x0, y0, x1, y1], axis=-1).reshape(-1, 4).astype(np.float32))
 
 
-def sample_grid(
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-    *,
-    max_split: int = 6,
-    rule: str = "released",
-    max_regions: int = 20,
-) -> Tensor:
-    """Draw one grid and, at random, up to `max_regions` of its cells.
-
-    Args:
-        height: image height in pixels.
-        width: image width in pixels.
-        rng: the only source of randomness.
-        max_split: see `grid_shapes`.
-        rule: see `grid_shapes`.
-        max_regions: cells kept, after shuffling (released code: 20).
-
-    Returns:
-        R x 4 float tensor of boxes in pixels, 1 <= R <= max_regions.
-    """
-    shape, cells = _draw_cells(rng, max_split, rule, max_regions)
-    return grid_boxes(*grid_shapes(max_split, rule)[shape], height, width)[cells]
-
-
-def _draw_cells(rng: np.random.Generator, max_split: int, rule: str, max_regions: int) -> tuple[int, Tensor]:
-    """The number of a grid among `grid_shapes`, and the numbers of its cells that are drawn."""
-    shapes = grid_shapes(max_split, rule)
-    shape = int(rng.integers(len(shapes)))
-    rows, columns = shapes[shape]
-    return shape, torch.from_numpy(rng.permutation(rows * columns)[:max_regions])
-
-
 class GridRegions:
     """Draws the regions of a training image from a grid: student box and teacher crop are the same cell.
 
     Args:
         max_split: see `grid_shapes`.
         rule: see `grid_shapes`.
-        max_regions: see `sample_grid`.
+        max_regions: cells kept, drawn at random (released code: 20).
 
     Raises:
         InputError: an unknown rule, or numbers below 1.
@@ -114,10 +80,16 @@ class GridRegions:
     def __call__(
         self, image_id: int, height: int, width: int, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the student's boxes and the teacher's crops, both R x 4 in pixels, and the R numbers of the crops."""
+        """Draw one grid and up to `max_regions` of its cells; `rng` is the only source of randomness.
+
+        Returns:
+            The student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1, and the R numbers of the crops.
+        """
         shapes = grid_shapes(self.max_split, self.rule)
-        shape, cells = _draw_cells(rng, self.max_split, self.rule, self.max_regions)
-        boxes = grid_boxes(*shapes[shape], height, width)[cells]
+        shape = int(rng.integers(len(shapes)))
+        rows, columns = shapes[shape]
+        cells = torch.from_numpy(rng.permutation(rows * columns)[: self.max_regions])
+        boxes = grid_boxes(rows, columns, height, width)[cells]
         return boxes, boxes.clone(), cells + sum(rows * columns for rows, columns in shapes[:shape])
 
     def num_crops(self, image_id: int) -> int:

@@ -77,37 +77,6 @@ def _check_known(json_file: str | Path, named: Collection[int], known: Collectio
         )
 
 
-def sample_proposals(
-    boxes: np.ndarray,
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-    *,
-    max_regions: int = 20,
-    min_size: float = 8.0,
-    max_size: float = 1024.0,
-) -> Tensor:
-    """Draw regions from the proposals of an image.
-
-    As in the released code, boxes are drawn first and filtered by size second: fewer than `max_regions` may remain, or
-    none. Boxes are clipped to the image before they are measured.
-
-    Args:
-        boxes: N x 4 ``x0, y0, x1, y1`` in pixels.
-        height: image height in pixels.
-        width: image width in pixels.
-        rng: the only source of randomness.
-        max_regions: boxes drawn.
-        min_size: a region needs an area of at least min_size squared.
-        max_size: and of at most max_size squared.
-
-    Returns:
-        R x 4 float tensor, 0 <= R <= max_regions.
-    """
-    clipped, usable = _clip(boxes[rng.permutation(len(boxes))[:max_regions]], height, width, min_size, max_size)
-    return clipped[usable]
-
-
 def _clip(boxes: np.ndarray, height: int, width: int, min_size: float, max_size: float) -> tuple[Tensor, Tensor]:
     """Boxes clipped to the image, N x 4, and whether each is then neither too small nor too large, N bool."""
     clipped = clip_boxes_to_image(torch.from_numpy(boxes).float().reshape(-1, 4), (height, width))
@@ -136,13 +105,14 @@ def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
 class ProposalRegions:
     """Draws the regions of a training image from proposals: the student sees the box, the teacher a wider crop.
 
-    An image without a valid proposal gives a box at its top left, a quarter of its sides, as in the released code.
+    As in the released code, boxes are drawn first and filtered by size second, after clipping to the image: fewer than
+    `max_regions` may remain. If none remains, a box at the image's top left is used, a quarter of its sides.
 
     Args:
         json_file: see `load_proposals`.
-        max_regions: see `sample_proposals`.
-        min_size: see `sample_proposals`.
-        max_size: see `sample_proposals`.
+        max_regions: boxes drawn.
+        min_size: a region needs an area of at least min_size squared.
+        max_size: and of at most max_size squared.
         crop_scale: see `enlarge`.
 
     Raises:
@@ -177,7 +147,11 @@ class ProposalRegions:
     def __call__(
         self, image_id: int, height: int, width: int, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the student's boxes and the teacher's crops, both R x 4 in pixels, and the R numbers of the crops."""
+        """Draw regions; `rng` is the only source of randomness.
+
+        Returns:
+            The student's boxes and the teacher's crops, both R x 4 in pixels, R >= 1, and the R numbers of the crops.
+        """
         proposals = self.proposals.get(image_id, _NONE)
         drawn = rng.permutation(len(proposals))[: self.max_regions]
         boxes, usable = _clip(proposals[drawn], height, width, self.min_size, self.max_size)

@@ -8,7 +8,7 @@ from PIL import Image
 from clipself_d2.data import DistillationMapper, load_image_list
 from clipself_d2.data.distillation import image_key
 from clipself_d2.errors import InputError
-from clipself_d2.regions import GridRegions, ProposalRegions, sample_grid
+from clipself_d2.regions import GridRegions, ProposalRegions
 from tests.data.make import write_images
 
 
@@ -18,7 +18,7 @@ def test_distillation_sample(tmp_path):
     keys = {"image", "image_key", "file_name", "image_id", "height", "width", "regions", "crop_boxes", "crop_ids"}
     assert set(sample) == keys
     assert sample["image"].shape == (3, 16, 24) and (sample["height"], sample["width"]) == (16, 24)
-    assert torch.equal(sample["regions"].tensor, sample_grid(16, 24, np.random.default_rng([1, 5])))
+    assert torch.equal(sample["regions"].tensor, GridRegions()(0, 16, 24, np.random.default_rng([1, 5]))[0])
     assert torch.equal(sample["crop_boxes"].tensor, sample["regions"].tensor)
 
 

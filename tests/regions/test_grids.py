@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions import GridRegions, grid_boxes, grid_shapes, sample_grid
+from clipself_d2.regions import GridRegions, grid_boxes, grid_shapes
 
 
 def test_released_rule_has_the_24_aspect_limited_pairs():
@@ -35,7 +35,7 @@ def test_cells_partition_the_image(rows, columns, height, width):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["released", "paper"]), st.integers(1, 8), st.integers(1, 40))
 def test_sample_is_a_subset_of_one_grid(seed, rule, max_split, max_regions):
-    boxes = sample_grid(480, 640, np.random.default_rng(seed), max_split=max_split, rule=rule, max_regions=max_regions)
+    boxes, _, _ = GridRegions(max_split, rule, max_regions)(7, 480, 640, np.random.default_rng(seed))
     assert 1 <= len(boxes) <= max_regions
     assert len(boxes.unique(dim=0)) == len(boxes)
     matches = [
@@ -48,12 +48,12 @@ def test_sample_is_a_subset_of_one_grid(seed, rule, max_split, max_regions):
 
 
 def test_pairs_and_cells_are_drawn_evenly():
-    rng = np.random.default_rng(0)
-    counts = np.bincount([len(sample_grid(60, 60, rng)) for _ in range(4000)], minlength=21)
+    regions, rng = GridRegions(), np.random.default_rng(0)
+    counts = np.bincount([len(regions(7, 60, 60, rng)[0]) for _ in range(4000)], minlength=21)
     # Only (1, 1) gives one region; the grids of 20 cells and more, seven of the 24, give 20.
     assert counts[1] == pytest.approx(4000 / 24, rel=0.25)
     assert counts[20] == pytest.approx(4000 * 8 / 24, rel=0.1)
-    first = np.mean([sample_grid(60, 60, rng)[0, 0].item() == 0 for _ in range(2000)])
+    first = np.mean([regions(7, 60, 60, rng)[0][0, 0].item() == 0 for _ in range(2000)])
     assert 0.2 < first < 0.45  # shuffled: the first is not always the top left
 
 
@@ -73,12 +73,6 @@ def test_every_crop_that_may_be_drawn():
     for _ in range(30):
         _, crops, drawn = regions(7, 480, 640, rng)
         assert torch.equal(crops, every[drawn])
-
-
-def test_the_class_draws_as_the_function_does():
-    boxes = GridRegions(4, "paper", 9)(7, 100, 200, np.random.default_rng(3))[0]
-    drawn = sample_grid(100, 200, np.random.default_rng(3), max_split=4, rule="paper", max_regions=9)
-    assert torch.equal(boxes, drawn)
 
 
 @pytest.mark.parametrize("arguments", [{"rule": "other"}, {"max_split": 0}, {"max_regions": 0}])
