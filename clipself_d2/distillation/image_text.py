@@ -74,14 +74,12 @@ class ImageText(Student):
             by_image = scale * images @ gather_rows(texts, counts).T
             by_caption = scale * texts @ gather_rows(images, counts).T
         targets = torch.arange(len(captioned), device=self.device) + sum(counts[: comm.get_rank()])
-        told = (
-            F.cross_entropy(by_image, targets, reduction="sum"),
-            F.cross_entropy(by_caption, targets, reduction="sum"),
-        )
+        image_loss = F.cross_entropy(by_image, targets, reduction="sum")
+        text_loss = F.cross_entropy(by_caption, targets, reduction="sum")
         if captioned and has_event_storage():
             accuracy = (by_image.argmax(dim=1) == targets).float().mean()
             get_event_storage().put_scalars(caption_accuracy=accuracy)
-        return {"loss_image_text": (told[0] + told[1]) / 2 / max(len(captioned), 1)}
+        return {"loss_image_text": (image_loss + text_loss) / 2 / max(len(captioned), 1)}
 
     def embed_images(self, images: Sequence[Tensor]) -> Tensor:
         """The tower's ordinary image embeddings of whole images (3 x H_i x W_i uint8): B x C unit, fp32."""
