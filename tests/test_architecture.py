@@ -28,10 +28,10 @@ MAY_IMPORT = {
     "panoptic": SHARED | {"panoptic"},
     "semantic": SHARED | {"semantic"},
     # The laboratory shows every application at work.
-    "miniature": SHARED | {"visualization", "distillation", "miniature"},
+    "miniature": SHARED | {"visualization", "distillation", "panoptic", "miniature"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
-SCRIPTS = [*(ROOT / "tools").rglob("*.py"), *(ROOT / "configs").rglob("*.py"), *(ROOT / "datasets").glob("*.py")]
+SCRIPTS = [path for folder in ("tools", "configs", "datasets", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
 SOURCES = FILES + sorted(SCRIPTS)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from open_clip.timm_model import TimmModel
@@ -28,7 +30,10 @@ from clipself_d2.distillation import CLIPSelf, Student
 from clipself_d2.engine.trainer import Trainer
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator
+from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.regions import fuse_scores, fusion
+from clipself_d2.vocabulary import Vocabulary
+from tests.panoptic.color_tower import ColorTower
 
 CONVNEXT = {
     "embed_dim": 16,
@@ -175,3 +180,29 @@ def test_a_data_set_is_a_row(toy_data):
         evaluator.process(inputs, [{"instances": instances}])
     results = evaluator.evaluate()["bbox"]
     assert [results[f"AP50_{group}"] for group in ("novel", "base", "all")] == pytest.approx([100] * 3)
+
+
+class QuarterMasks:
+    """Every image of 64 x 64 pixels has four segments, its quarters, of which nothing is known."""
+
+    def __call__(self, inputs, vocabulary):
+        quarters = torch.full((4, 2, 2), -20.0)
+        quarters.view(4, 4).fill_diagonal_(20.0)
+        quarters = quarters.repeat_interleave(32, dim=1).repeat_interleave(32, dim=2)
+        log_scores = torch.full((4, len(vocabulary) + 1), 1 / (len(vocabulary) + 1)).log()
+        return [MaskPredictions(quarters, log_scores) for _ in inputs]
+
+
+def test_a_mask_generator_is_a_call():
+    """It needs no base class and no registration: a config names it as `model.generator`."""
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    for channel, (top, left) in enumerate([(0, 0), (0, 32), (32, 0)]):
+        image[channel, top : top + 32, left : left + 32] = 255
+    image[2, 32:, 32:] = 255
+    vocabulary = L(Vocabulary)(classes=["red", "green", "blue"], embeddings=L(torch.eye)(n=3))
+    parts = {"generator": L(QuarterMasks)(), "tower": L(ColorTower)(), "vocabulary": vocabulary}
+    node = L(OpenVocabularyPanoptic)(**parts, isthing=[True, False, True], size=64, alpha=1, beta=1)
+    model = instantiate(node)
+    ids, segments = model([{"image": image}])[0]["panoptic_seg"]
+    assert [(s["category_id"], s["isthing"]) for s in segments] == [(0, True), (1, False), (2, True), (2, True)]
+    assert [int((ids == s["id"]).sum()) for s in segments] == [32 * 32] * 4

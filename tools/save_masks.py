@@ -1,11 +1,11 @@
-"""Write the masks that another project predicted as saved masks, which configs/panoptic re-scores with CLIP.
+"""Save the masks that another project predicted, for configs/panoptic to score with CLIP.
 
 Takes either kind of result file that COCO's tools define:
   --panoptic RESULT.json --png-root FOLDER    a panoptic result: json and PNGs
   --instances RESULT.json                     an instance-segmentation result, masks as RLE
-What its image and category ids mean is told by a registered data set (--dataset) or a COCO json (--annotations).
+A registered data set (--dataset) or a COCO json (--annotations) defines the image and category ids.
 
-Result files name one class a mask: it gets the probability --confidence, the others share the rest. Where you can run
+Result files name one class per mask: it gets the probability --confidence, the others share the rest. If you can run
 the other project, call clipself_d2.panoptic.save_predictions in its inference loop instead: that keeps its scores.
 
 Examples:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     meaning = parser.add_mutually_exclusive_group(required=True)
     meaning.add_argument("--dataset", metavar="NAME", help="a registered panoptic data set (datasets/README.md)")
     meaning.add_argument("--annotations", type=Path, metavar="JSON", help="a COCO json with images and categories")
-    add("--output", type=Path, required=True, metavar="FOLDER", help="one .safetensors file an image is written here")
+    add("--output", type=Path, required=True, metavar="FOLDER", help="one .safetensors file per image is written here")
     add("--confidence", type=float, default=0.9, metavar="P", help="probability of a mask's class (default 0.9)")
     args = parser.parse_args(argv)
     if args.panoptic and not args.png_root:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         count = save_panoptic_results(args.panoptic, args.png_root, args.output, known, args.confidence)
     else:
         count = save_instance_results(args.instances, args.output, known, args.confidence)
-    print(f"{args.output}: masks of {count} photographs, and {len(known.images) - count} without any")
+    print(f"{args.output}: masks of {count} images, and empty files for {len(known.images) - count} without")
 
 
 if __name__ == "__main__":

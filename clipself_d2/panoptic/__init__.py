@@ -1,10 +1,7 @@
-"""Open-vocabulary panoptic segmentation: CLIP's opinion of the masks of any generator."""
+"""Open-vocabulary panoptic segmentation: the masks of any generator, classified with CLIP's dense map."""
 
 from clipself_d2.data.vocabulary import dataset_things, panoptic_vocabulary
 from clipself_d2.panoptic.inference import panoptic_segments, semantic_map, top_instances
-from clipself_d2.panoptic.kernel_masks import KernelMasks, trained_masks
-from clipself_d2.panoptic.kernel_masks_data import SegmentMapper
-from clipself_d2.panoptic.kernel_masks_head import KernelHead
 from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.panoptic.masks import GroundTruthMasks, MaskGenerator, MaskPredictions
 from clipself_d2.panoptic.open_vocabulary import OpenVocabularyPanoptic
@@ -15,15 +12,12 @@ from clipself_d2.panoptic.transformers_masks import TransformersMasks
 __all__ = [
     "FCCLIPMaskClassifier",
     "GroundTruthMasks",
-    "KernelHead",
-    "KernelMasks",
     "MaskEmbedder",
     "MaskGenerator",
     "MaskPredictions",
     "ODISEMaskClassifier",
     "OpenVocabularyPanoptic",
     "SavedMasks",
-    "SegmentMapper",
     "TransformersMasks",
     "dataset_things",
     "panoptic_segments",
@@ -31,5 +25,4 @@ __all__ = [
     "save_predictions",
     "semantic_map",
     "top_instances",
-    "trained_masks",
 ]

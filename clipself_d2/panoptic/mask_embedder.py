@@ -18,20 +18,20 @@ from clipself_d2.regions.pooling import MASK_RESIZES
 class MaskEmbedder(FrozenModules):
     """Pools mask logits on the dense map of a frozen tower.
 
-    The tower moves with the module, yet is not part of its state dict, parameters or modes: it is named in a config.
+    The tower moves with the module but is not part of its state dict, parameters or modes.
 
     Args:
         tower: a CLIP image tower; it is frozen.
-        size: side in pixels of the square input, a multiple of the tower's stride. It need not be the tower's native
-            size: a CLIPSelf tower is at its best at the size of its distillation.
-        dense_mode: dense mode of the tower; "no_attn" is what CLIPSelf distils.
-        mask_resize: how masks come to the cells of the map. ``"bilinear"`` (FC-CLIP): the logits are resized without
-            antialias, and cells above 0 weigh 1; small masks may vanish. Or one of `regions.resize_masks`, e.g.
-            ``"area"``: a cell weighs its part that the mask covers, so none vanishes.
-        skip_padding: leave the letterbox's padding out, see `regions.dense_features`.
+        size: side of the square input in pixels, a multiple of the tower's stride. A CLIPSelf tower is at its best at
+            the size of its distillation.
+        dense_mode: dense mode of the tower; CLIPSelf distills "no_attn".
+        mask_resize: how masks are resized to the cells of the map. "bilinear" (FC-CLIP): the logits are interpolated
+            without antialiasing, and cells above 0 weigh 1; small masks may vanish. Or a method of
+            `regions.resize_masks`, such as "area": a cell weighs the part that the mask covers, and none vanishes.
+        skip_padding: see `regions.dense_features`.
 
     Raises:
-        InputError: a size that is no multiple of the stride, an unknown dense mode or way to resize.
+        InputError: a size that is not a multiple of the stride, an unknown dense mode or mask_resize.
     """
 
     tower: ImageTower
@@ -62,20 +62,19 @@ class MaskEmbedder(FrozenModules):
 
     @property
     def device(self) -> torch.device:
-        """Where the tower is."""
+        """The tower's device."""
         return self.tower.pixel_mean.device
 
     @torch.no_grad()
     def forward(self, images: Sequence[Tensor], masks: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Embeds the masks of a batch of images.
+        """Embed the masks of a batch of images.
 
         Args:
-            images: for every image 3 x H x W RGB in 0..255, of any size.
-            masks: for every image Q x h x w logits of the whole image, at any resolution.
+            images: per image 3 x H x W RGB in 0..255, of any size.
+            masks: per image Q x h x w logits of the whole image, at any resolution.
 
         Returns:
-            For every image Q x C unit embeddings, and Q bool: whether a mask is valid, that is weighs anything on the
-            map. The embedding of one that is not is zero.
+            Per image Q x C unit embeddings, and Q bool: whether the mask covers any cell. If not, its embedding is 0.
         """
         if not images:
             return []
@@ -90,12 +89,12 @@ class MaskEmbedder(FrozenModules):
 
 
 def mask_cells(masks: Tensor, image_size: Sequence[int], grid: int, method: str) -> Tensor:
-    """Brings mask logits to the square dense map of the letterboxed image: zero to the right and below.
+    """Resize mask logits to the square dense map of the letterboxed image, zero in the padding.
 
     Args:
         masks: Q x h x w logits of the whole image.
         image_size: rows and columns of the image in pixels.
-        grid: rows, and columns, of the dense map.
+        grid: side of the dense map in cells.
         method: see `MaskEmbedder`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The one protocol of mask generators, and the ground truth as one."""
+"""The protocol of mask generators, and the ground truth as a generator."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import Vocabulary
 
-# Logit of a mask that is sure of itself: its probability is within 1e-8 of 0 or 1, yet exact in fp16.
-SURE = 20.0
+CERTAIN_LOGIT = 20.0
+"""Logit of a pixel that is certainly inside a binary mask: sigmoid(20) is 1 - 2e-9, and fp16 holds it exactly."""
 
 
 @dataclass
 class MaskPredictions:
-    """The masks that a generator finds in one image, and what it holds them for.
+    """The masks that a generator finds in one image, with its class scores.
 
     Attributes:
-        masks: Q x h x w float logits of the whole image, in its aspect, at any resolution; above 0 is inside.
+        masks: Q x h x w float logits of the whole image without padding, at any resolution; above 0 is inside.
         log_scores: Q x (K + 1) log probabilities over the classes of the call's vocabulary, void last.
-        mask_iou: Q in 0..1, or None (1); multiplies the final scores.
+        mask_iou: Q predicted IoUs in 0..1, which multiply the final scores; None for 1.
     """
 
     masks: Tensor
@@ -34,15 +34,15 @@ class MaskPredictions:
         return len(self.masks)
 
     def to(self, device: torch.device | str) -> MaskPredictions:
-        """The same on another device."""
+        """Move to another device."""
         mask_iou = None if self.mask_iou is None else self.mask_iou.to(device)
         return replace(self, masks=self.masks.to(device), log_scores=self.log_scores.to(device), mask_iou=mask_iou)
 
     def check(self, height: int, width: int, num_classes: int, source: str = "mask generator") -> MaskPredictions:
-        """Makes sure that the predictions are of this image and this vocabulary.
+        """Check that the predictions fit an image and a vocabulary.
 
         Args:
-            height: rows of the photograph.
+            height: rows of the image.
             width: its columns.
             num_classes: K.
             source: what made the predictions, for the message.
@@ -51,7 +51,7 @@ class MaskPredictions:
             Itself.
 
         Raises:
-            InputError: masks that are no float Q x h x w or of another aspect, scores or mask_iou of another shape.
+            InputError: a wrong shape or type, or masks of another aspect than the image's.
         """
         if self.masks.ndim != 3 or not self.masks.is_floating_point():
             raise InputError(
@@ -66,7 +66,7 @@ class MaskPredictions:
         if self.mask_iou is not None and self.mask_iou.shape != (len(self),):
             raise InputError(f"{source}: mask_iou is {tuple(self.mask_iou.shape)} for {len(self)} masks: give one each")
         if len(self):
-            check_aspect(self.masks.shape[-2:], height, width, source)
+            _check_aspect(self.masks.shape[-2:], height, width, source)
         return self
 
 
@@ -74,10 +74,10 @@ class MaskGenerator(Protocol):
     """Whatever finds masks: a trained network, a file of saved predictions, the ground truth."""
 
     def __call__(self, inputs: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> list[MaskPredictions]:
-        """Finds the masks of images.
+        """Find the masks of images.
 
         Args:
-            inputs: samples with ``image`` (3 x H x W uint8), ``height``, ``width``, ``image_id``, ``file_name``.
+            inputs: samples with `image` (3 x H x W uint8), `height`, `width`, `image_id`, `file_name`.
             vocabulary: the classes that the scores are about.
 
         Returns:
@@ -86,56 +86,56 @@ class MaskGenerator(Protocol):
 
 
 class GroundTruthMasks:
-    """The segments of the sample itself: an upper bound of what CLIP's scores can reach."""
+    """A mask generator that returns the sample's own segments: the upper bound of what CLIP's scores can reach."""
 
     def __call__(self, inputs: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> list[MaskPredictions]:
-        """Turns ``masks`` (R x H x W bool) and ``classes`` (R long) of the samples into sure predictions.
+        """Turn `masks` (R x H x W bool) and `classes` (R long) of the samples into certain predictions.
 
-        A segment's class has probability 1, void none. A sample without ``classes`` has no opinion: all are equal.
+        A segment's class has probability 1. Without `classes` all classes are equal. Void has probability 0.
 
         Raises:
-            InputError: a sample without ``masks``, or classes that the vocabulary has not.
+            InputError: a sample without `masks`, or with classes that the vocabulary lacks.
         """
-        return [self._of(sample, vocabulary.num_classes) for sample in inputs]
-
-    @staticmethod
-    def _of(sample: Mapping[str, Any], num_classes: int) -> MaskPredictions:
-        name = sample.get("file_name", "sample")
-        if "masks" not in sample:
-            raise InputError(f"{name}: has no ground-truth 'masks': use a panoptic data set, or another mask generator")
-        masks: Tensor = sample["masks"]
-        scores = torch.zeros(len(masks), num_classes + 1, device=masks.device)
-        if "classes" not in sample:
-            scores[:, :-1] = 1 / num_classes
-        else:
-            classes: Tensor = sample["classes"]
-            if len(classes) != len(masks):
-                raise InputError(f"{name}: has {len(masks)} masks and {len(classes)} classes: give one for each mask")
-            if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
-                raise InputError(
-                    f"{name}: its segments are of class {int(classes.max())}, the vocabulary has {num_classes} "
-                    "classes: use the vocabulary of this data set"
-                )
-            scores.scatter_(1, classes.to(masks.device)[:, None], 1)
-        return MaskPredictions((masks.half() - 0.5) * (2 * SURE), scores.log())
+        return [_certain(sample, vocabulary.num_classes) for sample in inputs]
 
 
-def check_aspect(size: Sequence[int], height: int, width: int, source: str) -> None:
-    """Refuses masks of another image's size.
+def binary_logits(masks: Tensor) -> Tensor:
+    """Bool masks as fp16 logits."""
+    return (masks.half() - 0.5) * (2 * CERTAIN_LOGIT)
 
-    Args:
-        size: rows and columns of the masks.
-        height: rows of the photograph.
-        width: its columns.
-        source: for the message.
 
-    Raises:
-        InputError: if no scale brings the photograph to the masks' size, to a pixel of the mask.
-    """
+def check_classes(classes: Tensor, num_classes: int, name: str) -> None:
+    """Raise an InputError for class numbers outside 0..num_classes - 1; `name` is the sample's."""
+    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
+        raise InputError(
+            f"{name}: has a segment of class {int(classes.max())}, the vocabulary has {num_classes} classes: use the "
+            "vocabulary of this data set"
+        )
+
+
+def _certain(sample: Mapping[str, Any], num_classes: int) -> MaskPredictions:
+    name = sample.get("file_name", "sample")
+    if "masks" not in sample:
+        raise InputError(f"{name}: has no ground-truth 'masks': use a panoptic data set, or another mask generator")
+    masks: Tensor = sample["masks"]
+    scores = torch.zeros(len(masks), num_classes + 1, device=masks.device)
+    if "classes" in sample:
+        classes: Tensor = sample["classes"]
+        if len(classes) != len(masks):
+            raise InputError(f"{name}: has {len(masks)} masks and {len(classes)} classes: give one for each mask")
+        check_classes(classes, num_classes, name)
+        scores.scatter_(1, classes.to(masks.device)[:, None], 1)
+    else:
+        scores[:, :-1] = 1 / num_classes
+    return MaskPredictions(binary_logits(masks), scores.log())
+
+
+def _check_aspect(size: Sequence[int], height: int, width: int, source: str) -> None:
+    """Raise an InputError if no scale brings the image to the masks' size, to one pixel of the mask."""
     low = max((size[0] - 1) / height, (size[1] - 1) / width)
     high = min((size[0] + 1) / height, (size[1] + 1) / width)
     if low > high:
         raise InputError(
-            f"{source}: masks of {size[1]} x {size[0]} pixels do not have the aspect of the photograph, {width} x "
-            f"{height}: give the masks of this image, without padding"
+            f"{source}: masks of {size[1]} x {size[0]} pixels do not have the aspect of the image, {width} x {height}: "
+            "give the masks of this image, without padding"
         )

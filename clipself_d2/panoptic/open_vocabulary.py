@@ -1,4 +1,4 @@
-"""Open-vocabulary panoptic segmentation: a mask generator's opinion fused with that of CLIP's dense map (Tab. 6)."""
+"""Open-vocabulary panoptic segmentation: a mask generator's scores fused with those of CLIP's dense map (table 6)."""
 
 from __future__ import annotations
 
@@ -19,38 +19,36 @@ from clipself_d2.regions import fuse_scores
 from clipself_d2.vocabulary import Vocabulary
 
 TASKS = ("panoptic_seg", "instances", "sem_seg")
-"""What can be asked for: the fields of Detectron2's results."""
+"""The fields of Detectron2's results."""
 
 
 @META_ARCH_REGISTRY.register()
 class OpenVocabularyPanoptic(nn.Module):
-    """Masks of any generator, named by the generator and by CLIP; the vocabulary is an argument of the call.
+    """Masks of any generator, classified by the generator and by CLIP; the vocabulary is an argument of the call.
 
-    "CLIP only" is ``alpha = beta = 1`` (void stays the generator's), "predicted only" ``alpha = beta = 0``.
+    `alpha = beta = 1` uses CLIP's scores only (void stays the generator's), `alpha = beta = 0` the generator's only.
 
     Args:
-        generator: finds the masks; a module's weights are part of the state dict.
-        tower: a frozen CLIP image tower, no part of the state dict.
-        vocabulary: the K classes that a call without a vocabulary knows.
+        generator: finds the masks; if it is a module, its weights are part of the state dict.
+        tower: a CLIP image tower; frozen, not part of the state dict.
+        vocabulary: the K classes of a call without a vocabulary.
         isthing: K bool: whether each mask of the class is a segment of its own.
         size: see `MaskEmbedder`.
-        fusion: a variant of `regions.fuse_scores`: "odise" and "fcclip" leave void to the generator.
-        alpha: CLIP's weight for the classes that the generator was trained on: ODISE .35 (caption) and .3 (label),
-            FC-CLIP .4.
-        beta: and for the others: .65, .7 and .8.
-        temperature: factor of the cosines. It is the CLIP's own logit scale, which is clamped at 100 and is there in
-            all of OpenAI's models.
+        fusion: a variant of `regions.fuse_scores`; "odise" and "fcclip" leave void to the generator.
+        alpha: CLIP's weight for base classes: ODISE .35 (caption) and .3 (label), FC-CLIP .4.
+        beta: CLIP's weight for novel classes: .65, .7 and .8.
+        temperature: factor of the cosines, CLIP's own logit scale (100 in all of OpenAI's models).
         dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
         skip_padding: see `MaskEmbedder`.
         object_threshold: see `panoptic_segments`.
         overlap_threshold: see `panoptic_segments`.
         topk: see `top_instances`.
-        tasks: which of `TASKS` are computed. A semantic map takes 4 K H W bytes an image.
+        tasks: which of `TASKS` to compute. A semantic map takes 4 K H W bytes per image.
 
     Raises:
         InputError: a vocabulary of another tower, `isthing` of another length, a temperature that is not positive, an
-            unknown task; see `MaskEmbedder` too.
+            unknown task; see also `MaskEmbedder`.
     """
 
     isthing: Tensor
@@ -100,20 +98,20 @@ class OpenVocabularyPanoptic(nn.Module):
         vocabulary: Vocabulary | None = None,
         isthing: Sequence[bool] | Tensor | None = None,
     ) -> list[dict[str, Any]]:
-        """Segments a batch of photographs.
+        """Segment a batch of images.
 
         Args:
-            inputs: samples with ``image`` (3 x H x W uint8 RGB), and what the generator needs. ``height`` and ``width``
-                say the frame of the results; default is the image's.
+            inputs: samples with `image` (3 x H x W uint8 RGB), and what the generator needs. `height` and `width` are
+                the size of the results; default is the image's.
             vocabulary: the classes to look for; None for the model's own.
-            isthing: which of that vocabulary are things. None: all.
+            isthing: which classes of that vocabulary are things. None: all.
 
         Returns:
-            For every image those of ``panoptic_seg`` (see `panoptic_segments`), ``instances`` (`top_instances`) and
-            ``sem_seg`` (`semantic_map`) that are among the `tasks`.
+            Per image those of `panoptic_seg` (see `panoptic_segments`), `instances` (`top_instances`) and `sem_seg`
+            (`semantic_map`) that are among the tasks.
 
         Raises:
-            InputError: a vocabulary of another tower, predictions that do not fit image or vocabulary.
+            InputError: a vocabulary of another tower, predictions that do not fit the image or the vocabulary.
         """
         if vocabulary is None:
             vocabulary, things = self.vocabulary, self.isthing
@@ -132,11 +130,11 @@ class OpenVocabularyPanoptic(nn.Module):
         ]
 
     def _fuse(self, prediction: MaskPredictions, features: Tensor, valid: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Q x (K + 1) probabilities, times the mask_iou of the masks."""
+        """Q x (K + 1) probabilities, times the predicted IoU of the masks."""
         predicted = prediction.log_scores.float()
         clip = vocabulary.log_probabilities(features, self.temperature)
         fused = fuse_scores(predicted, clip, vocabulary.is_base, self.alpha, self.beta, self.fusion)
-        # CLIP has no opinion of a mask that is nowhere on its map (FC-CLIP's ENSEMBLE_ON_VALID_MASK).
+        # CLIP has no scores for a mask that covers no cell of its map (FC-CLIP's ENSEMBLE_ON_VALID_MASK).
         fused = fused.where(valid[:, None], predicted.exp())
         return fused if prediction.mask_iou is None else fused * prediction.mask_iou.float()[:, None]
 
@@ -158,7 +156,5 @@ class OpenVocabularyPanoptic(nn.Module):
         vocabulary.check_embed_dim(self.embedder.embed_dim)
         things = torch.as_tensor(isthing, dtype=torch.bool)
         if things.shape != (len(vocabulary),):
-            raise InputError(
-                f"isthing has {len(things)} values for {len(vocabulary)} classes: say of each whether it is a thing"
-            )
+            raise InputError(f"isthing has {len(things)} values for {len(vocabulary)} classes: give one for each class")
         return things

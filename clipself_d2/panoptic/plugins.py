@@ -1,9 +1,9 @@
-"""Parts for ODISE and FC-CLIP: their mask generators, with CLIP's scores pooled from a CLIPSelf tower's dense map.
+"""Plug-ins for ODISE and FC-CLIP: their masks, with CLIP's scores pooled from a CLIPSelf tower's dense map.
 
 ODISE gives every mask a class token that attends to the mask's patches. A CLIPSelf tower is not trained for that: its
-last block is read without attention, and with the token path its weights do worse than plain CLIP's
-(github.com/wusize/CLIPSelf/issues/26). So what is replaced is the path, not only the weights. FC-CLIP pools dense maps,
-but knows only convolutional CLIPs. docs/panoptic.md has the lines that a user adds to either project.
+last block is read without attention, and on the token path its weights do worse than plain CLIP's
+(github.com/wusize/CLIPSelf/issues/26). The plug-in therefore replaces the path, not only the weights. FC-CLIP pools
+dense maps, but supports convolutional CLIPs only. docs/panoptic.md has the lines that a user adds to either project.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 class MaskClassifier(FrozenModules):
-    """What both plug-ins do: a batch of images and mask logits to class probabilities.
+    """What both plug-ins share: images and mask logits -> class probabilities.
 
-    Neither tower is part of the state dict; both move with the module.
+    Both towers move with the module; neither is part of the state dict.
 
     Args:
         tower: a CLIP image tower, frozen.
         text_tower: the text tower of the same CLIP; its logit scale, clamped at 100, is the temperature.
         size: see `MaskEmbedder`.
-        alpha: CLIP's weight for classes that the mask generator was trained on.
-        beta: and for the others.
-        templates: see `clip.TextClassifier`; the best of a class's synonyms counts.
+        alpha: CLIP's weight for the classes that the mask generator was trained on.
+        beta: CLIP's weight for the others.
+        templates: see `vocabulary.TextClassifier`; a class scores as its best synonym.
         dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
     """
@@ -71,16 +71,16 @@ class MaskClassifier(FrozenModules):
 
     @property
     def logit_scale(self) -> nn.Parameter:
-        """Logarithm of CLIP's inverse temperature."""
+        """Logarithm of CLIP's temperature factor."""
         return self.text.tower.logit_scale
 
     def fuse(self, log_scores: Tensor, images: Tensor, masks: Tensor, classes: Classes, seen: Tensor) -> Tensor:
-        """Fuses a generator's scores with CLIP's; a mask that is nowhere on CLIP's map keeps the generator's.
+        """Fuse a generator's scores with CLIP's. A mask that covers no cell of CLIP's map keeps the generator's.
 
         Args:
             log_scores: B x Q x (K + 1) log probabilities, void last.
             images: B x 3 x H x W RGB in 0..255, padded or not.
-            masks: B x Q x h x w logits of the same frame.
+            masks: B x Q x h x w logits of the same extent.
             classes: K lists of synonyms.
             seen: K bool.
 
@@ -88,7 +88,7 @@ class MaskClassifier(FrozenModules):
             B x Q x (K + 1) probabilities, fp32.
 
         Raises:
-            InputError: if classes, scores and masks do not fit each other.
+            InputError: classes, scores and masks that do not fit each other.
         """
         if log_scores.shape[-1] != len(classes) + 1 or log_scores.shape[:2] != masks.shape[:2]:
             raise InputError(
@@ -106,7 +106,7 @@ class MaskClassifier(FrozenModules):
         return fused.where(valid[..., None], log_scores.exp())
 
     def _vocabulary(self, classes: Classes) -> Vocabulary:
-        """The classes' vocabulary, kept for the next call. Other projects' classes may repeat names."""
+        """Embed the classes, once. Names may repeat: classes are numbered to tell them apart."""
         key = tuple(tuple(dict.fromkeys(synonyms)) for synonyms in classes)
         if key not in self._vocabularies:
             distinct = [(f"{number} {name}", *others) for number, (name, *others) in enumerate(key)]
@@ -115,18 +115,18 @@ class MaskClassifier(FrozenModules):
 
 
 class ODISEMaskClassifier(MaskClassifier):
-    """A drop-in for the ``clip_head`` of an ODISE config: CLIP's scores from the dense path, ODISE's fusion.
+    """A drop-in for the `clip_head` of an ODISE config: CLIP's scores from the dense path, ODISE's fusion.
 
     Args:
         tower: see `MaskClassifier`.
         text_tower: see `MaskClassifier`.
         size: see `MaskClassifier`.
-        alpha: .35 in ODISE's caption model, .3 in its label model; 1 for CLIP only, 0 for the prediction only.
+        alpha: ODISE's caption model .35, its label model .3; 1 for CLIP only, 0 for the prediction only.
         beta: .65 and .7; likewise.
         templates: ODISE's is "photo".
         train_labels: the classes that ODISE was trained on, each a list of synonyms. None: COCO panoptic's.
-        size_divisibility: what ODISE pads its images to before the masks are predicted, though not those that it hands
-            to this head.
+        size_divisibility: ODISE pads images to multiples of it to predict masks, but not those that it passes to this
+            head.
         dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
 
@@ -163,12 +163,12 @@ class ODISEMaskClassifier(MaskClassifier):
         """ODISE's call in evaluation.
 
         Args:
-            outputs: ``images`` (B x 3 x H x W RGB in 0..1, padded to the largest), ``pred_masks`` (B x Q x h x w
-                logits), ``pred_open_logits`` (B x Q x K, taken out of it) and maybe ``labels``.
+            outputs: `images` (B x 3 x H x W RGB in 0..1, padded to the largest), `pred_masks` (B x Q x h x w
+                logits), `pred_open_logits` (B x Q x K, taken out of it) and maybe `labels`.
             targets: None.
 
         Returns:
-            ``pred_open_logits``: B x Q x K, whose softmax is the fused probability without void; ``labels`` if they
+            `pred_open_logits`: B x Q x K, whose softmax is the fused probability without void; `labels` if they
             were there.
 
         Raises:
@@ -188,7 +188,7 @@ class ODISEMaskClassifier(MaskClassifier):
         return {**results, "labels": self.test_labels} if "labels" in outputs else results
 
     def open_state_dict(self, destination: dict[str, Any] | None = None, prefix: str = "") -> dict[str, Any]:
-        """What ODISE's wrapper of a test set swaps: the test labels."""
+        """Return what ODISE's wrapper of a test set swaps: the test labels."""
         destination = {} if destination is None else destination
         destination[f"{prefix}test_labels"] = self.test_labels
         return destination
@@ -197,9 +197,9 @@ class ODISEMaskClassifier(MaskClassifier):
 class FCCLIPMaskClassifier(MaskClassifier):
     """FC-CLIP's out-of-vocabulary classifier with a CLIP of its own, such as a ViT, for which FC-CLIP has none.
 
-    FC-CLIP keeps its convolutional CLIP for masks and in-vocabulary scores. Attached to it, this module replaces the
-    scores of FC-CLIP's head by the fused ones and sets FC-CLIP's own weights of the ensemble to 0, which hands them
-    through unchanged; FC-CLIP's code stays as it is.
+    FC-CLIP keeps its convolutional CLIP for masks and in-vocabulary scores. Once attached, this module replaces the
+    scores of FC-CLIP's head by the fused ones and sets FC-CLIP's own ensemble weights to 0, which passes them through
+    unchanged. FC-CLIP's code needs no change.
 
     Args:
         tower: see `MaskClassifier`.
@@ -207,7 +207,7 @@ class FCCLIPMaskClassifier(MaskClassifier):
         size: see `MaskClassifier`.
         alpha: FC-CLIP's is .4.
         beta: FC-CLIP's is .8.
-        templates: "vild" are 63 of the kind of which FC-CLIP takes 14; they are averaged, as there.
+        templates: "vild" has 63 of the kind of which FC-CLIP takes 14; they are averaged, as in FC-CLIP.
         dense_mode: see `MaskEmbedder`.
         mask_resize: see `MaskEmbedder`.
     """
@@ -230,14 +230,14 @@ class FCCLIPMaskClassifier(MaskClassifier):
 
     @torch.no_grad()
     def forward(self, images: Tensor, masks: Tensor, logits: Tensor, classes: Classes, seen: Tensor) -> Tensor:
-        """Fused scores.
+        """Fuse the scores.
 
         Args:
-            images: B x 3 x H x W RGB in 0..255, padded as FC-CLIP's.
-            masks: B x Q x h x w, its ``pred_masks``.
-            logits: B x Q x (K + 1), its in-vocabulary ``pred_logits``, void last.
+            images: B x 3 x H x W RGB in 0..255, padded as in FC-CLIP.
+            masks: B x Q x h x w, its `pred_masks`.
+            logits: B x Q x (K + 1), its in-vocabulary `pred_logits`, void last.
             classes: K lists of synonyms.
-            seen: K, its ``category_overlapping_mask``.
+            seen: K, its `category_overlapping_mask`.
 
         Returns:
             B x Q x (K + 1) log probabilities, void last.
@@ -249,17 +249,17 @@ class FCCLIPMaskClassifier(MaskClassifier):
         return fused.clamp(min=_TINY).log()
 
     def attach(self, model: nn.Module) -> nn.Module:
-        """Lets an FC-CLIP model classify with this module in evaluation; training stays as it is.
+        """Make an FC-CLIP model classify with this module in evaluation; training stays as it is.
 
         Args:
-            model: an ``FCCLIP``, with ``backbone``, ``sem_seg_head``, ``pixel_mean``, ``pixel_std``, ``test_metadata``,
-                ``category_overlapping_mask`` and the two weights ``geometric_ensemble_alpha`` and ``.._beta``.
+            model: an `FCCLIP`, with `backbone`, `sem_seg_head`, `pixel_mean`, `pixel_std`, `test_metadata`,
+                `category_overlapping_mask` and the two weights `geometric_ensemble_alpha` and `.._beta`.
 
         Returns:
             The model.
 
         Raises:
-            InputError: if it is no such model.
+            InputError: another kind of model.
         """
         needed = ("backbone", "sem_seg_head", "category_overlapping_mask", "geometric_ensemble_alpha", "test_metadata")
         if lacks := [name for name in needed if not hasattr(model, name)]:
@@ -286,6 +286,6 @@ class FCCLIPMaskClassifier(MaskClassifier):
 
 
 def _metadata_classes(metadata: Any) -> list[list[str]]:
-    """FC-CLIP's classes: synonyms joined by commas, things and stuff, or things alone."""
+    """FC-CLIP's classes, whose synonyms are joined by commas: things and stuff, or things alone."""
     names = getattr(metadata, "stuff_classes", None) or metadata.thing_classes
     return [[synonym.strip() for synonym in name.split(",")] for name in names]

@@ -1,14 +1,14 @@
-"""Masks that any system predicted, kept in files: one safetensors file an image, named after its photograph.
+"""Predicted masks of any system in files: one safetensors file per image, named after it.
 
 Tensors:
 
-- ``masks``: Q x h x w float16, bfloat16 or float32 logits of the whole photograph, above 0 inside; or binary masks,
-  Q x h x ceil(w / 8) uint8, eight pixels of a row in a byte, the first in the highest bit (``numpy.packbits``).
-- ``log_scores``: Q x (N + 1) float32 log probabilities over the file's classes, void last.
-- ``mask_iou``: Q float32 in 0..1; may be absent.
+- `masks`: Q x h x w float16, bfloat16 or float32 logits of the whole image, above 0 inside; or binary masks, Q x h x
+  ceil(w / 8) uint8, eight pixels of a row per byte, the first in the highest bit (`numpy.packbits`).
+- `log_scores`: Q x (N + 1) float32 log probabilities over the file's classes, void last.
+- `mask_iou`: Q float32 in 0..1; may be absent.
 
-Metadata, all texts: ``format`` ("clipself_d2.masks.1"), ``classes`` (a json list of N lists of synonyms), ``height``
-and ``width`` of the photograph in pixels, and ``mask_width`` (w) of binary masks.
+Metadata, all strings: `format` ("clipself_d2.masks.1"), `classes` (a json list of N lists of synonyms), `height` and
+`width` of the image in pixels, and `mask_width` (w) of binary masks.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.errors import InputError
-from clipself_d2.panoptic.masks import SURE, MaskPredictions
-from clipself_d2.panoptic.transformers_masks import link_classes
+from clipself_d2.panoptic.class_links import link_by_name, link_classes
+from clipself_d2.panoptic.masks import MaskPredictions, binary_logits
 from clipself_d2.vocabulary import ClassNames, Vocabulary, check_vocabulary
 from clipself_d2.vocabulary.synonyms import embed_synonyms
 
@@ -38,44 +38,39 @@ Classes = tuple[tuple[str, ...], ...]
 
 
 class SavedMasks:
-    """A mask generator that reads what another one predicted; see `save_predictions` and ``tools/save_masks.py``.
+    """A mask generator that reads what another one predicted; see `save_predictions` and `tools/save_masks.py`.
 
     Scores over the file's classes become scores over the call's by name: two classes are one if they share a synonym,
-    letter for letter. Where either side has classes that the other lacks, probability is shared by the likeness of
-    texts (`link_classes`), for which a text classifier is needed. Void stays void.
+    letter for letter. If either side has classes that the other lacks, probability is shared by the similarity of
+    texts (`link_classes`), which needs a text classifier. Void stays void.
+
+    Args:
+        folder: holds `NAME.safetensors` for an image `NAME.jpg`.
+        text: a `TextClassifier` of the CLIP that embeds the vocabularies. None: the file's classes must be those of the
+            call, in any order.
+        temperature: factor of the cosines in `link_classes`.
+
+    Raises:
+        InputError: the folder does not exist.
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        text: Callable[[ClassNames], Tensor] | None = None,
-        temperature: float = 100.0,
+        self, folder: str | Path, text: Callable[[ClassNames], Tensor] | None = None, temperature: float = 100.0
     ) -> None:
-        """Keeps the folder.
-
-        Args:
-            folder: holds ``NAME.safetensors`` for a photograph ``NAME.jpg``.
-            text: a `clip.TextClassifier`, of the CLIP that the vocabularies are embedded by. None: the file's classes
-                must be those of the call, in any order.
-            temperature: factor of the cosines in `link_classes`.
-
-        Raises:
-            InputError: if there is no such folder.
-        """
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder}: there is no such folder of saved masks: write one with tools/save_masks.py")
         self.text = text
         self.temperature = temperature
-        # The links of the last file's classes with the last call's: as a rule those of all.
+        # Links of the last file's classes with the last call's: usually those of all files and calls.
         self._last: tuple[Classes, Vocabulary, Tensor] | None = None
 
     def __call__(self, inputs: Sequence[Mapping[str, Any]], vocabulary: Vocabulary) -> list[MaskPredictions]:
-        """A `MaskGenerator`'s call.
+        """Read the masks of images, as a `MaskGenerator`.
 
         Raises:
-            InputError: a file that is missing, damaged, of another format or of another photograph; classes that
-                cannot be brought to those of the vocabulary.
+            InputError: a file that is missing, damaged, of another format or of another image; classes that cannot be
+                linked with those of the vocabulary.
         """
         return [self._read(sample, vocabulary) for sample in inputs]
 
@@ -83,44 +78,28 @@ class SavedMasks:
         path = self.folder / f"{Path(sample['file_name']).stem}.safetensors"
         if not path.is_file():
             raise InputError(f"{path}: is missing: save the masks of {sample['file_name']} (tools/save_masks.py)")
-        tensors, classes, size = read_predictions(path)
-        if size != tuple(sample["image"].shape[-2:]):
-            height, width = sample["image"].shape[-2:]
+        predictions, classes, size = read_predictions(path)
+        height, width = sample["image"].shape[-2:]
+        if size != (height, width):
             raise InputError(
-                f"{path}: holds masks of a photograph of {size[1]} x {size[0]} pixels, {sample['file_name']} has "
-                f"{width} x {height}: save the masks of this photograph"
+                f"{path}: holds masks of an image of {size[1]} x {size[0]} pixels, {sample['file_name']} has {width} x "
+                f"{height}: save the masks of this image"
             )
-        links = self._link(path, classes, vocabulary).cpu()
-        # In double precision, so that the smallest probabilities keep their logarithm.
-        probabilities = tensors["log_scores"].double().exp()
+        links = self._link(path, classes, vocabulary)
+        # In double precision, which keeps the logarithm of the smallest probabilities.
+        probabilities = predictions.log_scores.double().exp()
         scores = torch.cat([probabilities[:, :-1] @ links.double(), probabilities[:, -1:]], dim=1)
-        return MaskPredictions(tensors["masks"], scores.log().float(), tensors.get("mask_iou"))
+        return MaskPredictions(predictions.masks, scores.log().float(), predictions.mask_iou)
 
     def _link(self, path: Path, classes: Classes, vocabulary: Vocabulary) -> Tensor:
         if self._last is None or self._last[0] != classes or self._last[1] is not vocabulary:
-            self._last = (classes, vocabulary, self._make_links(path, classes, vocabulary))
+            if self.text is None:
+                links = link_by_name(classes, vocabulary, str(path))
+            else:
+                embeddings = embed_synonyms(self.text, classes).to(vocabulary.text_embeddings.device)
+                links = link_classes(classes, embeddings, vocabulary, self.temperature).cpu()
+            self._last = (classes, vocabulary, links)
         return self._last[2]
-
-    def _make_links(self, path: Path, classes: Classes, vocabulary: Vocabulary) -> Tensor:
-        if self.text is not None:
-            embeddings = embed_synonyms(self.text, classes)
-            return link_classes(classes, embeddings.to(vocabulary.text_embeddings.device), vocabulary, self.temperature)
-        same = [[not set(theirs).isdisjoint(ours) for ours in vocabulary.classes] for theirs in classes]
-        links = torch.tensor(same, dtype=torch.float32)
-        for kind, names, found in (
-            ("lacks class", vocabulary.names, links.any(dim=0).tolist()),
-            (
-                "has a class that the vocabulary lacks,",
-                [synonyms[0] for synonyms in classes],
-                links.any(dim=1).tolist(),
-            ),
-        ):
-            if not all(found):
-                raise InputError(
-                    f"{path}: {kind} {names[found.index(False)]!r}: give the same classes, or SavedMasks(text=...), "
-                    "which shares the scores by the likeness of names"
-                )
-        return links / links.sum(dim=1, keepdim=True)
 
 
 def save_predictions(
@@ -136,27 +115,26 @@ def save_predictions(
     content: tuple[float, float] = (1.0, 1.0),
     longest: int | None = 512,
 ) -> Path:
-    """Writes the predictions for one photograph; call it in another project's inference loop.
+    """Write the predictions for one image; call it in another project's inference loop.
 
     Args:
-        folder: where the file goes, made if need be.
-        file_name: of the photograph; its stem names the file.
-        masks: Q x h x w logits, above 0 inside, kept in fp16; or bool, kept as bits at their own resolution.
-        log_scores: Q x (N + 1) class logits or log probabilities, void last; a log-softmax is taken.
+        folder: where the file goes; it is created.
+        file_name: of the image; its stem names the file.
+        masks: Q x h x w logits, above 0 inside, stored in fp16; or bool, stored as bits at their own resolution.
+        log_scores: Q x (N + 1) class logits or log probabilities, void last; their log-softmax is stored.
         classes: N names or lists of synonyms.
-        height: rows of the photograph in pixels.
+        height: rows of the image in pixels.
         width: its columns.
-        mask_iou: Q in 0..1, where the system judges its masks.
-        content: the part of the rows and of the columns that the photograph takes up, if the logits are of a padded
-            input: its sides before padding divided by those after.
-        longest: longest side of the logits that are kept; larger ones are reduced. None: all is kept.
+        mask_iou: Q in 0..1, if the system predicts it.
+        content: for logits of a padded input, the part of the rows and of the columns that the image fills.
+        longest: longest side of the stored logits; larger ones are reduced. None: no limit.
 
     Returns:
         The file.
 
     Raises:
-        InputError: tensors that do not fit each other, a name that is given twice.
-        OSError: the disk.
+        InputError: tensors that do not fit each other, a repeated name.
+        OSError: the file cannot be written.
     """
     # Other projects repeat names within a class.
     names = check_vocabulary([[c] if isinstance(c, str) else list(dict.fromkeys(c)) for c in classes])
@@ -185,15 +163,11 @@ def save_predictions(
     return path
 
 
-def read_predictions(path: str | Path) -> tuple[dict[str, Tensor], Classes, tuple[int, int]]:
-    """Reads a file of saved masks.
-
-    Args:
-        path: see the module.
+def read_predictions(path: str | Path) -> tuple[MaskPredictions, Classes, tuple[int, int]]:
+    """Read a file of saved masks.
 
     Returns:
-        ``masks`` (Q x h x w float logits), ``log_scores`` (Q x (N + 1) fp32) and, if there, ``mask_iou`` (Q); the
-        file's classes with their synonyms; and rows and columns of the photograph.
+        The predictions over the file's classes, these classes with their synonyms, and rows and columns of the image.
 
     Raises:
         InputError: a file that is no safetensors, of another format, or whose tensors are of the wrong type or shape.
@@ -203,7 +177,7 @@ def read_predictions(path: str | Path) -> tuple[dict[str, Tensor], Classes, tupl
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error}): save the masks anew") from error
+        raise InputError(f"{path}: cannot be read as safetensors ({error}): save the masks again") from error
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: its format is {metadata.get('format')!r}, not {FORMAT!r}: use save_predictions")
     try:
@@ -214,12 +188,11 @@ def read_predictions(path: str | Path) -> tuple[dict[str, Tensor], Classes, tupl
         raise InputError(f"{path}: lacks or garbles {error}: use save_predictions") from error
     if masks.dtype == torch.uint8:
         masks = _unpack(masks, metadata.get("mask_width", ""), path)
-    predictions = MaskPredictions(masks, log_scores, tensors.get("mask_iou"))
-    predictions.check(height, width, len(classes), str(path))
-    # A NaN is not at most 0 either; what is hardly more is a rounding.
+    # NaN is not at most 0 either; a little more is a rounding error.
     if not log_scores.is_floating_point() or not bool((log_scores <= 1e-3).all()):
-        raise InputError(f"{path}: log_scores are no log probabilities: use save_predictions")
-    return {**tensors, "masks": masks, "log_scores": log_scores.float()}, classes, (height, width)
+        raise InputError(f"{path}: log_scores are not log probabilities: use save_predictions")
+    predictions = MaskPredictions(masks, log_scores.float(), tensors.get("mask_iou"))
+    return predictions.check(height, width, len(classes), str(path)), classes, (height, width)
 
 
 def _reduce(masks: Tensor, longest: int | None) -> Tensor:
@@ -236,5 +209,4 @@ def _unpack(packed: Tensor, width: str, path: str | Path) -> Tensor:
             f"{path}: binary masks are {tuple(packed.shape)} bytes and mask_width is {width!r}: give "
             "Q x h x ceil(w / 8) and w"
         )
-    bits = np.unpackbits(packed.numpy(), axis=-1, count=int(width))
-    return (torch.from_numpy(bits).half() - 0.5) * (2 * SURE)
+    return binary_logits(torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1, count=int(width))))

@@ -17,7 +17,7 @@ CLIP's temperature is its own logit scale, 20. Masks are pooled by area: the sma
 from detectron2.config import LazyCall as L
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
-from clipself_d2.panoptic import trained_masks
+from clipself_d2.miniature.solo_masks import trained_masks
 
 from ..common.panoptic import clip, dataloader, ground_truth, lr_multiplier, model, optimizer
 from ..common.train import train

@@ -74,7 +74,7 @@ def test_a_panoptic_result(main, tmp_path, annotations, panoptic, ids, capsys):
     result = write(tmp_path / "result.json", panoptic)
     arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
     assert main([*map(str, arguments), "--output", str(tmp_path / "out"), "--confidence", "0.8"]) == 0
-    assert "masks of 1 photographs, and 1 without any" in capsys.readouterr().out
+    assert "masks of 1 images, and empty files for 1 without" in capsys.readouterr().out
     found = read(tmp_path / "out", "five.jpg", 12, 20)
     assert torch.equal(
         found.masks > 0, torch.from_numpy(ids.astype(int)) == torch.tensor([[[70_000]], [[12]], [[300]]])
@@ -85,7 +85,7 @@ def test_a_panoptic_result(main, tmp_path, annotations, panoptic, ids, capsys):
     assert len(read(tmp_path / "out", "six.jpg", 10, 10)) == 0
 
 
-def test_the_scores_of_a_panoptic_result_are_the_quality(main, tmp_path, annotations, panoptic):
+def test_the_scores_of_a_panoptic_result_are_the_mask_iou(main, tmp_path, annotations, panoptic):
     for segment, score in zip(panoptic["annotations"][0]["segments_info"], (0.5, 1.0, 0.25), strict=True):
         segment["score"] = score
     result = write(tmp_path / "result.json", panoptic)
@@ -130,7 +130,7 @@ def no_annotations(result):
         (wrong_image, "image 9 is not in the data set"),
         (wrong_category, "category 2"),
         (wrong_segment, "lacks segment 8"),
-        (wrong_size, "masks of 20 x 12 pixels, its photograph 10 x 10"),
+        (wrong_size, "masks of 20 x 12 pixels, the image is 10 x 10"),
         (no_annotations, "has no 'annotations'"),
     ],
 )

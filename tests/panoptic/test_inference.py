@@ -14,7 +14,7 @@ from tests.second_device import CUDA, SecondDevice
 
 @st.composite
 def predictions(draw):
-    """Scores Q x (K + 1), logits Q x h x w, K bool, and the photograph's size."""
+    """Scores Q x (K + 1), logits Q x h x w, K bool, and the image's size."""
     count, num_classes = draw(st.integers(0, 6)), draw(st.integers(1, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scores = rng.dirichlet(np.full(num_classes + 1, 0.5), size=count).reshape(count, num_classes + 1)

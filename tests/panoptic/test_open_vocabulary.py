@@ -1,4 +1,4 @@
-"""Worked out by hand on a tower that sees colours, and on real photographs with random weights."""
+"""Worked out by hand on a tower that sees colors, and on real images with random weights."""
 
 import pytest
 import torch
@@ -7,10 +7,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import GroundTruthMasks, MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.vocabulary import Vocabulary
-from tests.panoptic.colour_tower import ColourTower
+from tests.panoptic.color_tower import ColorTower
 from tests.second_device import CUDA, SecondDevice
 
-COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+COLORS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
 
 
 class Given:
@@ -23,7 +23,7 @@ class Given:
         return self.predictions[: len(inputs)]
 
 
-def vocabulary(novel=("blue",), embeddings=COLOURS, **kwargs):
+def vocabulary(novel=("blue",), embeddings=COLORS, **kwargs):
     return Vocabulary(["red", "green", "blue"], embeddings, novel=novel, **kwargs)
 
 
@@ -49,7 +49,7 @@ PREDICTED = torch.tensor([[0.1, 0.6, 0.1, 0.2], [0.05, 0.8, 0.05, 0.1]])
 def model(generator=None, isthing=(True, True, False), **kwargs):
     generator = generator or Given(MaskPredictions(halves(), PREDICTED.log()))
     kwargs = {"vocabulary": vocabulary(), "size": 64, **kwargs}
-    return OpenVocabularyPanoptic(generator, ColourTower(), isthing=isthing, **kwargs)
+    return OpenVocabularyPanoptic(generator, ColorTower(), isthing=isthing, **kwargs)
 
 
 def scores(model, inputs, **kwargs):
@@ -181,7 +181,7 @@ def test_quality_multiplies_the_scores():
 def test_the_vocabulary_is_an_argument_of_the_call():
     generator = Given(MaskPredictions(halves(), torch.tensor([[0.4, 0.4, 0.2]] * 2).log()))
     net = model(generator, alpha=1, beta=1)
-    words = Vocabulary([("azure", "blue"), ("scarlet", "red")], COLOURS[[1, 2, 0, 1]])
+    words = Vocabulary([("azure", "blue"), ("scarlet", "red")], COLORS[[1, 2, 0, 1]])
     segments = net([picture()], words)[0]["panoptic_seg"][1]
     assert [(s["category_id"], s["isthing"]) for s in segments] == [(1, True), (0, True)]
     segments = net([picture()], words, isthing=[False, True])[0]["panoptic_seg"][1]

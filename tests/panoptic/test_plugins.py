@@ -11,7 +11,8 @@ from torch import nn
 from clipself_d2.clip import build_towers
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import FCCLIPMaskClassifier, ODISEMaskClassifier
-from tests.panoptic.colour_tower import ColourTower
+from tests.panoptic.color_tower import ColorTower
+from tests.second_device import CUDA, SecondDevice
 
 DIRECTIONS = {"red": [1.0, 0, 0], "crimson": [0.9, 0.1, 0], "green": [0, 1, 0], "blue": [0, 0, 1], "azure": [0, 0.2, 1]}
 TEST_LABELS = [("red", "crimson"), ("green",), ("blue", "azure")]
@@ -19,9 +20,9 @@ TRAIN_LABELS = [("rose",), ("crimson", "ruby"), ("green",)]  # so blue is novel
 
 
 class WordTower(nn.Module):
-    """A text tower that knows the words of colours."""
+    """A text tower that knows the words of colors."""
 
-    embed_dim, fingerprint = 3, "words of colours"
+    embed_dim, fingerprint = 3, "words of colors"
 
     def __init__(self, logit_scale=5.0):
         super().__init__()
@@ -57,8 +58,8 @@ def clip_probabilities(scale=5.0):
     words = {word: F.normalize(torch.tensor(v, dtype=torch.float32), dim=0) for word, v in DIRECTIONS.items()}
     rows = torch.tensor(
         [
-            [max(float(words[word] @ colour) for word in synonyms) for synonyms in TEST_LABELS]
-            for colour in torch.eye(3)[[0, 2]]
+            [max(float(words[word] @ color) for word in synonyms) for synonyms in TEST_LABELS]
+            for color in torch.eye(3)[[0, 2]]
         ]
     )
     return (scale * rows).softmax(1)
@@ -126,7 +127,7 @@ ODISE = {"train_labels": TRAIN_LABELS, "size_divisibility": 32}
 
 
 def odise_head(**kwargs):
-    return ODISEMaskClassifier(ColourTower(), WordTower(), 64, **{**ODISE, **kwargs})
+    return ODISEMaskClassifier(ColorTower(), WordTower(), 64, **{**ODISE, **kwargs})
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.35, 0.65), (0.3, 0.7)])
@@ -156,7 +157,7 @@ def test_odise_hands_over_images_without_the_padding_of_its_masks():
     """Its masks are of 64 x 128 pixels, its image of 40 x 80: both are brought to one frame."""
     masks = halves(16, 32, content=20)
     masks[..., 10:, :] = -9
-    head = ODISEMaskClassifier(ColourTower(), WordTower(), 128, train_labels=TRAIN_LABELS)
+    head = ODISEMaskClassifier(ColorTower(), WordTower(), 128, train_labels=TRAIN_LABELS)
     head.test_labels = TEST_LABELS
     outputs = {
         "images": picture(40, 80)[None] / 255,
@@ -183,12 +184,12 @@ def test_odise_labels_may_repeat_names():
 
 
 def test_odise_trained_on_coco_by_default():
-    head = ODISEMaskClassifier(ColourTower(), WordTower(), 64)
+    head = ODISEMaskClassifier(ColorTower(), WordTower(), 64)
     assert len(head.train_labels) == 133
 
 
 def test_the_logit_scale_is_clamped():
-    head = ODISEMaskClassifier(ColourTower(), WordTower(1000.0), 64, 1, 1, **ODISE)
+    head = ODISEMaskClassifier(ColorTower(), WordTower(1000.0), 64, 1, 1, **ODISE)
     head.test_labels = TEST_LABELS
     outputs = {"images": picture()[None] / 255, "pred_masks": halves(), "pred_open_logits": LOGITS.clone()}
     found = head(outputs)["pred_open_logits"].softmax(-1)
@@ -209,7 +210,7 @@ def test_towers_of_different_clips_are_refused():
     words = WordTower()
     words.embed_dim = 5
     with pytest.raises(InputError, match="one CLIP"):
-        ODISEMaskClassifier(ColourTower(), words, 64)
+        ODISEMaskClassifier(ColorTower(), words, 64)
 
 
 def test_the_towers_move_yet_are_not_saved():
@@ -250,6 +251,24 @@ def test_the_dense_path_is_used_and_never_the_token_path(tmp_path):
     with torch.no_grad():  # values
         attention.in_proj_weight[2 * width :] += torch.randn(width, width)
     assert not torch.allclose(head({**outputs, "pred_open_logits": LOGITS})["pred_open_logits"], before)
+
+
+def test_plug_ins_run_on_a_gpu():
+    """On a simulated one."""
+    odise, fcclip = odise_head(), fcclip_head()
+    odise.test_labels = TEST_LABELS
+    outputs = {"images": picture()[None] / 255, "pred_masks": halves(), "pred_open_logits": LOGITS}
+    arguments = picture()[None], halves(), FCCLIP_LOGITS
+    seen = torch.tensor([1, 1, 0])
+    expected = odise(dict(outputs))["pred_open_logits"], fcclip(*arguments, TEST_LABELS, seen)
+    with SecondDevice():
+        there = {name: value.to("cuda") for name, value in outputs.items()}
+        found = (
+            odise.to("cuda")(there)["pred_open_logits"],
+            fcclip.to("cuda")(*(value.to("cuda") for value in arguments), TEST_LABELS, seen.to("cuda")),
+        )
+        assert all(scores.device == CUDA for scores in found)
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
 def test_one_dense_forward_a_call():
@@ -304,7 +323,7 @@ FCCLIP_LOGITS = torch.cat([LOGITS, torch.tensor([[[1.0], [0.5], [-1.0]]])], dim=
 
 
 def fcclip_head(**kwargs):
-    return FCCLIPMaskClassifier(ColourTower(), WordTower(), 64, templates="photo", **kwargs)
+    return FCCLIPMaskClassifier(ColorTower(), WordTower(), 64, templates="photo", **kwargs)
 
 
 def test_fcclip_gets_a_vit_without_a_change_of_its_code():

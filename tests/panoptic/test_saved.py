@@ -137,7 +137,7 @@ def test_a_folder_or_file_that_is_missing(tmp_path):
         read(tmp_path)
 
 
-def test_masks_of_another_photograph(tmp_path):
+def test_masks_of_another_image(tmp_path):
     save(tmp_path, torch.zeros(1, 20, 12), torch.zeros(1, 4), height=40, width=24)
     with pytest.raises(InputError, match="24 x 40 pixels"):
         read(tmp_path)

@@ -7,7 +7,7 @@ from torch import nn
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
-class ColourTower(nn.Module):
+class ColorTower(nn.Module):
     """Dense map: the mean colour of each 8 x 8 cell. Image embedding: the mean colour. Masked: of the region's
     cells."""
 

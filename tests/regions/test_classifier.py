@@ -7,7 +7,7 @@ from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionClassifier, classifier
 from clipself_d2.vocabulary import Vocabulary
-from tests.regions.fake_tower import ColourTower
+from tests.regions.fake_tower import ColorTower
 from tests.regions.test_embedder import BLUE, RED, halves
 
 COLOURS = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 2.0]])  # not normalized on purpose
@@ -16,7 +16,7 @@ WORDS = Vocabulary(["red", "green", "blue"], COLOURS)
 
 def test_probabilities_are_a_softmax_of_cosines():
     sample = halves()
-    classifier = RegionClassifier(ColourTower(), WORDS, temperature=20.0, size=64)
+    classifier = RegionClassifier(ColorTower(), WORDS, temperature=20.0, size=64)
     boxes = torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]])
     [by_box] = classifier.classify_boxes([sample["image"]], [boxes])
     cosines = torch.stack([RED, BLUE]) @ torch.eye(3)
@@ -28,7 +28,7 @@ def test_probabilities_are_a_softmax_of_cosines():
 
 def test_images_keep_their_regions():
     images, counts = [halves()["image"], halves(20, 50)["image"]], [3, 0]
-    outputs = RegionClassifier(ColourTower(), WORDS, size=32).classify_boxes(
+    outputs = RegionClassifier(ColorTower(), WORDS, size=32).classify_boxes(
         images, [torch.tensor([[0.0, 0, 9, 9]]).repeat(n, 1) for n in counts]
     )
     assert [tuple(o.shape) for o in outputs] == [(3, 3), (0, 3)]
@@ -36,7 +36,7 @@ def test_images_keep_their_regions():
 
 def test_many_classes_are_scored_in_runs(monkeypatch):
     text = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
-    net = RegionClassifier(ColourTower(), Vocabulary([f"{i}" for i in range(50)], text), temperature=7.0, size=32)
+    net = RegionClassifier(ColorTower(), Vocabulary([f"{i}" for i in range(50)], text), temperature=7.0, size=32)
     embeddings = torch.nn.functional.normalize(torch.randn(9, 3), dim=-1)
     expected = (7 * embeddings @ text.T).softmax(dim=-1)
     for limit in (1, 50 * 4, 2**26):
@@ -48,14 +48,14 @@ def test_many_classes_are_scored_in_runs(monkeypatch):
 
 def test_text_of_another_clip_is_refused():
     with pytest.raises(InputError, match="have length 5, the image tower's 3"):
-        RegionClassifier(ColourTower(), Vocabulary(["a", "b"], torch.rand(2, 5)))
+        RegionClassifier(ColorTower(), Vocabulary(["a", "b"], torch.rand(2, 5)))
 
 
 def test_a_background_is_the_last_column():
     words = Vocabulary(["red", "blue"], COLOURS[[0, 2]], background=COLOURS[1])
     box = torch.tensor([[0.0, 0, 16, 32]])
-    [found] = RegionClassifier(ColourTower(), words, size=64).classify_boxes([halves()["image"]], [box])
-    [plain] = RegionClassifier(ColourTower(), WORDS, size=64).classify_boxes([halves()["image"]], [box])
+    [found] = RegionClassifier(ColorTower(), words, size=64).classify_boxes([halves()["image"]], [box])
+    [plain] = RegionClassifier(ColorTower(), WORDS, size=64).classify_boxes([halves()["image"]], [box])
     torch.testing.assert_close(found, plain[:, [0, 2, 1]])
 
 

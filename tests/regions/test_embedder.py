@@ -5,7 +5,7 @@ from detectron2.structures import Boxes
 
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionEmbedder, crop_and_resize, letterbox, letterbox_masks, pool_boxes, pool_masks
-from tests.regions.fake_tower import ColourTower
+from tests.regions.fake_tower import ColorTower
 
 
 def halves(height=32, width=64):
@@ -30,7 +30,7 @@ def test_regions_have_their_colours(mode, mask_resize):
     # Two cells inward, away from the bicubic overshoot at the border of the colours.
     sample["boxes"] = Boxes(torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]]))
     sample["masks"][:, :, 16:48] = False
-    [output] = RegionEmbedder(ColourTower(), 64, dense_mode=mode, mask_resize=mask_resize)([sample])
+    [output] = RegionEmbedder(ColorTower(), 64, dense_mode=mode, mask_resize=mask_resize)([sample])
     assert set(output) == {"boxes", "masks", "crops"}
     torch.testing.assert_close(output["boxes"], torch.stack([RED, BLUE]), atol=1e-4, rtol=0)
     if mask_resize == "area":
@@ -41,7 +41,7 @@ def test_regions_have_their_colours(mode, mask_resize):
 
 @pytest.mark.parametrize(("skip_padding", "forwards"), [(False, 1), (True, 3)])
 def test_batch_equals_images_alone(skip_padding, forwards):
-    tower, samples = ColourTower(), [halves(32, 64), halves(50, 30), halves(17, 90)]
+    tower, samples = ColorTower(), [halves(32, 64), halves(50, 30), halves(17, 90)]
     samples[1]["boxes"] = Boxes(torch.tensor([[3.0, 4, 20, 30], [1, 1, 30, 50], [0, 40, 9, 50]]))
     embedder = RegionEmbedder(tower, 32, skip_padding=skip_padding)
     together = embedder(samples)
@@ -54,7 +54,7 @@ def test_batch_equals_images_alone(skip_padding, forwards):
 
 
 def test_parts_follow_the_functions():
-    tower, sample = ColourTower(), halves(50, 30)
+    tower, sample = ColorTower(), halves(50, 30)
     [output] = RegionEmbedder(tower, 40, crop_size=24, mask_resize="bicubic", skip_padding=False)([sample])
     pixels, [scale] = letterbox([sample["image"]], 40)
     dense = tower.dense_embeddings(tower.normalize(pixels))
@@ -66,7 +66,7 @@ def test_parts_follow_the_functions():
 
 @pytest.mark.parametrize("fields", [["boxes"], ["masks"], ["crop_boxes"], []])
 def test_only_what_is_asked_for(fields):
-    tower = ColourTower()
+    tower = ColorTower()
     sample = {"image": halves()["image"], **{f: halves()[f] for f in fields}}
     [output] = RegionEmbedder(tower, 32)([sample])
     assert list(output) == ["crops" if f == "crop_boxes" else f for f in fields]
@@ -74,7 +74,7 @@ def test_only_what_is_asked_for(fields):
 
 
 def test_many_crops_go_through_in_parts():
-    tower, boxes = ColourTower(), Boxes(torch.rand(130, 4).sort().values * 32)
+    tower, boxes = ColorTower(), Boxes(torch.rand(130, 4).sort().values * 32)
     sample = {"image": halves()["image"], "crop_boxes": boxes}
     [output] = RegionEmbedder(tower, 32)([sample])
     assert output["crops"].shape == (130, 3)
@@ -84,7 +84,7 @@ def test_many_crops_go_through_in_parts():
 def test_no_regions_and_no_images():
     none = {"boxes": Boxes(torch.zeros(0, 4)), "masks": torch.zeros(0, 32, 64), "crop_boxes": Boxes(torch.zeros(0, 4))}
     for mode in ("no_attn", "masked"):
-        embedder = RegionEmbedder(ColourTower(), 32, dense_mode=mode)
+        embedder = RegionEmbedder(ColorTower(), 32, dense_mode=mode)
         assert embedder([]) == []
         [output] = embedder([{"image": halves()["image"], **none}])
         assert {name: tuple(e.shape) for name, e in output.items()} == dict.fromkeys(
@@ -95,7 +95,7 @@ def test_no_regions_and_no_images():
 def test_masked_mode_never_asks_for_an_empty_region():
     boxes = Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64, 32]]))
     sample = {"image": halves()["image"], "boxes": boxes}
-    [output] = RegionEmbedder(ColourTower(), 64, dense_mode="masked")([sample])
+    [output] = RegionEmbedder(ColorTower(), 64, dense_mode="masked")([sample])
     assert torch.isfinite(output["boxes"]).all()
     assert output["boxes"][:2].argmax(dim=1).tolist() == [0, 2]
 
@@ -103,4 +103,4 @@ def test_masked_mode_never_asks_for_an_empty_region():
 @pytest.mark.parametrize("arguments", [{"size": 30}, {"size": 0}, {"size": 32, "mask_resize": "x"}])
 def test_wrong_arguments(arguments):
     with pytest.raises(InputError):
-        RegionEmbedder(ColourTower(), **arguments)
+        RegionEmbedder(ColorTower(), **arguments)

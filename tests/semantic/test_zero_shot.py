@@ -15,7 +15,7 @@ from clipself_d2.miniature import MODEL
 from clipself_d2.regions import letterbox
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter, confident_classes, patch_weighted_scores, resize_cells
 from clipself_d2.vocabulary import Vocabulary
-from tests.panoptic.colour_tower import ColourTower
+from tests.panoptic.color_tower import ColorTower
 
 RGB = torch.eye(3)
 
@@ -25,7 +25,7 @@ def vocabulary(names=("red", "green", "blue"), embeddings=RGB, **kwargs):
 
 
 def model(words=None, size=64, temperature=10.0, **kwargs):
-    return ZeroShotSegmenter(ColourTower(), words or vocabulary(), size, temperature=temperature, **kwargs).eval()
+    return ZeroShotSegmenter(ColorTower(), words or vocabulary(), size, temperature=temperature, **kwargs).eval()
 
 
 def picture(height=32, width=64):

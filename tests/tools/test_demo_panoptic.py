@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyCall as L
 from clipself_d2.panoptic import OpenVocabularyPanoptic, dataset_things, panoptic_vocabulary
-from tests.panoptic.colour_tower import ColourTower
+from tests.panoptic.color_tower import ColorTower
 from tests.tools.test_demo_panoptic import ColorMasks, color_text
 
 model = L(OpenVocabularyPanoptic)(
-    generator=L(ColorMasks)(), tower=L(ColourTower)(), size=64, alpha=1.0, beta=1.0,
+    generator=L(ColorMasks)(), tower=L(ColorTower)(), size=64, alpha=1.0, beta=1.0,
     vocabulary=L(panoptic_vocabulary)(dataset="toy_segments", text=L(color_text)()),
     isthing=L(dataset_things)(dataset="toy_segments"),
 )

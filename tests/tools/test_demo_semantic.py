@@ -16,11 +16,11 @@ CONFIG = """
 from detectron2.config import LazyCall as L
 from clipself_d2.data.vocabulary import panoptic_vocabulary
 from clipself_d2.semantic import ZeroShotSegmenter
-from tests.panoptic.colour_tower import ColourTower
+from tests.panoptic.color_tower import ColorTower
 from tests.tools.test_demo_panoptic import color_text
 
 model = L(ZeroShotSegmenter)(
-    tower=L(ColourTower)(), size=64, temperature=20.0, background_threshold=0.0,
+    tower=L(ColorTower)(), size=64, temperature=20.0, background_threshold=0.0,
     vocabulary=L(panoptic_vocabulary)(dataset="toy_semantic", text=L(color_text)()),
 )
 dataloader = dict()

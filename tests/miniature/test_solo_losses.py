@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import torch
 from hypothesis import given
 
-from clipself_d2.panoptic.kernel_masks_losses import cell_owners, mask_losses, matrix_nms, sample_cells
+from clipself_d2.miniature.solo_losses import cell_owners, mask_losses, matrix_nms, sample_cells
 
 
 def test_a_cell_belongs_to_what_covers_most_of_it():

@@ -1,4 +1,4 @@
-"""A tower whose dense map is the mean colour of each cell, so that every score can be worked out by hand."""
+"""A tower whose dense map is the mean color of each cell, so that every score can be worked out by hand."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.clip.tower import TowerFeatures
 
 
-class ColourTower(nn.Module):
+class ColorTower(nn.Module):
     stride, embed_dim, native_size, num_blocks, block_dim = 8, 3, 16, 1, 3
     check_size = ImageTower.check_size
 

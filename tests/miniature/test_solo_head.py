@@ -1,18 +1,18 @@
 import torch
 import torch.nn.functional as F
 
-from clipself_d2.panoptic.kernel_masks_head import POSITION_TERMS, Cells, CosineScores, KernelHead, dynamic_masks
+from clipself_d2.miniature.solo_head import POSITION_TERMS, Cells, CosineScores, SOLOHead, dynamic_masks
 from clipself_d2.vocabulary import Vocabulary
 
 
-def naive_mask(features, kernel, centre):
+def naive_mask(features, kernel, center):
     """The formula, pixel by pixel."""
     channels, height, width = features.shape
     mask = torch.zeros(height, width)
     for i in range(height):
         for j in range(width):
-            x = ((j + 0.5) / width - centre[0]) * 4
-            y = ((i + 0.5) / height - centre[1]) * 4
+            x = ((j + 0.5) / width - center[0]) * 4
+            y = ((i + 0.5) / height - center[1]) * 4
             position = torch.stack([torch.ones(()), x, y, x * x, x * y, y * y])
             mask[i, j] = kernel[:channels] @ features[:, i, j] + kernel[channels:] @ position
     return mask
@@ -20,48 +20,48 @@ def naive_mask(features, kernel, centre):
 
 def test_dynamic_masks_equal_the_formula():
     features, kernels = torch.randn(2, 3, 4, 6), torch.randn(2, 5, 3 + POSITION_TERMS)
-    centres = torch.rand(2, 5, 2)
-    masks = dynamic_masks(features, kernels, centres)
+    centers = torch.rand(2, 5, 2)
+    masks = dynamic_masks(features, kernels, centers)
     for image in range(2):
         for m in range(5):
-            expected = naive_mask(features[image], kernels[image, m], centres[image, m])
+            expected = naive_mask(features[image], kernels[image, m], centers[image, m])
             torch.testing.assert_close(masks[image, m], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_kernel_means_the_same_at_every_cell():
     """Position is relative: a circle predicted at two cells is the same circle, moved."""
     kernel = torch.tensor([0.0, 1.0, 0, 0, -1.0, 0, -1.0]).expand(1, 2, -1)
-    centres = torch.tensor([[[0.25, 0.25], [0.75, 0.5]]])
-    one, other = (dynamic_masks(torch.zeros(1, 1, 32, 32), kernel, centres) > 0)[0]
+    centers = torch.tensor([[[0.25, 0.25], [0.75, 0.5]]])
+    one, other = (dynamic_masks(torch.zeros(1, 1, 32, 32), kernel, centers) > 0)[0]
     assert one.any()
     assert torch.equal(one.roll((8, 16), (0, 1)), other)
 
 
 def test_masks_of_chosen_cells():
-    centres = torch.rand(9, 2)
-    cells = Cells(torch.randn(2, 3, 4, 4), torch.randn(2, 9, 9), torch.randn(2, 9, 5), torch.randn(2, 9), centres)
+    centers = torch.rand(9, 2)
+    cells = Cells(torch.randn(2, 3, 4, 4), torch.randn(2, 9, 9), torch.randn(2, 9, 5), torch.randn(2, 9), centers)
     chosen = torch.tensor([[8, 0], [3, 3]])
     masks = cells.masks(chosen)
     for image in range(2):
         for m, cell in enumerate(chosen[image].tolist()):
-            expected = naive_mask(cells.features[image], cells.kernels[image, cell], centres[cell])
+            expected = naive_mask(cells.features[image], cells.kernels[image, cell], centers[cell])
             torch.testing.assert_close(masks[image, m], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_cells_lie_row_by_row_on_the_coarse_map():
-    head = KernelHead(32, 5, mask_channels=7, num_convs=1)
+    head = SOLOHead(32, 5, mask_channels=7, num_convs=1)
     cells = head(torch.randn(2, 32, 8, 16), torch.randn(2, 32, 2, 4))
     assert cells.features.shape == (2, 7, 8, 16)
     assert cells.kernels.shape == (2, 8, 7 + POSITION_TERMS)
     assert cells.embeddings.shape == (2, 8, 5)
     assert cells.mask_iou.shape == (2, 8)
     expected = [((column + 0.5) / 4, (row + 0.5) / 2) for row in range(2) for column in range(4)]
-    torch.testing.assert_close(cells.centres, torch.tensor(expected))
+    torch.testing.assert_close(cells.centers, torch.tensor(expected))
 
 
 def test_a_cell_predicts_from_its_own_place():
     """Cell number 5 is row 1, column 1 of 2 x 4: what changes there only, changes it."""
-    head = KernelHead(32, 5, mask_channels=7, num_convs=0)
+    head = SOLOHead(32, 5, mask_channels=7, num_convs=0)
     fine, coarse = torch.randn(1, 32, 4, 8), torch.randn(1, 32, 2, 4)
     before = head(fine, coarse)
     coarse[0, :, 1, 1] += 1

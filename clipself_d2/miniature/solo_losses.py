@@ -1,4 +1,4 @@
-"""Which cell answers for which segment, and the losses of its answer; suppression of cells that found the same."""
+"""Assignment of segments to cells, the losses of masks, and the suppression of duplicates."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def cell_owners(masks: Tensor, usable: Tensor) -> Tensor:
-    """The segment of every cell: the one that covers most of it.
+    """Assign to each cell the segment that covers most of it.
 
     Args:
-        masks: R x n, the part of each cell that each segment covers, 0..1.
-        usable: R bool; cells of other segments belong to none.
+        masks: R x n, how much of each cell each segment covers, 0..1.
+        usable: R bool; cells of other segments have no segment.
 
     Returns:
         n longs, 0..R - 1, or -1 for none.
@@ -24,14 +24,14 @@ def cell_owners(masks: Tensor, usable: Tensor) -> Tensor:
 
 
 def sample_cells(owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Draws cells of every image, such that each of its segments has the same chance however large it is.
+    """Draw cells of every image; all its segments have the same chance, whatever their size.
 
     Args:
-        owners: B x n longs: the segment of every cell, -1 for none.
-        count: cells an image, with replacement.
+        owners: B x n longs, the segment of each cell, -1 for none.
+        count: cells per image, with replacement.
 
     Returns:
-        B x count numbers of cells, and B floats: 1, or 0 for images whose cells have no segment.
+        B x count cell indices, and B floats: 1, or 0 for an image whose cells have no segment.
     """
     owned = owners >= 0
     columns = owners.clamp(min=0)
@@ -43,12 +43,12 @@ def sample_cells(owners: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def mask_losses(logits: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses of masks where the truth is known.
+    """Compute the losses of masks where the label is known.
 
     Args:
         logits: M x P.
         targets: M x P, 0..1.
-        known: M x P, 0..1: weights of the pixels.
+        known: M x P in 0..1, weights of the pixels.
 
     Returns:
         M binary cross entropies (means over the known pixels), M dice losses, and M IoUs of the binary masks.
@@ -64,7 +64,7 @@ def mask_losses(logits: Tensor, targets: Tensor, known: Tensor) -> tuple[Tensor,
 
 
 def matrix_nms(masks: Tensor, scores: Tensor) -> Tensor:
-    """Lowers the scores of masks that better ones cover, all at once (SOLOv2, section 3.4, linear decay).
+    """Lower the scores of masks that better ones cover (matrix NMS: SOLOv2, section 3.4, linear decay).
 
     Args:
         masks: B x m x P bool.
@@ -78,6 +78,6 @@ def matrix_nms(masks: Tensor, scores: Tensor) -> Tensor:
     area = flat.sum(dim=2)
     union = area[:, :, None] + area[:, None, :] - overlap
     iou = (overlap / union.clamp(min=1)).triu(diagonal=1)  # iou[i, j]: of j with the better i
-    worst = iou.amax(dim=1)[:, :, None]  # how much i is itself covered by a better one
+    worst = iou.amax(dim=1)[:, :, None]  # how much a better one covers i
     decay = ((1 - iou) / (1 - worst).clamp(min=1e-6)).clamp(max=1).amin(dim=1)
     return scores * decay * (area > 0)

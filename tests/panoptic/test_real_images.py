@@ -1,15 +1,15 @@
-"""Photographs of COCO and ADE20K, end to end through the configs, with random weights asked for by name."""
+"""Images of COCO and ADE20K, end to end through the configs, with random weights asked for by name."""
 
 import json
 from pathlib import Path
 
 import pytest
-from clipself_d2.data.ade20k import prepare_scene_parsing
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.data.builtin import register_builtin
 from clipself_d2.engine.main import main
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
+from tests.tools.loading import load_tool
 
 CONFIGS = Path(__file__).parents[2] / "configs/panoptic"
 TINY = {
@@ -46,7 +46,7 @@ def evaluate(tmp_path, monkeypatch):
 
 @pytest.fixture
 def coco(assets, tmp_path):
-    """The first photographs of COCO panoptic val as a folder of data sets."""
+    """The first images of COCO panoptic val as a folder of data sets."""
     source, root = assets / "data/coco", tmp_path / "datasets/coco"
     (root / "annotations").mkdir(parents=True)
     (root / "val2017").symlink_to(source / "val2017")
@@ -81,7 +81,7 @@ def test_coco(evaluate, coco, tmp_path, capsys):
     assert found["panoptic"]["PQ"] == pytest.approx(100)
     assert 0 <= evaluate("fcclip_openai_l14_336_coco.py", *saved, "model.tasks=[panoptic_seg]")["panoptic"]["PQ"] < 60
 
-    # Masks that were saved for other photographs.
+    # Masks that were saved for other images.
     next((tmp_path / "masks").iterdir()).unlink()
     with pytest.raises(AssertionError):
         evaluate("fcclip_openai_l14_336_coco.py", *saved)
@@ -96,7 +96,7 @@ def test_ade20k(evaluate, assets, tmp_path):
     (root / "annotations_detectron2").mkdir()
     (root / "annotations").symlink_to(assets / "data/ade20k/annotations")
     (root / "objectInfo150.txt").symlink_to(assets / "data/ade20k/objectInfo150.txt")
-    assert prepare_scene_parsing(root, "val") == 3
+    assert load_tool("prepare_ade20k", "datasets").prepare_scene_parsing(root, "val") == 3
     register_builtin(root.parent)
     semantic = "dataloader.test.dataset=ade20k_150_val_sem_seg", "model.tasks=[sem_seg]"
     truth = "fcclip_openai_l14_336_coco.py", "model.generator=${ground_truth}", *semantic

@@ -1,7 +1,7 @@
-"""Masks by location: each cell of a coarse grid predicts the mask, embedding and mask_iou of the segment that it is on.
+"""Masks by location: each cell of a coarse grid predicts the mask, embedding and IoU of the segment under it.
 
-A mask is a linear function of a fine map of features, whose weights (the kernel) the cell predicts, plus a quadratic
-function of the position relative to the cell, so that two things that look alike are told apart by where they are.
+A mask is a linear function of a fine feature map, whose weights (the kernel) the cell predicts, plus a quadratic
+function of the position relative to the cell, which tells things apart that look alike.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from clipself_d2.backbones.pyramid import conv_stack
 from clipself_d2.vocabulary import Vocabulary
 
 POSITION_TERMS = 6
-"""Weights of a kernel that are for the position: of 1, x, y, x^2, x y and y^2."""
+"""Weights of a kernel for the position: of 1, x, y, x^2, x y and y^2."""
 
-# Positions are in quarters of the input's side: of order 1 for segments of usual size.
+# Positions are in quarters of the input's side, hence of order 1 for typical segments.
 _POSITION_UNIT = 0.25
 
 
 @dataclass
 class Cells:
-    """What the n cells of B images predict.
+    """Predictions of the n cells of B images.
 
     Attributes:
         features: B x E x h x w, the fine map that kernels are applied to.
         kernels: B x n x (E + `POSITION_TERMS`).
-        embeddings: B x n x C, not normalised.
-        mask_iou: B x n logits of the IoU that the cell's mask has.
-        centres: n x 2, x and y of the cells, 0..1 of the input's sides.
+        embeddings: B x n x C, not normalized.
+        mask_iou: B x n logits of the mask's IoU.
+        centers: n x 2, x and y of the cells, 0..1 of the input's sides.
     """
 
     features: Tensor
     kernels: Tensor
     embeddings: Tensor
     mask_iou: Tensor
-    centres: Tensor
+    centers: Tensor
 
     def masks(self, chosen: Tensor) -> Tensor:
-        """Masks of some cells: B x m numbers of cells -> B x m x h x w fp32 logits."""
+        """Masks of the chosen cells (B x m indices) -> B x m x h x w fp32 logits."""
         kernels = self.kernels.gather(1, chosen[..., None].expand(-1, -1, self.kernels.shape[-1]))
-        return dynamic_masks(self.features, kernels, self.centres[chosen])
+        return dynamic_masks(self.features, kernels, self.centers[chosen])
 
 
-class KernelHead(nn.Module):
-    """Convolutions on a fine map, which give the features, and on a coarse one, which give the rest.
+class SOLOHead(nn.Module):
+    """Convolutions: the fine map gives the features, the coarse map the kernels, embeddings and IoUs.
 
     Args:
         channels: of both maps.
-        embed_dim: C, of the text embeddings that the cells' are compared with.
-        mask_channels: E, of the features that kernels are applied to.
+        embed_dim: C, of the text embeddings.
+        mask_channels: E, of the features.
         num_convs: convolutions before the predictions, on each map.
-        norm: Detectron2's name of a normalisation; "GN" needs channels in multiples of 32, and no other rank.
+        norm: Detectron2's name of a normalization; "GN" needs channels in multiples of 32.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class KernelHead(nn.Module):
         self.coarse = nn.Sequential(*conv_stack(channels, num_convs, norm), nn.Conv2d(channels, sum(self.split), 1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Cells:
-        """B x channels x h x w and B x channels x rows x columns -> the predictions of rows * columns cells."""
+        """B x channels x h x w and B x channels x rows x columns -> the predictions of rows x columns cells."""
         predicted = self.coarse(coarse).flatten(2).mT
         kernels, embeddings, mask_iou = predicted.split(self.split, dim=-1)
         rows, columns = coarse.shape[-2:]
-        y, x = torch.meshgrid(_middles(rows, coarse.device), _middles(columns, coarse.device), indexing="ij")
-        centres = torch.stack([x, y], dim=-1).flatten(0, 1)
-        return Cells(self.fine(fine), kernels, embeddings, mask_iou[..., 0], centres)
+        y, x = torch.meshgrid(_midpoints(rows, coarse.device), _midpoints(columns, coarse.device), indexing="ij")
+        centers = torch.stack([x, y], dim=-1).flatten(0, 1)
+        return Cells(self.fine(fine), kernels, embeddings, mask_iou[..., 0], centers)
 
 
 class CosineScores(nn.Module):
-    """Log probabilities of classes: softmax of cosines with the text, times a learned temperature.
+    """Log-softmax over classes of the cosines with the text, times a learned temperature.
 
     Args:
         temperature: initial value.
@@ -88,7 +88,7 @@ class CosineScores(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def forward(self, embeddings: Tensor, vocabulary: Vocabulary, only_base: bool) -> Tensor:
-        """R x C embeddings -> R x K fp32 log probabilities; those of novel classes are -inf on request."""
+        """R x C embeddings -> R x K fp32 log probabilities; with `only_base` -inf for novel classes."""
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
             logits = vocabulary.cosines(unit)[:, : vocabulary.num_classes] * self.log_temperature.exp()
@@ -97,13 +97,13 @@ class CosineScores(nn.Module):
             return logits.log_softmax(dim=-1)
 
 
-def dynamic_masks(features: Tensor, kernels: Tensor, centres: Tensor) -> Tensor:
-    """Applies kernels to a map.
+def dynamic_masks(features: Tensor, kernels: Tensor, centers: Tensor) -> Tensor:
+    """Apply kernels to a map.
 
     Args:
         features: B x E x h x w.
         kernels: B x m x (E + `POSITION_TERMS`).
-        centres: B x m x 2, x and y of the kernels' origins, 0..1 of the sides.
+        centers: B x m x 2, x and y of the kernels' origins, in 0..1 of the sides.
 
     Returns:
         B x m x h x w fp32 logits.
@@ -113,13 +113,13 @@ def dynamic_masks(features: Tensor, kernels: Tensor, centres: Tensor) -> Tensor:
         channels, height, width = features.shape[1:]
         masks = torch.bmm(kernels[..., :channels], features.flatten(2)).unflatten(2, (height, width))
         one, x1, y1, x2, xy, y2 = kernels[..., channels:, None].unbind(dim=2)  # each B x m x 1
-        x = (_middles(width, features.device) - centres[..., :1]) / _POSITION_UNIT
-        y = (_middles(height, features.device) - centres[..., 1:]) / _POSITION_UNIT
+        x = (_midpoints(width, features.device) - centers[..., :1]) / _POSITION_UNIT
+        y = (_midpoints(height, features.device) - centers[..., 1:]) / _POSITION_UNIT
         across = one + x1 * x + x2 * x.square()
         down = y1 * y + y2 * y.square()
         return masks + across[..., None, :] + down[..., None] + (xy * y)[..., None] * x[..., None, :]
 
 
-def _middles(count: int, device: torch.device) -> Tensor:
-    """Middles of `count` equal parts of 0..1."""
+def _midpoints(count: int, device: torch.device) -> Tensor:
+    """Midpoints of `count` equal parts of 0..1."""
     return (torch.arange(count, device=device) + 0.5) / count
