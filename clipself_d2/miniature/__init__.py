@@ -1,8 +1,7 @@
 """OV-Shapes: a small synthetic world with a small CLIP of its own, shipped with the package.
 
-Importing this registers the model `OV-Shapes-ViT-8` with open_clip and the data sets `ov_shapes_*` with Detectron2; the
-pictures are drawn when a data set is first loaded. It is a laboratory: it shows effects and orderings, never the
-paper's values.
+Importing it registers the model `OV-Shapes-ViT-8` with open_clip and the data sets `ov_shapes_*` with Detectron2; the
+images are drawn when a data set is first loaded. The miniature shows effects and orderings, not the paper's values.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Captioned views of OV-Shapes: what the miniature's CLIP is pretrained on.
+"""Captioned views of OV-Shapes, on which the miniature's CLIP is pretrained.
 
-A batch holds every compound once as the main thing of a close view, every ground once bare, and windows of ordinary
-scenes: with whole scenes alone the shapes are learned several times slower. Most captions leave the ground out, so that
-the bare prompt "a red star" is an ordinary caption. Views are blurred and padded at random, as teacher crops of small
-regions are.
+A batch has every thing class once as the main thing of a close view, every stuff class once as bare ground, and windows
+of ordinary scenes. With whole scenes alone the shapes are learned several times slower. Most captions do not name the
+ground: the prompt "a red star" is then an ordinary caption. Views are blurred and padded at random, as teacher crops of
+small regions are.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import STUFF, THINGS, Scene, sample_scene
 
 TEMPLATES: tuple[str, ...] = ("a {}", "a photo of a {}", "a picture of a {}")
-"""Caption openings; also the prompt templates of the miniature's text classifier."""
+"""Openings of captions, and the prompt templates of the miniature's text classifier."""
 
 SCENES_PER_BATCH = 56
 VIEW_SIZE = 64
-MOST_NAMED = 4
+MAX_NAMED = 4
 
 Window = tuple[float, float, float]
 
 
 def caption_roles() -> list[dict[str, Any]]:
-    """The roles of one batch (160): `{"role": "thing", "category": i}`, `{"role": "stuff", ...}`, `{"role": "scene"}`.
+    """Return the 160 roles of one batch: `{"role": "thing" or "stuff", "category": i}` or `{"role": "scene"}`.
 
-    As a dataset whose epoch is one batch, it makes every batch hold each role once.
+    As a data set whose epoch is one batch, they make every batch have each role once.
     """
     things = [{"role": "thing", "category": i} for i in range(len(THINGS))]
     stuff = [{"role": "stuff", "category": i} for i in range(len(STUFF))]
@@ -39,7 +39,7 @@ def caption_roles() -> list[dict[str, Any]]:
 
 
 class SceneCaptionMapper:
-    """The mapper of a caption loader: a role and a generator to a sample."""
+    """The mapper of a caption loader: maps a role to a sample."""
 
     def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """See `caption_view`."""
@@ -47,7 +47,7 @@ class SceneCaptionMapper:
 
 
 def caption_view(role: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Draws a random view for `role`: `{"image": uint8 3 x 64 x 64, "caption": str}`."""
+    """Draw a random view for a role: `{"image": uint8 3 x 64 x 64, "caption": str}`."""
     if role["role"] == "thing":
         scene, window = _close_view(role["category"], rng)
     elif role["role"] == "stuff":
@@ -66,14 +66,14 @@ def caption_view(role: dict[str, Any], rng: np.random.Generator) -> dict[str, An
 
 
 def _visible(scene: Scene, segments: np.ndarray) -> list[str]:
-    """The things that a caption names: the (at most four) largest that cover at least 4 % of the view."""
+    """Return the things that a caption names: up to four, the largest that cover at least 4 % of the view."""
     areas = np.bincount(segments.ravel(), minlength=len(scene.grounds) + len(scene.things))[len(scene.grounds) :]
-    largest = np.argsort(-areas)[:MOST_NAMED]
+    largest = np.argsort(-areas)[:MAX_NAMED]
     return [THINGS[scene.things[i].category] for i in largest if areas[i] >= 0.04 * segments.size]
 
 
 def _close_view(category: int, rng: np.random.Generator) -> tuple[Scene, Window]:
-    """A scene whose first thing is of class `category`, and a window about that thing, at times cutting it."""
+    """Return a scene whose first thing is of a class, and a window around that thing, which may cut it."""
     scene = sample_scene(rng, things=(1, 7), grounds=(1, 2))
     main = replace(scene.things[0], category=category)
     side = 2 * main.radius * rng.uniform(0.6, 2.2)
@@ -83,7 +83,7 @@ def _close_view(category: int, rng: np.random.Generator) -> tuple[Scene, Window]
 
 
 def _scene_view(rng: np.random.Generator) -> tuple[Scene, Window]:
-    """Any square window of an ordinary scene, as a grid patch is."""
+    """Return any square window of an ordinary scene, as a grid patch is."""
     scene = sample_scene(rng)
     side = rng.uniform(0.25, 0.9)
     x, y = rng.uniform(0, 1 - side, 2)
@@ -91,7 +91,7 @@ def _scene_view(rng: np.random.Generator) -> tuple[Scene, Window]:
 
 
 def _ground_view(category: int, rng: np.random.Generator) -> tuple[Scene, Window]:
-    """A bare view of ground of class `category`."""
+    """Return a view of bare ground of a class."""
     scene = sample_scene(rng, things=(0, 0), grounds=(1, 1))
     scene = replace(scene, grounds=(replace(scene.grounds[0], category=category),))
     side = rng.uniform(0.12, 1.0)
@@ -100,7 +100,7 @@ def _ground_view(category: int, rng: np.random.Generator) -> tuple[Scene, Window
 
 
 def _degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scales to `VIEW_SIZE`, which blurs, and at times blackens two bands, as letterboxed crops have."""
+    """Scale to `VIEW_SIZE`, which blurs, and at times blacken two bands, as letterboxed crops have."""
     if len(image) != VIEW_SIZE:
         image = np.asarray(Image.fromarray(image).resize((VIEW_SIZE, VIEW_SIZE), Image.Resampling.BICUBIC)).copy()
     if rng.random() < 0.3:

@@ -1,4 +1,4 @@
-"""OV-Shapes on disk: photographs, boxes, masks, panoptic segments and captions in COCO's formats."""
+"""OV-Shapes on disk: images, boxes, masks, panoptic segments and captions in COCO's formats."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
 
 VERSION = "v1"
-"""Changes whenever the drawn scenes change, so that old pictures are not mistaken for new ones."""
+"""Part of the folder's name. Change it whenever the drawn scenes change."""
 
 SPLITS: dict[str, int] = {"train": 1500, "val": 250}
-"""Scenes of each split; the splits' seeds never meet."""
+"""The number of scenes of each split. The splits share no seed."""
 
 NOVEL = [name for i, name in enumerate(THINGS) if is_novel(i)]
-"""Things that an open-vocabulary detector is not trained on."""
+"""The novel classes, on which open-vocabulary models are not trained."""
 
 IMAGE_SIZE = 128
-_SMALLEST = 24  # pixels of a thing that is annotated
+_MIN_AREA = 24  # pixels of an annotated segment
 
 
 def categories() -> list[dict[str, Any]]:
-    """COCO categories: things 1..96 with `split` and LVIS-style `frequency`, then stuff."""
+    """Return COCO's categories: things 1..96 with `split` and LVIS' `frequency`, then stuff."""
     things = [
         {
             "id": i + 1,
@@ -46,18 +46,17 @@ def categories() -> list[dict[str, Any]]:
 
 
 def scene_of(split: str, index: int) -> Scene:
-    """Scene `index` of a split, a function of the two alone."""
+    """Return scene `index` of a split. It depends on nothing else."""
     return sample_scene(np.random.default_rng([list(SPLITS).index(split), index]))
 
 
 def ensure_ov_shapes(root: str | Path) -> Path:
-    """The folder of the data set below `root`, drawn now (20 s) if it is missing.
+    """Return the folder of the data set below `root`, and draw the data set (20 s) if it is missing.
 
-    It appears whole: several processes may ask for it at once, and an interrupted one leaves nothing behind that is
-    taken for the data set.
+    The folder appears whole or not at all, even if several processes draw it at once or one is interrupted.
 
     Raises:
-        InputError: if it cannot be written there.
+        InputError: the folder cannot be written.
     """
     folder = Path(root) / f"ov_shapes_{VERSION}"
     if not folder.is_dir():
@@ -78,7 +77,7 @@ def ensure_ov_shapes(root: str | Path) -> Path:
 
 
 def write_split(folder: Path, split: str, count: int) -> None:
-    """Draws `count` scenes into `folder/{split}` and `folder/panoptic_{split}`, and writes `folder/annotations`."""
+    """Draw scenes into `folder/{split}` and `folder/panoptic_{split}`, and write `folder/annotations`."""
     for name in (split, f"panoptic_{split}", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -102,7 +101,7 @@ def write_split(folder: Path, split: str, count: int) -> None:
 
 
 def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
-    """Draws one scene and describes it in COCO's terms."""
+    """Draw one scene and return its annotations."""
     scene = scene_of(split, index)
     pixels, segments = render(scene, IMAGE_SIZE)
     name, image_id = f"{index:06d}.png", index + 1
@@ -115,9 +114,9 @@ def _draw(folder: Path, split: str, index: int) -> dict[str, Any]:
         thing = segment - len(scene.grounds)
         mask = segments == segment
         area = int(mask.sum())
-        if area < _SMALLEST:
+        if area < _MIN_AREA:
             continue
-        labels[mask, 0] = segment + 1  # COCO's id of a colour: red + 256 green + 65536 blue
+        labels[mask, 0] = segment + 1  # COCO's id of a color: red + 256 green + 65536 blue
         rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         bbox = [float(v) for v in coco_mask.toBbox(rle)]
         category = scene.things[thing].category + 1 if thing >= 0 else len(THINGS) + scene.grounds[segment].category + 1

@@ -33,7 +33,7 @@ from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, dense_features, letterbox_images
 from clipself_d2.visualization import compare_kmeans, draw_boxes, draw_heatmap, image_grid, line_chart
-from clipself_d2.visualization.report import Cell, Code, Mark, Picture, Section, Table, Text, Tile, Tiles, write_report
+from clipself_d2.visualization.report import Cell, Code, Figure, Mark, Section, Table, Text, Tile, Tiles, write_report
 from clipself_d2.vocabulary import Vocabulary
 
 Results = dict[str, dict[str, float]]
@@ -84,13 +84,13 @@ def run_demo(config: str | Path, output_dir: str | Path, overrides: Sequence[str
     with timed("train_and_evaluate", f"Distilling it ({cfg.train.max_iter} steps), and evaluating it again"):
         after = dict(train(cfg, model, source=str(config)))
     with timed("report", "Writing the report"):
-        pictures = _draw(cfg, model.teacher, build_towers(cfg.clip.name, str(run / "tower.safetensors"))[0])
-        pictures["kmeans"].save(output / "kmeans.png")
+        images = _draw(cfg, model.teacher, build_towers(cfg.clip.name, str(run / "tower.safetensors"))[0])
+        images["kmeans"].save(output / "kmeans.png")
         metrics = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
         cosines = [(entry["iteration"], entry["cosine"]) for entry in metrics if "cosine" in entry]
-        pictures["cosine"] = line_chart(cosines, "Cosine of student and teacher", "iteration", "cosine")
+        images["cosine"] = line_chart(cosines, "Cosine of student and teacher", "iteration", "cosine")
     results = {"before": before, "after": after, "seconds": seconds}
-    _write_page(output / "report.html", results, pictures)
+    _write_page(output / "report.html", results, images)
     text = json.dumps(results, indent=2) + "\n"
     write_atomically(output / "results.json", lambda file: file.write_text(text))
     console.print(_console_table(before, after))
@@ -154,7 +154,7 @@ def _console_table(before: Results, after: Results) -> ConsoleTable:
     return table
 
 
-def _write_page(path: Path, results: dict[str, Any], pictures: dict[str, Image.Image]) -> None:
+def _write_page(path: Path, results: dict[str, Any], images: dict[str, Image.Image]) -> None:
     before, after, seconds = results["before"], results["after"], results["seconds"]
     rows: list[list[Cell]] = []
     for task, label in TASKS.items():
@@ -181,12 +181,10 @@ def _write_page(path: Path, results: dict[str, Any], pictures: dict[str, Image.I
     boxes = "Names by the dense map: right ones are green, wrong ones red."
     sections = [
         Section("Accuracy on held-out scenes", [tiles, table]),
-        Section("Training", [Picture(pictures["cosine"], "Cosine over iterations", 600)]),
-        Section(
-            "K-Means maps of the dense features", [Text(clusters), Picture(pictures["kmeans"], "K-Means maps", 800)]
-        ),
-        Section("Where is the word?", [Text(words), Picture(pictures["words"], "Heat maps of a word", 800)]),
-        Section("What is in the box?", [Text(boxes), Picture(pictures["boxes"], "Boxes with their names", 980)]),
+        Section("Training", [Figure(images["cosine"], "Cosine over iterations", 600)]),
+        Section("K-Means maps of the dense features", [Text(clusters), Figure(images["kmeans"], "K-Means maps", 800)]),
+        Section("Where is the word?", [Text(words), Figure(images["words"], "Heat maps of a word", 800)]),
+        Section("What is in the box?", [Text(boxes), Figure(images["boxes"], "Boxes with their names", 980)]),
         Section("Time", [Table(["step", "seconds"], [[name, value] for name, value in seconds.items()])]),
         Section("Run it again", [Code("make demo")]),
     ]

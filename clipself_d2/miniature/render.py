@@ -1,7 +1,7 @@
-"""Draws a window of an OV-Shapes scene at any resolution, with the segment of every pixel.
+"""Draw a window of an OV-Shapes scene at any resolution, with the segment of every pixel.
 
-Outlines are polygons filled by Pillow at four times the resolution; textures are functions of world coordinates, so a
-thing or a ground looks the same whichever window of the scene is drawn.
+Outlines are polygons that Pillow fills at four times the resolution. Textures are functions of world coordinates: a
+thing or a ground looks the same in every window of the scene.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from clipself_d2.miniature.world import COLOURS, COMPOUNDS, STUFF, Scene, Thing
+from clipself_d2.miniature.world import COLORS, COMPOUNDS, STUFF, Scene, Thing
 
 SUPERSAMPLING = 4
 TEXTURE_PERIODS = 14.0
-"""How many bricks, tiles or planks stand side by side in the unit square."""
+"""The number of bricks, tiles or planks side by side in the unit square."""
 
 Polygon = np.ndarray
 Texture = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _turn(points: int, radius: float = 1.0, start: float = -np.pi / 2) -> Polygon:
-    """A regular polygon: `points` x 2, first corner at angle `start` (up)."""
+    """Return a regular polygon: `points` x 2, the first corner at angle `start` (up)."""
     angles = start + 2 * np.pi * np.arange(points) / points
     return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
 
@@ -39,7 +39,7 @@ def _heart() -> Polygon:
 
 
 def _moon() -> Polygon:
-    """A crescent: the disc's left rim from top to bottom, then back along a shifted, flatter rim."""
+    """Return a crescent: the disk's left rim from top to bottom, then back along a shifted, flatter rim."""
     outer = np.linspace(-np.pi * 0.35, -np.pi * 1.65, 40)
     inner = np.linspace(-np.pi * 1.65, -np.pi * 0.35, 40)
     tip = np.cos(np.pi * 0.35)
@@ -77,7 +77,7 @@ OUTLINES: dict[str, tuple[Polygon, ...]] = {
 
 
 def _noise(x: np.ndarray, y: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Value noise in [-1, 1] at world points (in lattice units), bilinear on a random `table` that repeats."""
+    """Return value noise in [-1, 1] at world points (in lattice units), bilinear on a random `table` that repeats."""
     n = len(table)
     i, j = np.floor(y).astype(int), np.floor(x).astype(int)
     v, u = y - i, x - j
@@ -87,7 +87,7 @@ def _noise(x: np.ndarray, y: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _mix(a: tuple[int, int, int], b: tuple[int, int, int], t: np.ndarray) -> np.ndarray:
-    """Colour `a` where t = 0, `b` where t = 1: H x W x 3."""
+    """Return color `a` where t = 0, color `b` where t = 1: H x W x 3."""
     return np.asarray(a, dtype=float) + t[..., None] * (np.asarray(b, dtype=float) - np.asarray(a, dtype=float))
 
 
@@ -150,7 +150,7 @@ MARKINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 """The surface of each shape at points (u, v) of its own frame, from -1 (plain) to 1 (marked).
 
-Things in photographs are known by their surface as well as by their outline (fur, wheels, keys); so are these.
+Real objects are recognized by their surface (fur, wheels, keys) as well as by their outline, and so are these things.
 """
 MARKING_STRENGTH = 0.45
 
@@ -169,11 +169,11 @@ TEXTURES: dict[str, Texture] = {
 def render(
     scene: Scene, size: int, window: tuple[float, float, float] = (0.0, 0.0, 1.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the square `window` (left, top, side; in scene units) of `scene` as `size` x `size` pixels.
+    """Draw the square `window` (left, top, side; in scene units) of `scene` as `size` x `size` pixels.
 
     Returns:
-        the image, `size x size x 3` uint8 RGB, and the segments, `size x size` int64: ground i is i, and thing j is
-        `len(scene.grounds) + j` wherever it is visible.
+        The image, size x size x 3 uint8 RGB, and the segment of each pixel, size x size int64: i for ground i, and
+        `len(scene.grounds) + j` for the visible part of thing j.
     """
     left, top, side = window
     axis = (np.arange(size) + 0.5) * side / size
@@ -197,28 +197,28 @@ def render(
 def _draw(
     thing: Thing, canvas: np.ndarray, segments: np.ndarray, label: int, window: tuple[float, float, float]
 ) -> None:
-    """Paints `thing` over `canvas` and `segments`, in place."""
+    """Paint a thing over `canvas` and `segments`, in place."""
     size, scale = len(canvas), len(canvas) / window[2]
-    centre = (np.array([thing.x, thing.y]) - window[:2]) * scale
+    center = (np.array([thing.x, thing.y]) - window[:2]) * scale
     radius = thing.radius * scale
-    low = np.maximum(np.floor(centre - 1.25 * radius), 0).astype(int)
-    high = np.minimum(np.ceil(centre + 1.25 * radius), size).astype(int)
+    low = np.maximum(np.floor(center - 1.25 * radius), 0).astype(int)
+    high = np.minimum(np.ceil(center + 1.25 * radius), size).astype(int)
     width, height = high - low
     if width <= 0 or height <= 0:
         return
-    colour, shape = COMPOUNDS[thing.category]
+    color, shape = COMPOUNDS[thing.category]
     rotation = np.array([[np.cos(thing.angle), np.sin(thing.angle)], [-np.sin(thing.angle), np.cos(thing.angle)]])
     stencil = Image.new("L", (int(width) * SUPERSAMPLING, int(height) * SUPERSAMPLING))
     pen = ImageDraw.Draw(stencil)
     for fill, outline in zip((255, 0), OUTLINES[shape], strict=False):
-        corners = (outline @ rotation * radius + centre - low) * SUPERSAMPLING
+        corners = (outline @ rotation * radius + center - low) * SUPERSAMPLING
         pen.polygon([(float(px), float(py)) for px, py in corners], fill=fill)
     alpha = np.asarray(stencil.reduce(SUPERSAMPLING), dtype=float) / 255
-    across, down = ((np.arange(low[i], high[i]) + 0.5 - centre[i]) / radius for i in (0, 1))
+    across, down = ((np.arange(low[i], high[i]) + 0.5 - center[i]) / radius for i in (0, 1))
     own = np.stack(np.meshgrid(across, down), -1) @ rotation.T
-    paint = (np.array(COLOURS[colour]) + thing.tint) * (1 - thing.shading * down[:, None, None])
+    paint = (np.array(COLORS[color]) + thing.tint) * (1 - thing.shading * down[:, None, None])
     marking = MARKING_STRENGTH * 0.5 * (1 + MARKINGS[shape](own[..., 0], own[..., 1]))[..., None]
-    paint = paint + marking * ((255 if sum(COLOURS[colour]) < 330 else 0) - paint)
+    paint = paint + marking * ((255 if sum(COLORS[color]) < 330 else 0) - paint)
     view = (slice(low[1], high[1]), slice(low[0], high[0]))
     canvas[view] += alpha[..., None] * (paint.clip(0, 255) - canvas[view])
     segments[view][alpha > 0.5] = label

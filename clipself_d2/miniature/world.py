@@ -1,11 +1,11 @@
-"""OV-Shapes, the small synthetic world: what is in a scene, before anything is drawn.
+"""OV-Shapes, the small synthetic world: the content of a scene, before anything is drawn.
 
-Things are colour x shape compounds ("red star"), stuff is textured ground ("lawn"). A scene lives in the unit square,
-so that any window of it can be drawn at any resolution (:mod:`clipself_d2.miniature.render`). Everything comes from a
-seed.
+Things are compounds of a color and a shape ("red star"); stuff is textured ground ("lawn"). A scene is in the unit
+square, and any window of it can be drawn at any resolution (:mod:`clipself_d2.miniature.render`). All randomness comes
+from a seed.
 
-The base / novel split is over compounds: a quarter of them are novel, chosen so that each colour and each shape
-occurs in several base compounds. CLIP sees captions of all of them, as web CLIP does; detectors train on base only.
+A quarter of the compounds are novel classes. Each color and each shape occurs in several base classes. CLIP reads
+captions of all classes, as web CLIP does; detectors are trained on base classes only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "green": (40, 160, 60),
     "blue": (40, 80, 210),
@@ -48,21 +48,21 @@ STUFF: tuple[str, ...] = (
     "gravel path",
     "snow field",
 )
-COMPOUNDS: tuple[tuple[str, str], ...] = tuple((colour, shape) for shape in SHAPES for colour in COLOURS)
-"""Thing classes as (colour, shape), in class order."""
+COMPOUNDS: tuple[tuple[str, str], ...] = tuple((color, shape) for shape in SHAPES for color in COLORS)
+"""Thing classes as (color, shape), in class order."""
 
-THINGS: tuple[str, ...] = tuple(f"{colour} {shape}" for colour, shape in COMPOUNDS)
+THINGS: tuple[str, ...] = tuple(f"{color} {shape}" for color, shape in COMPOUNDS)
 CLASSES: tuple[str, ...] = THINGS + STUFF
 
 
 def is_novel(thing: int) -> bool:
-    """Whether thing class `thing` (an index into `THINGS`) is novel: no box or mask of it is ever trained on."""
-    shape, colour = divmod(thing, len(COLOURS))
-    return (shape + 3 * colour) % 4 == 0
+    """Whether a thing class (an index into `THINGS`) is novel: no box or mask of it is ever trained on."""
+    shape, color = divmod(thing, len(COLORS))
+    return (shape + 3 * color) % 4 == 0
 
 
 def frequency(thing: int) -> str:
-    """LVIS-style frequency of a thing class: "r" (the novel ones), "c" or "f" (base, alternating)."""
+    """LVIS frequency of a thing class: "r" for novel classes, "c" or "f" for base classes in turn."""
     if is_novel(thing):
         return "r"
     return "f" if thing % 3 else "c"
@@ -70,7 +70,7 @@ def frequency(thing: int) -> str:
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: class, centre (unit square), radius, rotation (radians), colour jitter and strength of shading."""
+    """One object: class, center (unit square), radius, rotation (radians), color jitter and strength of shading."""
 
     category: int
     x: float
@@ -83,7 +83,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Ground:
-    """One region of ground: its stuff class, a seed for its texture, its brightness."""
+    """One region of ground: stuff class, seed of the texture, and brightness."""
 
     category: int
     seed: int
@@ -94,8 +94,10 @@ class Ground:
 class Scene:
     """Things, drawn in order, on grounds that are divided by straight lines.
 
-    `lines` holds one (nx, ny, offset) fewer than there are `grounds`; a point belongs to ground i where i counts the
-    lines that it lies beyond (nx * x + ny * y > offset), so parallel lines make bands.
+    Attributes:
+        things: the later ones cover the earlier ones.
+        grounds: one more than lines. Ground i holds the points that are beyond i lines.
+        lines: (nx, ny, offset); a point is beyond a line if nx * x + ny * y > offset. Parallel lines make bands.
     """
 
     things: tuple[Thing, ...]
@@ -104,7 +106,7 @@ class Scene:
 
 
 def sample_thing(category: int, x: float, y: float, radius: float, rng: np.random.Generator) -> Thing:
-    """A thing of class `category` with random rotation (within 20 degrees), tint and shading."""
+    """Return a thing with random rotation (within 20 degrees), tint and shading."""
     tint = tuple(float(t) for t in rng.uniform(-18, 18, 3))
     return Thing(category, x, y, radius, float(rng.uniform(-0.35, 0.35)), tint, float(rng.uniform(0.0, 0.25)))  # type: ignore[arg-type]
 
@@ -112,7 +114,7 @@ def sample_thing(category: int, x: float, y: float, radius: float, rng: np.rando
 def sample_grounds(
     rng: np.random.Generator, count: int
 ) -> tuple[tuple[Ground, ...], tuple[tuple[float, float, float], ...]]:
-    """`count` different grounds in parallel bands of a random direction, each at least a fifth of the square wide."""
+    """Return `count` different grounds in parallel bands, each at least 0.2 wide, and the lines between them."""
     categories = rng.choice(len(STUFF), count, replace=False)
     grounds = tuple(Ground(int(c), int(rng.integers(1 << 31)), float(rng.uniform(0.8, 1.15))) for c in categories)
     angle = rng.uniform(0, 2 * np.pi)
@@ -131,12 +133,12 @@ def sample_scene(
     radius: tuple[float, float] = (0.09, 0.19),
     grounds: tuple[int, int] = (1, 3),
 ) -> Scene:
-    """A random scene.
+    """Return a random scene.
 
     Args:
-        rng: where all randomness comes from.
+        rng: the only source of randomness.
         categories: thing classes to draw from, uniformly.
-        things: fewest and most things (fewer where the square is full: things may overlap only a little).
+        things: fewest and most things; fewer if the square is full, for things overlap only a little.
         radius: smallest and largest radius of a thing, in units of the square's side.
         grounds: fewest and most regions of ground.
     """

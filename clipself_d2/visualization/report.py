@@ -1,6 +1,6 @@
-"""A report in one HTML file: sections of text, tables, code and pictures. It knows nothing of what it reports.
+"""A report in one HTML file: sections of text, tables, code and images. It knows nothing of what it reports.
 
-The file loads nothing from outside: pictures are PNG in base64 and the style is in `report.html`. All text is escaped.
+The file loads nothing from outside: images are PNG in base64 and the style is in `report.html`. All text is escaped.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ def _format(cell: Cell) -> Mark:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """An image, `width` pixels wide where the page has room. `alt` says what it shows to those who cannot see it."""
 
     image: Image.Image
     alt: str
     width: int
     caption: str = ""
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "figure"
 
     @property
     def source(self) -> str:
@@ -127,7 +127,7 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-Block = Text | Code | Tiles | Table | Picture
+Block = Text | Code | Tiles | Table | Figure
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from matplotlib.path import Path as Outline
 
 from clipself_d2.miniature.dataset import scene_of
 from clipself_d2.miniature.render import OUTLINES, render
-from clipself_d2.miniature.world import COLOURS, COMPOUNDS, SHAPES, STUFF, Ground, Scene, Thing, sample_scene
+from clipself_d2.miniature.world import COLORS, COMPOUNDS, SHAPES, STUFF, Ground, Scene, Thing, sample_scene
 
 LAWN, POND, SNOW = (Ground(STUFF.index(name), 5, 1.0) for name in ("lawn", "pond", "snow field"))
 
 
-def thing(colour, shape, x=0.5, y=0.5, radius=0.19, angle=0.0):
-    return Thing(COMPOUNDS.index((colour, shape)), x, y, radius, angle, (0.0, 0.0, 0.0), 0.0)
+def thing(color, shape, x=0.5, y=0.5, radius=0.19, angle=0.0):
+    return Thing(COMPOUNDS.index((color, shape)), x, y, radius, angle, (0.0, 0.0, 0.0), 0.0)
 
 
 def alone(*things, grounds=(LAWN,), lines=()):
@@ -79,16 +79,16 @@ def test_holes_show_the_ground(shape):
 
 def test_the_later_thing_lies_on_top():
     red, blue = thing("red", "bolt", radius=0.3), thing("blue", "bolt", radius=0.2)
-    centre = (50, 50)
+    center = (50, 50)
     for first, second in ((red, blue), (blue, red)):
         image, segments = render(alone(first, second), 101)
-        assert segments[centre] == 2
-        assert tuple(image[centre]) == COLOURS[COMPOUNDS[second.category][0]]  # a bolt is plain
+        assert segments[center] == 2
+        assert tuple(image[center]) == COLORS[COMPOUNDS[second.category][0]]  # a bolt is plain
     _, segments = render(alone(thing("red", "circle", radius=0.1), thing("blue", "square", radius=0.3)), 101)
     assert not (segments == 1).any()
 
 
-def test_tint_and_shading_change_the_colour():
+def test_tint_and_shading_change_the_color():
     tinted = replace(thing("green", "bolt"), tint=(10.0, -10.0, 3.0))
     assert tuple(render(alone(tinted), 101)[0][50, 50]) == (50, 150, 63)
     shaded = render(alone(replace(thing("green", "cross", radius=0.4), shading=0.25)), 101)[0].astype(int)
@@ -134,7 +134,7 @@ def test_a_window_is_the_crop_of_a_finer_rendering(index, left, top, pixels):
     assert (same_labels != labels).mean() < 1e-3
     assert (np.abs(same - crop) > 2).mean() < 5e-3
 
-    # At half the resolution: labels wherever four pixels agree, and colours but for the fine detail of textures.
+    # At half the resolution: labels wherever four pixels agree, and colors but for the fine detail of textures.
     half, half_labels = render(scene, pixels // 2, window)
     quads = labels.reshape(pixels // 2, 2, pixels // 2, 2).swapaxes(1, 2).reshape(pixels // 2, pixels // 2, 4)
     clear = (quads == quads[..., :1]).all(-1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipself_d2.miniature.dataset import SPLITS, scene_of
-from clipself_d2.miniature.world import CLASSES, COLOURS, SHAPES, STUFF, THINGS, frequency, is_novel, sample_scene
+from clipself_d2.miniature.world import CLASSES, COLORS, SHAPES, STUFF, THINGS, frequency, is_novel, sample_scene
 
 NOVEL = {name for i, name in enumerate(THINGS) if is_novel(i)}
 seeds = st.integers(0, 2**32 - 1)
@@ -18,7 +18,7 @@ def sample(seed, **options):
 
 def test_things_are_all_compounds_and_stuff_follows():
     assert len(THINGS) == 96 and len(STUFF) == 8
-    assert set(THINGS) == {f"{colour} {shape}" for colour in COLOURS for shape in SHAPES}
+    assert set(THINGS) == {f"{color} {shape}" for color in COLORS for shape in SHAPES}
     assert CLASSES == THINGS + STUFF
     assert len(set(CLASSES)) == 104
 
@@ -26,8 +26,8 @@ def test_things_are_all_compounds_and_stuff_follows():
 def test_a_quarter_is_novel_and_every_word_has_base_compounds():
     assert len(NOVEL) == 24
     base = [name.split() for name in THINGS if name not in NOVEL]
-    for colour in COLOURS:
-        assert sum(first == colour for first, _ in base) == 9
+    for color in COLORS:
+        assert sum(first == color for first, _ in base) == 9
     for shape in SHAPES:
         assert sum(second == shape for _, second in base) == 6
 

@@ -1,4 +1,4 @@
-"""The report: well-formed, self-contained and escaped; its pictures and tables say what they were given."""
+"""The report: well-formed, self-contained and escaped; its images and tables say what they were given."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipself_d2.visualization.report import Code, Mark, Picture, Section, Table, Text, Tile, Tiles, write_report
+from clipself_d2.visualization.report import Code, Figure, Mark, Section, Table, Text, Tile, Tiles, write_report
 
 VOID = {"meta", "img", "link", "br", "line"}
 EVIL = "<script>alert('x')</script> & \"quoted\""
@@ -66,7 +66,7 @@ def test_every_text_is_escaped(tmp_path: Path, image: Image.Image) -> None:
         Code(EVIL),
         Tiles([Tile(EVIL, EVIL, EVIL)]),
         Table([EVIL, EVIL], [[EVIL, Mark(EVIL, "good")]], caption=EVIL, groups=[(EVIL, 2)]),
-        Picture(image, EVIL, 90, caption=EVIL),
+        Figure(image, EVIL, 90, caption=EVIL),
     ]
     path = write_report(tmp_path / "report.html", EVIL, [Section(EVIL, blocks)], lead=EVIL)
     html = path.read_text(encoding="utf-8")
@@ -74,13 +74,13 @@ def test_every_text_is_escaped(tmp_path: Path, image: Image.Image) -> None:
     page = Page()
     page.feed(html)
     assert not page.stack
-    places = {"page": 5, "text": 1, "code": 1, "tile": 3, "table": 6, "picture": 1}
+    places = {"page": 5, "text": 1, "code": 1, "tile": 3, "table": 6, "figure": 1}
     assert sum(EVIL in text for _, text in page.texts) == sum(places.values())
     assert page.find("img")[0]["alt"] == EVIL
 
 
 def test_nothing_is_loaded_from_outside(tmp_path: Path, image: Image.Image) -> None:
-    page = render(tmp_path, Picture(image, "noise", 90))
+    page = render(tmp_path, Figure(image, "noise", 90))
     html = (tmp_path / "deep" / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", html)
     assert {"script", "link", "iframe", "object"}.isdisjoint(tag for tag, _ in page.elements)
@@ -89,8 +89,8 @@ def test_nothing_is_loaded_from_outside(tmp_path: Path, image: Image.Image) -> N
     assert {attributes["href"][1:] for attributes in page.find("a")} == targets  # type: ignore[index]
 
 
-def test_pictures_decode_to_what_was_given(tmp_path: Path, image: Image.Image) -> None:
-    page = render(tmp_path, Picture(image, "noise", 90))
+def test_images_decode_to_what_was_given(tmp_path: Path, image: Image.Image) -> None:
+    page = render(tmp_path, Figure(image, "noise", 90))
     (attributes,) = page.find("img")
     head, data = attributes["src"].split(",", 1)  # type: ignore[union-attr]
     assert head == "data:image/png;base64"
@@ -99,8 +99,8 @@ def test_pictures_decode_to_what_was_given(tmp_path: Path, image: Image.Image) -
     assert (attributes["width"], attributes["height"], attributes["class"]) == ("9", "6", "crisp")
 
 
-def test_a_picture_wider_than_its_place_is_not_pixelated(tmp_path: Path, image: Image.Image) -> None:
-    page = render(tmp_path, Picture(image, "noise", 8))
+def test_a_figure_wider_than_its_place_is_not_pixelated(tmp_path: Path, image: Image.Image) -> None:
+    page = render(tmp_path, Figure(image, "noise", 8))
     assert "class" not in page.find("img")[0]
 
 
