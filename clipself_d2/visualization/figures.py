@@ -13,8 +13,6 @@ from PIL import Image
 
 from clipself_d2.visualization.colors import Color, hex_color
 
-Rectangle = tuple[float, float, float, float]
-
 _DPI = 100
 _GAP = 8  # pixels
 _LINE_HEIGHT = 22  # pixels of a title or of a row of a legend
@@ -34,7 +32,7 @@ def image_grid(
     legends: Sequence[Mapping[str, Color]] = (),
     width: int = 256,
 ) -> Image.Image:
-    """Put images in rows and columns on white. Pixels stay crisp.
+    """Put images in rows and columns on white. Enlarged pixels stay crisp.
 
     Args:
         rows: rows of equally many images; the images of a row have one aspect ratio.
@@ -45,38 +43,32 @@ def image_grid(
     columns = len(rows[0])
     total = columns * width + (columns + 1) * _GAP
     per_line = max(1, total // _ENTRY_WIDTH)
-    heights = [width * row[0].height / row[0].width for row in rows]
+    heights = [max(1, round(width * row[0].height / row[0].width)) for row in rows]
     below = [_LINE_HEIGHT * math.ceil(len(legend) / per_line) for legend in legends] or [0] * len(rows)
     head = _LINE_HEIGHT if titles else 0
-    height = round(head + sum(heights) + sum(below)) + (len(rows) + 1) * _GAP
+    height = head + sum(heights) + sum(below) + (len(rows) + 1) * _GAP
     figure = Figure(figsize=(total / _DPI, height / _DPI), dpi=_DPI)
-    top = float(head + _GAP)
+    lefts = [_GAP + column * (width + _GAP) for column in range(columns)]
+    for left, title in zip(lefts, titles, strict=False):
+        figure.text((left + width / 2) / total, 1 - head / height, title, fontsize=11, ha="center", va="bottom")
+    bottom = height - head - _GAP  # Matplotlib counts pixels from the lower left corner
     for number, row in enumerate(rows):
-        for column, image in enumerate(row):
-            left = _GAP + column * (width + _GAP)
-            axes = figure.add_axes(_place(left, top, width, heights[number], total, height))
-            axes.imshow(np.asarray(image), interpolation="nearest", aspect="auto")
-            axes.set_axis_off()
-            if titles and not number:
-                axes.set_title(titles[column], fontsize=11, pad=4)
-        top += heights[number]
+        bottom -= heights[number]
+        for left, image in zip(lefts, row, strict=True):
+            method = Image.Resampling.NEAREST if image.width <= width else Image.Resampling.BOX
+            figure.figimage(np.asarray(image.resize((width, heights[number]), method)), left, bottom, origin="upper")
         if legends:
             figure.legend(
                 handles=[Patch(color=hex_color(color), label=text) for text, color in legends[number].items()],
                 loc="upper left",
-                bbox_to_anchor=(0, 1 - top / height),
+                bbox_to_anchor=(0, bottom / height),
                 ncols=per_line,
                 fontsize=8,
                 frameon=False,
                 handlelength=1,
             )
-        top += below[number] + _GAP
+        bottom -= below[number] + _GAP
     return figure_to_image(figure)
-
-
-def _place(left: float, top: float, width: float, height: float, total: float, total_height: float) -> Rectangle:
-    """Pixels from the upper left corner as Matplotlib's fractions from the lower left."""
-    return left / total, 1 - (top + height) / total_height, width / total, height / total_height
 
 
 def line_chart(points: Sequence[tuple[float, float]], title: str, x_label: str, y_label: str) -> Image.Image:

@@ -123,7 +123,7 @@ class Figure:
     def source(self) -> str:
         """The image as a data URI."""
         buffer = io.BytesIO()
-        self.image.save(buffer, format="PNG", optimize=True)
+        self.image.save(buffer, format="PNG")
         return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

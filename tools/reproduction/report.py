@@ -227,5 +227,5 @@ def _blocks(outcome: Outcome, folder: Path) -> list[report.Block]:
     for name in outcome.get("figures", ()):
         if name.endswith(".png"):
             with Image.open(folder / name) as image:
-                blocks.append(report.Picture(image.convert("RGB"), outcome["title"], width=900))
+                blocks.append(report.Figure(image.convert("RGB"), outcome["title"], width=900))
     return blocks
