@@ -234,8 +234,8 @@ def _open(path: Path, dtype: str, shape: tuple[int, ...]) -> tuple[np.ndarray, B
     return np.asarray(np.memmap(path, dtype, "r", shape=shape)), path.open("r+b", buffering=0)
 
 
-def _hash(content: bytes | np.ndarray, size: int = 16, **keys: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=size, **keys).digest()
+def _hash(content: Any, size: int = 16, key: bytes = b"", salt: bytes = b"") -> bytes:
+    return hashlib.blake2b(content, digest_size=size, key=key, salt=salt).digest()
 
 
 def _precision(teacher: ImageTower) -> str:

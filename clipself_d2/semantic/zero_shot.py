@@ -81,8 +81,8 @@ def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...]
         ((torch.arange(pixels, device=cells.device) + 0.5) * (span / pixels) - origin) * (2 / count) - 1
         for pixels, span, count in zip(size, extent, cells.shape[1:], strict=True)
     )
-    centres = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=-1)
-    return F.grid_sample(cells[None], centres[None], padding_mode="border", align_corners=False)[0]
+    centers = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=-1)
+    return F.grid_sample(cells[None], centers[None], padding_mode="border", align_corners=False)[0]
 
 
 @META_ARCH_REGISTRY.register()

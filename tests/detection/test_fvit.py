@@ -20,7 +20,7 @@ NAMES = ["tiny-vit-8", "tiny-eva-14"]
 LOSSES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"}
 
 
-def photograph(rows=48, columns=60, **frame):
+def random_image(rows=48, columns=60, **frame):
     return {"image": torch.randint(0, 256, (3, rows, columns), dtype=torch.uint8), **frame}
 
 
@@ -72,7 +72,7 @@ def test_one_tower_forward_for_each_call(tower, storage):
     assert calls == [2, 3, 1]
 
 
-def test_the_frozen_tower_has_no_optimiser_state(tower, storage):
+def test_the_frozen_tower_has_no_optimizer_state(tower, storage):
     model = build_detector(tower()).train()
     optimizer = AdamW(param_groups(model, 0.1, decay_vectors=True), lr=1e-3)
     sum(model([scene(0)]).values()).backward()
@@ -133,7 +133,7 @@ def test_training_without_any_proposal(tower, storage):
         assert finite(losses) and all(p.grad is not None for p in model.parameters())
 
 
-def test_padding_is_zero_after_normalisation(tower):
+def test_padding_is_zero_after_normalization(tower):
     model = build_detector(tower())
     image = torch.randint(0, 256, (3, 10, 20), dtype=torch.uint8)
     batch = model._pad([image]).tensor[0]
@@ -154,7 +154,7 @@ def test_clips_statistics_are_the_towers(tower):
 @pytest.mark.parametrize("name", NAMES)
 def test_detections_have_detectron2s_format(tower, name):
     model = build_detector(tower(name), masks=True).eval()
-    out = model([photograph(), photograph(96, 30, height=192, width=60)])
+    out = model([random_image(), random_image(96, 30, height=192, width=60)])
     assert [x["instances"].image_size for x in out] == [(48, 60), (192, 60)]
     for x in out:
         found = x["instances"]
@@ -174,28 +174,28 @@ def test_detections_have_detectron2s_format(tower, name):
         ((30, 64), (300, 640)),
     ],
 )
-def test_boxes_are_in_pixels_of_the_photograph(tower, photo, frame):
+def test_boxes_are_in_pixels_of_the_image(tower, photo, frame):
     """Proposals at known places of the letterboxed square, against the plain factor between the two."""
     model = everything(build_detector(tower())).eval()
     factor = max(photo) / 64 * (frame[0] / photo[0])
     inside = torch.tensor([frame[1], frame[0]]).repeat(2) / factor
     boxes = torch.tensor([[0.0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], [0.5, 0.25, 0.75, 0.5]]) * inside
     tell(model, boxes)
-    found = model([photograph(*photo, height=frame[0], width=frame[1])])[0]["instances"]
+    found = model([random_image(*photo, height=frame[0], width=frame[1])])[0]["instances"]
     assert len(found) == 15
     for box in boxes * factor:
         near = (found.pred_boxes.tensor - box).abs().amax(dim=1) < 1e-3 * max(frame)
         assert sorted(found.pred_classes[near].tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_proposals_are_in_pixels_of_the_photograph_best_first(tower):
+def test_proposals_are_in_pixels_of_the_image_best_first(tower):
     model = build_detector(tower()).eval()
     boxes = torch.tensor([[0.0, 0, 64, 32], [8, 4, 24, 20], [0, 32, 64, 64]])  # the last lies in the padding
     tell(model, boxes)
-    (found,) = model.propose([photograph(96, 192)])
+    (found,) = model.propose([random_image(96, 192)])
     torch.testing.assert_close(found.proposal_boxes.tensor[:2], boxes[:2] * 3)
     assert found.image_size == (96, 192) and found.objectness_logits.tolist()[:2] == [3.0, 2.0]
-    (real,) = build_detector(tower()).eval().propose([photograph(96, 192)])
+    (real,) = build_detector(tower()).eval().propose([random_image(96, 192)])
     corners = real.proposal_boxes.tensor
     assert 0 < len(real) <= 30 and (corners >= 0).all() and (corners <= torch.tensor([192, 96]).repeat(2)).all()
     assert real.objectness_logits.tolist() == sorted(real.objectness_logits.tolist(), reverse=True)
@@ -204,9 +204,9 @@ def test_proposals_are_in_pixels_of_the_photograph_best_first(tower):
 @pytest.mark.parametrize("name", NAMES)
 def test_tight_reads_no_more_than_the_batch_needs(tower, name):
     model = build_detector(tower(name)).eval()
-    square = model._letterbox([photograph(24, 64), photograph(40, 64)])
+    square = model._letterbox([random_image(24, 64), random_image(40, 64)])
     model.skip_padding = True
-    tight = model._letterbox([photograph(24, 64), photograph(40, 64)])
+    tight = model._letterbox([random_image(24, 64), random_image(40, 64)])
     step = 2 * model.backbone.tower.stride
     needed = 40 / 64 * model.size
     height, width = tight.tensor.shape[-2:]
@@ -215,15 +215,15 @@ def test_tight_reads_no_more_than_the_batch_needs(tower, name):
     seen = []
     forward = model.backbone.tower.features
     model.backbone.tower.features = lambda *args: seen.append((args[0].shape[-2:], args[3])) or forward(*args)
-    outputs = model([photograph(24, 64), photograph(40, 64)])
+    outputs = model([random_image(24, 64), random_image(40, 64)])
     del model.backbone.tower.features
     assert seen == [((height, width), model.size)]
     assert [len(x["instances"]) for x in outputs] != [0, 0]
 
 
-def test_tight_is_square_for_a_square_photograph(tower):
+def test_tight_is_square_for_a_square_image(tower):
     model = build_detector(tower(NAMES[0])).eval()
-    sample = photograph(64, 64)
+    sample = random_image(64, 64)
     [square] = model([sample])
     model.skip_padding = True
     [tight] = model([sample])
@@ -231,42 +231,42 @@ def test_tight_is_square_for_a_square_photograph(tower):
 
 
 def test_the_letterbox(tower):
-    """The photograph bilinear in the upper left, zeros elsewhere, sizes not rounded; nothing moves at scale 1."""
+    """The image, bilinear, in the upper left, zeros elsewhere, sizes not rounded; nothing moves at scale 1."""
     model = build_detector(tower())
-    images = model._letterbox([photograph(50, 100), photograph(64, 33), {"image": torch.full((3, 9, 90), 200.0)}])
+    images = model._letterbox([random_image(50, 100), random_image(64, 33), {"image": torch.full((3, 9, 90), 200.0)}])
     assert images.image_sizes[0] == (32.0, 64.0) and images.image_sizes[1] == (64.0, 33.0)
     assert images.image_sizes[2] == pytest.approx((6.4, 64.0))
     assert not images.tensor[0, :, 32:].any() and not images.tensor[1, :, :, 33:].any()
     grey = (torch.tensor([200.0] * 3) - model.pixel_mean.flatten()) / model.pixel_std.flatten()
     torch.testing.assert_close(images.tensor[2, :, :6], grey[:, None, None].expand(3, 6, 64))
     assert not images.tensor[2, :, 6:].any()
-    same = photograph(64, 33)
+    same = random_image(64, 33)
     torch.testing.assert_close(model._letterbox([same]).tensor, model._pad([same["image"]]).tensor)
 
 
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (30, 10_000), (10_000, 30), (1, 300), (64, 64)])
-def test_photographs_of_extreme_sizes(tower, size, masks):
+def test_images_of_extreme_sizes(tower, size, masks):
     model = build_detector(tower(), masks=masks).eval()
     height, width = size
-    found = model([photograph(*size)])[0]["instances"]
+    found = model([random_image(*size)])[0]["instances"]
     corners = found.pred_boxes.tensor
     assert found.image_size == size and torch.isfinite(corners).all() and torch.isfinite(found.scores).all()
     assert (corners >= 0).all() and (corners <= torch.tensor([width, height]).repeat(2)).all()
-    (proposed,) = model.propose([photograph(*size)])
+    (proposed,) = model.propose([random_image(*size)])
     assert proposed.image_size == size and len(proposed) > 0
 
 
 def test_no_proposals(tower):
     model = build_detector(tower(), masks=True).eval()
     model.rpn.post_nms_topk[False] = 0
-    assert [len(x["instances"]) for x in model([photograph(), photograph()])] == [0, 0]
-    assert [len(x) for x in model.propose([photograph()])] == [0]
+    assert [len(x["instances"]) for x in model([random_image(), random_image()])] == [0, 0]
+    assert [len(x) for x in model.propose([random_image()])] == [0]
 
 
 def test_a_batch_gives_what_its_images_give(tower):
     model = build_detector(tower()).eval()
-    photos = [photograph(48, 60), photograph(60, 30)]
+    photos = [random_image(48, 60), random_image(60, 30)]
     together = model(photos)
     for photo, both in zip(photos, together, strict=True):
         alone = model([photo])[0]["instances"]
@@ -279,7 +279,7 @@ def test_a_batch_gives_what_its_images_give(tower):
 def test_the_ends_of_the_fusion(tower, alpha, beta):
     """0: the head alone, so that CLIP's temperature changes nothing; 1: CLIP alone, so that the head's does not."""
     model = everything(build_detector(tower(), alpha=alpha, beta=beta)).eval()
-    photo = [photograph()]
+    photo = [random_image()]
     before = model(photo)[0]["instances"].scores
     with torch.no_grad():
         model.roi_heads.clip_temperature, untouched = (33.0, True) if alpha == 0 else (75.0, True)
@@ -297,7 +297,7 @@ def test_a_vocabulary_of_the_call_equals_one_of_the_model(tower):
     other = build_words(["green heart", "red disc", "red star"], ["red disc"])
     model = build_detector(tower()).eval()
     theirs = build_detector(tower(), vocabulary=other).eval()
-    photos = [photograph(), photograph(64, 20)]
+    photos = [random_image(), random_image(64, 20)]
     for ours, rebuilt in zip(model(photos, other), theirs(photos), strict=True):
         assert torch.equal(ours["instances"].scores, rebuilt["instances"].scores)
         assert torch.equal(ours["instances"].pred_classes, rebuilt["instances"].pred_classes)
@@ -320,11 +320,11 @@ def test_a_vocabulary_of_the_call_in_training(tower, storage):
 def test_vocabularies_that_do_not_fit(tower):
     model = build_detector(tower()).eval()
     with pytest.raises(InputError, match="its embeddings have length 24, the image tower's 16: use the text tower of"):
-        model([photograph()], build_words(length=24))
+        model([random_image()], build_words(length=24))
     words = build_words()
     words.background = None
     with pytest.raises(InputError, match="needs a background"):
-        model([photograph()], words)
+        model([random_image()], words)
     with pytest.raises(InputError, match="have length 8"):
         build_detector(tower(), vocabulary=build_words(length=8))
 
@@ -345,11 +345,11 @@ def test_a_learned_background_is_of_the_model(tower, storage):
     model = build_detector(tower(), classifier={"learned_background": 16}).train()
     sum(model([scene(0)]).values()).backward()
     assert model.roi_heads.classifier.background.grad.any()
-    assert len(model.eval()([photograph()], build_words(["cube"], []))) == 1
+    assert len(model.eval()([random_image()], build_words(["cube"], []))) == 1
 
 
 def test_a_fixed_temperature_at_evaluation(tower):
-    photos = [photograph()]
+    photos = [random_image()]
     learned = build_detector(tower(), classifier={"temperature": 20}).eval()
     fixed = build_detector(tower(), classifier={"temperature": 20, "fixed_temperature": 50}).eval()
     fifty = build_detector(tower(), classifier={"temperature": 50}).eval()
@@ -366,7 +366,7 @@ def test_bfloat16(tower, storage, name):
     with torch.autocast("cpu", torch.bfloat16):
         losses = model.train()([scene(0), scene(1, 0)])
         sum(losses.values()).backward()
-        found = model.eval()([photograph()])[0]["instances"]
+        found = model.eval()([random_image()])[0]["instances"]
     assert finite(losses) and all(torch.isfinite(p.grad).all() for p in model.parameters())
     assert found.scores.dtype == found.pred_boxes.tensor.dtype == torch.float32
     assert torch.isfinite(found.scores).all()
@@ -390,7 +390,7 @@ def test_proposals_that_are_not_finite_stop_the_run(tower, storage):
 
 
 def test_the_state_is_restored_and_refuses_another_tower(tower):
-    model, photos = build_detector(tower(), seed=1).eval(), [photograph()]
+    model, photos = build_detector(tower(), seed=1).eval(), [random_image()]
     other = build_detector(tower(), seed=2).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(model(photos)[0]["instances"].scores, other(photos)[0]["instances"].scores)

@@ -95,11 +95,11 @@ def test_every_name_of_torchvision_is_translated(theirs):
     assert set(renamed) == expected
 
 
-def test_proposals_are_in_pixels_of_the_photograph(network):
-    photograph = blob((128, 192), (40, 20, 120, 100))
-    found, asked = network.propose([photograph, {**photograph, "height": 64, "width": 96}])
-    assert found.image_size == (128, 192) and asked.image_size == (64, 96)
-    torch.testing.assert_close(found.proposal_boxes.tensor, asked.proposal_boxes.tensor * 2, atol=1e-2, rtol=1e-4)
+def test_proposals_are_in_pixels_of_the_image(network):
+    image = blob((128, 192), (40, 20, 120, 100))
+    found, resized = network.propose([image, {**image, "height": 64, "width": 96}])
+    assert found.image_size == (128, 192) and resized.image_size == (64, 96)
+    torch.testing.assert_close(found.proposal_boxes.tensor, resized.proposal_boxes.tensor * 2, atol=1e-2, rtol=1e-4)
     assert (found.objectness_logits.diff() <= 0).all()
     boxes = found.proposal_boxes.tensor
     assert (boxes >= 0).all() and (boxes <= torch.tensor([192, 128, 192, 128])).all()

@@ -219,12 +219,12 @@ def naive_scores(heads, maps, image, box, vocabulary, alpha, beta):
     embedding, _ = heads.box_head(pooled(maps, image, box))
     seen_by_clip = roi_align(maps["dense"][image : image + 1], [box[None]], 1, 1 / 14, 0, aligned=True).flatten()
     rows = [*vocabulary.text_embeddings, vocabulary.background]
-    opinions = []
+    distributions = []
     for feature, temperature in ((embedding[0], 50), (seen_by_clip, 75)):
         powers = [math.exp(temperature * torch.cosine_similarity(feature, row, dim=0).item()) for row in rows]
-        opinions.append([power / sum(powers) for power in powers])
+        distributions.append([power / sum(powers) for power in powers])
     weights = [alpha if seen else beta for seen in vocabulary.is_base.tolist()]
-    return [p ** (1 - w) * q**w for p, q, w in zip(*opinions, [*weights, alpha], strict=True)][:-1]
+    return [p ** (1 - w) * q**w for p, q, w in zip(*distributions, [*weights, alpha], strict=True)][:-1]
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.1, 0.8), (0, 0), (1, 1), (0, 1), (0.3, 0.3)])
@@ -302,7 +302,7 @@ def test_the_released_values_of_ov_coco():
 
 
 def test_fvlm_by_name():
-    """The head's background, and the row renormalised: without a threshold the scores of a box sum to less than 1."""
+    """Without a score threshold the scores of a box sum to less than 1: the detector keeps its background."""
     heads = build(fusion="fvlm", alpha=0.35, beta=0.65, **EVERYTHING).eval()
     nn.init.zeros_(heads.box_head.deltas)
     maps, found = features(1), proposals((1,))

@@ -46,7 +46,7 @@ def test_anchors_by_hand(strides, sizes):
         expected = []
         for row in range(height):
             for column in range(width):
-                x, y = column * stride, row * stride  # centres on the multiples of the stride
+                x, y = column * stride, row * stride  # centers on the multiples of the stride
                 for ratio in (0.5, 1.0, 2.0):
                     w, h = size / math.sqrt(ratio), size * math.sqrt(ratio)
                     expected.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])

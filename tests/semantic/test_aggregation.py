@@ -36,7 +36,7 @@ def together(height, width, window, shift):
 
 
 @given(SIDES, SIDES, st.integers(1, 4), st.booleans())
-def test_only_neighbours_of_a_window_see_each_other(height, width, window, shifted):
+def test_only_neighbors_of_a_window_attend_to_each_other(height, width, window, shifted):
     """Every location carries its number; who sees whom is read off the windows and their mask."""
     shift = window // 2 if shifted else 0
     numbers = torch.arange(1.0, height * width + 1).view(1, height, width, 1)

@@ -95,7 +95,7 @@ def test_more_classes_than_in_training_in_any_order(vit):
     assert scores(build(vit, test_vocabulary=words(names)), inputs)[0].shape[0] == 9
 
 
-def test_novel_classes_are_not_asked_about_in_training(vit):
+def test_training_leaves_out_novel_classes(vit):
     """Neither their names nor their pixels are used: the loss is that of a model that never knew them."""
     x = sample(1)
     both = build(vit, words(novel=["blue", "pond"])).train()
@@ -129,10 +129,10 @@ def test_images_without_labels_have_a_loss_of_zero(tower):
 def test_training_may_draw_some_of_the_classes(vit):
     model = build(vit, train_classes=3).train()
     x = sample(1, num_classes=2)
-    asked = []
-    model.decoder.register_forward_hook(lambda _, __, logits: asked.append(logits.shape[1]))
+    scored = []
+    model.decoder.register_forward_hook(lambda _, __, logits: scored.append(logits.shape[1]))
     loss = model([x, x])["loss_sem_seg"]
-    assert asked == [3] and 0 < float(loss.detach()) < 10
+    assert scored == [3] and 0 < float(loss.detach()) < 10
 
 
 def test_of_too_many_classes_the_likely_ones_are_scored(vit):

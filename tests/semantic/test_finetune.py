@@ -1,4 +1,4 @@
-"""What may change is compared element by element, after steps of an optimiser that decays all that it has."""
+"""Compare what may change element by element, after steps of an optimizer that decays all its parameters."""
 
 import copy
 
@@ -76,7 +76,7 @@ def test_a_copy_is_fused_while_the_tower_trains_on(tower, frozen):
         fused.fuse_projections()
     assert torch.allclose(fused.dense_embeddings(images), tower.dense_embeddings(images), atol=1e-6)
     assert {name for name, _ in tower.named_parameters()} == names
-    # every entry of the state dict but the buffers is a parameter, which an optimiser would see
+    # every entry of the state dict but the buffers is a parameter, which an optimizer would get
     buffers = {name for name, _ in fused.named_buffers()}
     assert {name for name, _ in fused.named_parameters()} == set(fused.state_dict()) - buffers
     assert any(p.requires_grad for p in fused.parameters()) != frozen

@@ -66,7 +66,7 @@ def test_labels_must_be_there_and_fit():
         class_targets(x, words())
 
 
-def test_an_image_is_asked_about_its_own_classes_and_others():
+def test_the_classes_of_an_image_are_its_own_and_others():
     targets = torch.full((2, 4, 4), -1)
     targets[0, :2], targets[0, 2:], targets[1, 0, 0] = 7, 3, 5
     drawn = [draw_classes(targets, 9, 4) for _ in range(30)]
@@ -75,7 +75,7 @@ def test_an_image_is_asked_about_its_own_classes_and_others():
         assert {3, 7} <= set(classes[0].tolist()) and 5 in classes[1]
         assert all(len(set(row)) == 4 and row == sorted(row) for row in classes.tolist())
     assert {k for classes in drawn for k in classes[0].tolist()} == set(range(9))
-    # more of its own than are asked about: some are lost, and their pixels with them
+    # more classes of its own than are drawn: some are lost, with their pixels
     few = draw_classes(targets, 9, 1)
     assert few[0].item() in (3, 7)
     places = count_among(targets, few, 9)

@@ -1,4 +1,4 @@
-"""Against loops over cells and pixels, on a tower whose dense map is the colour of each cell."""
+"""Against loops over cells and pixels, on a tower whose dense map is the color of each cell."""
 
 import math
 
@@ -28,7 +28,7 @@ def model(words=None, size=64, temperature=10.0, **kwargs):
     return ZeroShotSegmenter(ColorTower(), words or vocabulary(), size, temperature=temperature, **kwargs).eval()
 
 
-def picture(height=32, width=64):
+def halves(height=32, width=64):
     """Left half red, right half blue."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     image[0, :, : width // 2] = 255
@@ -46,8 +46,8 @@ def cells_of(image, stride=8):
     for top in range(0, image.shape[1], stride):
         row = []
         for left in range(0, image.shape[2], stride):
-            colour = image[:, top : top + stride, left : left + stride].float().flatten(1).mean(dim=1) / 255 + 1e-6
-            row.append((colour / colour.norm()).tolist())
+            color = image[:, top : top + stride, left : left + stride].float().flatten(1).mean(dim=1) / 255 + 1e-6
+            row.append((color / color.norm()).tolist())
         rows.append(row)
     return rows
 
@@ -77,7 +77,7 @@ def test_resize_by_loops_over_pixels(rows, columns, size, more, origin):
     found = resize_cells(cells, size, extent, origin)
     for y in range(size[0]):
         for x in range(size[1]):
-            # Where the pixel's centre lies between the centres of cells, the outer ones holding beyond theirs.
+            # Where the pixel's center lies between the centers of cells, the outer ones holding beyond theirs.
             v = min(max((y + 0.5) * extent[0] / size[0] - origin - 0.5, 0), rows - 1)
             u = min(max((x + 0.5) * extent[1] / size[1] - origin - 0.5, 0), columns - 1)
             top, left = int(v), int(u)
@@ -161,7 +161,7 @@ def test_the_image_s_score_is_a_product_of_probabilities():
 
 
 def test_an_image_that_is_no_square_is_all_there_and_nothing_else():
-    found = model()([picture()])[0]["sem_seg"]
+    found = model()([halves()])[0]["sem_seg"]
     assert found.shape == (3, 32, 64)
     torch.testing.assert_close(found.sum(dim=0), torch.ones(32, 64))
     assert found.argmax(dim=0)[:, :32].eq(0).all() and found.argmax(dim=0)[:, 32:].eq(2).all()
@@ -171,7 +171,7 @@ def test_an_image_that_is_no_square_is_all_there_and_nothing_else():
 
 @pytest.mark.parametrize(("height", "width"), [(36, 64), (64, 36), (44, 64), (1, 64)])
 def test_cells_beyond_the_image_do_not_count(height, width):
-    """All red: any part of the black border would change the colour of no cell, but its share in the map."""
+    """All red: any part of the black border would change the color of no cell, but its share in the map."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
     image[0] = 255
     found = model()([{"image": image}])[0]["sem_seg"]
@@ -194,9 +194,9 @@ def test_a_finer_map_finds_the_border():
 
 def test_a_finer_map_is_batched():
     segmenter = model(finer=2, skip_padding=False)
-    together = segmenter([picture(), noise()])
+    together = segmenter([halves(), noise()])
     assert segmenter.tower.calls == [("no_attn", 8, 3, 64, 64)]
-    for sample, result in zip([picture(), noise()], together, strict=True):
+    for sample, result in zip([halves(), noise()], together, strict=True):
         torch.testing.assert_close(model(finer=2)([sample])[0]["sem_seg"], result["sem_seg"])
 
 
@@ -229,21 +229,21 @@ def test_a_real_tower_without_the_padding():
 
 def test_the_frame_and_the_mode():
     segmenter = model(dense_mode="full")
-    found = segmenter([{**picture(), "height": 48, "width": 96}])[0]["sem_seg"]
+    found = segmenter([{**halves(), "height": 48, "width": 96}])[0]["sem_seg"]
     assert found.shape == (3, 48, 96)
     assert segmenter.tower.calls[0][0] == "full"
 
 
 def test_another_vocabulary_for_a_call():
     words = vocabulary(["blue", "red"], RGB[[2, 0]])
-    found = model()([picture()], words)[0]["sem_seg"]
+    found = model()([halves()], words)[0]["sem_seg"]
     assert found.shape == (2, 32, 64)
     assert found.argmax(dim=0)[0, 0] == 1
 
 
 def test_synonyms_take_the_best():
     words = Vocabulary([["red", "crimson"], ["blue"]], torch.tensor([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]]))
-    found = model(words)([picture()])[0]["sem_seg"]
+    found = model(words)([halves()])[0]["sem_seg"]
     torch.testing.assert_close(found[:, 0, 0], torch.tensor(softmax([10, 0])))
 
 
@@ -252,7 +252,7 @@ def test_synonyms_take_the_best():
 
 def test_a_background_row_takes_its_share():
     words = vocabulary(["red", "green"], RGB[:2], background=RGB[2])
-    result = model(words)([picture()])[0]
+    result = model(words)([halves()])[0]
     assert result["sem_seg"].shape == (2, 32, 64)
     assert not result["background"][:, :32].any() and result["background"][:, 32:].all()
     torch.testing.assert_close(result["sem_seg"][:, 0, 0], torch.tensor(softmax([10, 0, 0])[:2]))
@@ -261,14 +261,14 @@ def test_a_background_row_takes_its_share():
 
 def test_denoising_keeps_the_background():
     words = vocabulary(["red", "green"], RGB[:2], background=RGB[2])
-    result = model(words, denoise=0.9)([picture()])[0]
+    result = model(words, denoise=0.9)([halves()])[0]
     assert result["background"][:, 32:].all()
     torch.testing.assert_close(result["sem_seg"][:, 0, 0], torch.tensor([softmax([10, 0])[0], 0]))
 
 
 def test_below_the_threshold_is_background():
     words = vocabulary(["red", "green"], RGB[:2])  # blue is neither: half, half
-    plain, result = model(words)([picture()])[0], model(words, background_threshold=0.75)([picture()])[0]
+    plain, result = model(words)([halves()])[0], model(words, background_threshold=0.75)([halves()])[0]
     assert set(plain) == {"sem_seg"}
     assert torch.equal(plain["sem_seg"], result["sem_seg"])
     assert torch.equal(result["background"], plain["sem_seg"].amax(dim=0) < 0.75)
@@ -278,7 +278,7 @@ def test_below_the_threshold_is_background():
 def test_a_class_that_is_the_background():
     """Its own words find the green; the threshold finds what is none of the classes."""
     words = vocabulary(["other", "red"], RGB[[1, 0]])
-    image = picture()["image"]
+    image = halves()["image"]
     image[:, 16:] = torch.tensor([0, 255, 0], dtype=torch.uint8)[:, None, None]
     result = model(words, background_threshold=0.75, background_class="other")([{"image": image}])[0]
     assert set(result) == {"sem_seg"}
@@ -320,6 +320,6 @@ def test_wrong_values(options, message):
 def test_a_call_s_vocabulary_must_fit():
     segmenter = model(background_class="red", background_threshold=0.5)
     with pytest.raises(InputError, match="background_class='red'"):
-        segmenter([picture()], vocabulary(["blue"], RGB[2:]))
+        segmenter([halves()], vocabulary(["blue"], RGB[2:]))
     with pytest.raises(InputError, match="length 4"):
-        segmenter([picture()], vocabulary(embeddings=torch.eye(4)[:3]))
+        segmenter([halves()], vocabulary(embeddings=torch.eye(4)[:3]))

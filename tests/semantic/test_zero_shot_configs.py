@@ -1,4 +1,4 @@
-"""The configs of segmentation by text alone: what they say, and a run of the miniature's on pictures of two halves."""
+"""The configs of segmentation by text alone: what they say, and a run of the miniature's on images of two halves."""
 
 import json
 from pathlib import Path
@@ -46,15 +46,15 @@ def test_the_miniature_s():
 
 @pytest.fixture
 def halves(tmp_path, monkeypatch):
-    """Photographs of other sizes than the model's: a lawn over a pond, as plain colours, and its labels."""
+    """Images of other sizes than the model's: a lawn over a pond, as plain colors, and its labels."""
     monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
     monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for number, (height, width) in enumerate([(60, 90), (70, 50)]):
         labels = (np.arange(height)[:, None].repeat(width, 1) >= height // 2).astype(np.uint8)
-        colours = np.array([[60, 150, 60], [40, 110, 190]], dtype=np.uint8)
-        Image.fromarray(colours[labels]).save(tmp_path / f"images/{number}.png")
+        colors = np.array([[60, 150, 60], [40, 110, 190]], dtype=np.uint8)
+        Image.fromarray(colors[labels]).save(tmp_path / f"images/{number}.png")
         Image.fromarray(labels).save(tmp_path / f"labels/{number}.png")
     synonyms = [["lawn"], ["pond"]]
     register_semantic("halves", image_root=tmp_path / "images", label_root=tmp_path / "labels", synonyms=synonyms)

@@ -17,14 +17,14 @@ def pool(stride):
 
 @pytest.mark.parametrize(("stride", "factor"), [(8, 1), (8, 2), (8, 4), (8, 8), (6, 3), (14, 2), (14, 7)])
 def test_cells_lie_where_the_fine_grid_has_them(stride, factor):
-    """An image whose pixels hold their row and column: the mean of a cell is its centre."""
+    """An image whose pixels hold their row and column: the mean of a cell is its center."""
     height, width = 4 * stride, 5 * stride
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     image = torch.stack([y, x, torch.zeros_like(x)])[None]
     cells = fine_map(pool(stride), image, stride, factor)[0]
     step = stride / factor
     assert cells.shape == (3, 4 * factor, 5 * factor)
-    # Off the border, which is padded, a cell of `stride` pixels is centred on its place in the fine grid.
+    # Off the border, which is padded, a cell of `stride` pixels is centered on its place in the fine grid.
     inner = slice(factor, -factor)
     origin = 0.5 if (stride, factor) in [(8, 8), (14, 2)] else 0.0
     assert map_origin(stride, factor) == origin
