@@ -33,7 +33,12 @@ from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.regions import fuse_scores, fusion
 from clipself_d2.vocabulary import Vocabulary
+from reproduction import catalog, miniature, numbers
+from reproduction.miniature import PATCHES
+from reproduction.tables import rows_of
 from tests.panoptic.color_tower import ColorTower
+from tests.reproduction.fake import FakeRunner
+from tests.tools.loading import load_tool
 
 CONVNEXT = {
     "embed_dim": 16,
@@ -206,3 +211,16 @@ def test_a_mask_generator_is_a_call():
     ids, segments = model([{"image": image}])[0]["panoptic_seg"]
     assert [(s["category_id"], s["isthing"]) for s in segments] == [(0, True), (1, False), (2, True), (2, True)]
     assert [int((ids == s["id"]).sum()) for s in segments] == [32 * 32] * 4
+
+
+def test_a_table_is_an_entry_and_its_rows(monkeypatch, tmp_path, capsys):
+    runs = {rate: PATCHES.having(f"optimizer.lr={rate}", "train.max_iter=2") for rate in ("1e-3", "1e-2")}
+    monkeypatch.setitem(catalog.ENTRIES, "toy", catalog.Entry("A toy: learning rates", "rate", numbers.BOXES))
+    rows = rows_of(runs, {"1e-3": (72.1,), "1e-2": (70.0,)}, numbers.BOXES)
+    monkeypatch.setitem(miniature.ROWS, "toy", rows)
+    runner = FakeRunner()
+    assert load_tool("reproduce").main(["toy", "--output", str(tmp_path), "--markdown"], runner) == 0
+    assert [job.config.optimizer.lr for job in runner.jobs] == [1e-3, 1e-2]
+    assert "| 1e-2 | 95.0 | 70.0 |" in capsys.readouterr().out
+    results = json.loads((tmp_path / "toy-miniature/results.json").read_text())
+    assert [row["paper"]["boxes top-1"] for row in results["rows"]] == [72.1, 70.0]

@@ -46,13 +46,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
     known = asdict(TrainSettings()) | {"output_dir": f"output/{Path(path).stem}"}
     _check_keys(cfg.train, known, f"{path}: train")
     cfg.train = OmegaConf.merge(known, cfg.train)
-    for override in overrides:
+    before: dict[str, Any] = {}
+    for override in overrides:  # one after another: each is checked against what those before it have made
         _check_override(cfg, override)
-    before = {key: _value_or_default(cfg, key) for key in (override.partition("=")[0] for override in overrides)}
-    try:
-        LazyConfig.apply_overrides(cfg, list(overrides))
-    except (HydraException, OmegaConfBaseException, KeyError) as error:
-        raise InputError(f"{' '.join(overrides)}: {_first_line(error)}") from error
+        key = override.partition("=")[0]
+        before.setdefault(key, _value_or_default(cfg, key))
+        try:
+            LazyConfig.apply_overrides(cfg, [override])
+        except (HydraException, OmegaConfBaseException, KeyError) as error:
+            raise InputError(f"{override}: {_first_line(error)}") from error
     _check_sections(cfg, " ".join(overrides))
     for key, old in before.items():
         _check_kind(key, old, _value(cfg, key))
@@ -167,11 +169,17 @@ def _check_override(cfg: DictConfig, override: str) -> None:
     if not equals:
         raise InputError(f"{override}: an override has the form key=value")
     node: Any = cfg
-    for part in key.split("."):
+    parts = key.split(".")
+    for i, part in enumerate(parts):
         if isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
         elif isinstance(node, DictConfig) and (part in node or part in (_arguments(node) or ())):
-            node = node.get(part) if not OmegaConf.is_interpolation(node, part) and part in node else None
+            linked = OmegaConf.is_interpolation(node, part)
+            if linked and parts[i + 1 :]:  # the override would replace the link by the one value
+                link = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))[part]
+                there = ".".join([str(link).strip("${}"), *parts[i + 1 :]])
+                raise InputError(f"{key}: {'.'.join(parts[: i + 1])} is {link}; override {there} instead")
+            node = node.get(part) if not linked and part in node else None
         else:
             known = [*node, *(_arguments(node) or ())] if isinstance(node, DictConfig) else []
             raise _unknown(key, part, known)

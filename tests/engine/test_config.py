@@ -1,5 +1,5 @@
 import pytest
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 
 from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.errors import InputError
@@ -135,3 +135,18 @@ def test_a_container_that_only_the_constructor_refuses_is_one_line(path, caplog)
 def test_the_output_folder_is_named_after_the_config(path):
     assert train_settings(load_config(path)).output_dir == "output/toy"
     assert train_settings(load_config(path, ["train.output_dir=a/b"])).output_dir == "a/b"
+
+
+def test_a_node_can_be_put_in_another_s_place(tmp_path):
+    """Its values are then overridden where it stands; under the other's name they would replace it."""
+    file = tmp_path / "config.py"
+    sections = "dataloader = dict()\noptimizer = dict()\nlr_multiplier = dict()\ntrain = dict()\n"
+    file.write_text(f"other = dict(width=3, depth=4)\nmodel = dict(head=dict(width=1))\n{sections}")
+    cfg = load_config(file, ["model.head=${other}", "other.width=5"])
+    assert cfg.model.head == {"width": 5, "depth": 4}
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    message = r"^model.head.width: model.head is \$\{other\}; override other.width instead$"
+    with pytest.raises(InputError, match=message):
+        load_config(file, ["model.head=${other}", "model.head.width=5"])
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "config.yaml", ["model.head.width=5"])
