@@ -83,7 +83,8 @@ class EVATower(TransformerTower):
 
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """See `ImageTower`."""
-        return [(block.attn.q_proj.weight, block.attn.v_proj.weight) for block in self.trainable_units()]
+        blocks: Any = self.trainable_units()
+        return [(block.attn.q_proj.weight, block.attn.v_proj.weight) for block in blocks]
 
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """See `TransformerTower`."""

@@ -82,12 +82,14 @@ class ViTTower(TransformerTower):
 
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         """See `ImageTower`."""
-        parts = [split_projection(block.attn) for block in self.trainable_units()]
+        blocks: Any = self.trainable_units()
+        parts = [split_projection(block.attn) for block in blocks]
         return [(query, value) for query, _, value in parts]
 
     def fuse_projections(self) -> None:
         """See `ImageTower`."""
-        for block in self.trainable_units():
+        blocks: Any = self.trainable_units()
+        for block in blocks:
             fuse_projection(block.attn)
 
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
