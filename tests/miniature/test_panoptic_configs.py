@@ -43,7 +43,7 @@ def test_a_generator_trains_and_its_masks_are_named(panoptic_world, tmp_path):
     assert all(line[f"loss_{name}"] > 0 for line in lines for name in ("mask", "dice", "class", "mask_iou"))
 
     generator = f"model.generator.checkpoint={masks / 'checkpoint_0000002.pth'}"
-    results = evaluate("panoptic.py", tmp_path / "named", generator, "model.generator.model.min_quality=0")
+    results = evaluate("panoptic.py", tmp_path / "named", generator, "model.generator.model.min_mask_iou=0")
     assert {"panoptic", "segm", "sem_seg"} <= set(results)
     assert 0 <= results["panoptic"]["PQ"] <= 100
 
