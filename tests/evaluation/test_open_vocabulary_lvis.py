@@ -28,7 +28,7 @@ def numpy_of_today(catalog, monkeypatch):
 
 
 def federated(records, seed, num_classes=6):
-    """LVIS's labels (ids from 1): of each image some classes that it lacks, and some not labelled exhaustively."""
+    """LVIS's labels (ids from 1): of each image some classes that it lacks, and some not labeled exhaustively."""
     rng = np.random.default_rng(seed)
     for sample in records:
         present = {a["category_id"] for a in sample["annotations"]}
@@ -141,7 +141,7 @@ def score(records, detections, tasks=("bbox",), **metadata):
     return evaluate(OpenVocabularyLVISEvaluator(name, tasks), records, answers)
 
 
-def test_what_is_not_labelled_does_not_count():
+def test_what_is_not_labeled_does_not_count():
     objects, found = [(0, BOX)], [(0, BOX, 0.5), (0, FAR, 0.9), (1, FAR, 0.9)]
     has_dog = record(2, [(1, BOX)], neg_category_ids=[], not_exhaustive_category_ids=[])
     right = [(1, BOX, 0.5)]
@@ -154,7 +154,7 @@ def test_what_is_not_labelled_does_not_count():
     assert aps(**unknown, **exhaustive) == {"APf": 50, "APr": 100}  # no dog is counted, rightly or wrongly
     assert aps(neg_category_ids=[2], **exhaustive) == {"APf": 50, "APr": 50}
     assert aps(**unknown, not_exhaustive_category_ids=[1]) == {"APf": 100, "APr": 100}
-    assert aps() == {"APf": 50, "APr": 50}  # no LVIS at all: everything is labelled
+    assert aps() == {"APf": 50, "APr": 50}  # no LVIS at all: everything is labeled
 
 
 def test_labels_by_the_json_ids():

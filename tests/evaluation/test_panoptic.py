@@ -36,7 +36,7 @@ def catalog(monkeypatch):
 
 
 def random_segments(rng):
-    """Ids and segments of a random picture: bands of stuff, boxes of things in front, some of it void."""
+    """Ids and segments of a random scene: bands of stuff, boxes of things in front, some of it void."""
     ids = np.zeros((HEIGHT, WIDTH), dtype=np.int64)
     drawn = [(0, slice(0, 20), slice(0, WIDTH)), (3, slice(20, 35), slice(0, WIDTH))]
     for _ in range(rng.integers(0, 5)):
@@ -54,7 +54,7 @@ def random_segments(rng):
 
 @pytest.fixture
 def data_set(tmp_path):
-    """A data set of random pictures on disk, in COCO's formats; class "cup" never occurs."""
+    """A data set of random scenes on disk, in COCO's formats; class "cup" never occurs."""
     for folder in ("photos", "pngs"):
         (tmp_path / folder).mkdir()
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def data_set(tmp_path):
         content = {"images": images, "annotations": annotations, "categories": things}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     register_panoptic(
-        "pictures",
+        "scenes",
         image_root=tmp_path / "photos",
         panoptic_json=tmp_path / "panoptic.json",
         panoptic_root=tmp_path / "pngs",
@@ -93,7 +93,7 @@ def data_set(tmp_path):
         synonyms=SYNONYMS,
         novel_classes=NOVEL,
     )
-    return "pictures"
+    return "scenes"
 
 
 def samples(name):
@@ -205,7 +205,7 @@ def test_ground_truth_is_perfect(data_set):
 
 def test_panoptic_equals_the_definition_and_detectron2(predictions, tmp_path):
     inputs, outputs = predictions
-    results = evaluate("pictures", inputs, outputs)["panoptic"]
+    results = evaluate("scenes", inputs, outputs)["panoptic"]
     assert 0 < results["PQ"] < 90
     quality = pq_by_loop(inputs, outputs, range(5))
     for suffix, classes in [
@@ -218,7 +218,7 @@ def test_panoptic_equals_the_definition_and_detectron2(predictions, tmp_path):
         ("_th_novel", [2]),
     ]:
         assert results[f"PQ{suffix}"] == pytest.approx(np.mean([quality[k] for k in classes if k in quality]))
-    reference = COCOPanopticEvaluator("pictures", str(tmp_path / "reference"))
+    reference = COCOPanopticEvaluator("scenes", str(tmp_path / "reference"))
     reference.reset()
     reference.process(
         inputs,
@@ -288,7 +288,7 @@ def test_only_what_is_there_is_evaluated(predictions, data_set):
     for field, task in [("panoptic_seg", "panoptic"), ("instances", "segm"), ("sem_seg", "sem_seg")]:
         assert evaluate(data_set, inputs, [{field: o[field]} for o in outputs]) == {task: everything[task]}
     evaluator = OpenVocabularyPanopticEvaluator(data_set)
-    with pytest.raises(InputError, match=r"pictures.*no output"):
+    with pytest.raises(InputError, match=r"scenes.*no output"):
         evaluator.evaluate()
     evaluator.process(inputs, outputs)
     evaluator.reset()
@@ -346,7 +346,7 @@ def test_without_panopticapi_it_says_so(predictions, monkeypatch):
     inputs, outputs = predictions
     monkeypatch.setitem(sys.modules, "panopticapi.evaluation", None)
     with pytest.raises(InputError, match=r"panopticapi.*docs/install.md"):
-        evaluate("pictures", inputs, outputs)
+        evaluate("scenes", inputs, outputs)
 
 
 def test_outputs_that_do_not_fit_are_refused(data_set):
@@ -359,7 +359,7 @@ def test_outputs_that_do_not_fit_are_refused(data_set):
     small.scores = right["instances"].scores
     for output, say in [
         ({"panoptic_seg": (ids[:-1], segments)}, r"\(39, 50\), the image \(40, 50\)"),
-        ({"panoptic_seg": (ids, beyond)}, "class 5, data set 'pictures' has 5"),
+        ({"panoptic_seg": (ids, beyond)}, "class 5, data set 'scenes' has 5"),
         ({"panoptic_seg": (ids, segments[1:])}, "its list of them differ"),
         ({"panoptic_seg": (ids, [*segments, {"id": 99, "category_id": 0}])}, "its list of them differ"),
         ({"instances": small}, r"\(40, 49\)"),
@@ -376,7 +376,7 @@ def test_labels_of_another_data_set_are_refused(data_set, tmp_path):
     output = {"sem_seg": torch.zeros(5, HEIGHT, WIDTH)}
     wrong = {**sample, "sem_seg": sample["sem_seg"].clone(), "sem_seg_file_name": "a/b.png"}
     wrong["sem_seg"][0, 0] = 7
-    with pytest.raises(InputError, match=r"a/b.png: is labeled 7, data set 'pictures' has 5 classes"):
+    with pytest.raises(InputError, match=r"a/b.png: is labeled 7, data set 'scenes' has 5 classes"):
         OpenVocabularyPanopticEvaluator(data_set).process([wrong], [output])
     json_file = Path(MetadataCatalog.get(data_set).json_file)
     content = json.loads(json_file.read_text())
@@ -421,7 +421,7 @@ def test_a_semantic_data_set(tmp_path):
 def _rank(rank, world, folder, inputs, outputs):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    evaluator = OpenVocabularyPanopticEvaluator("pictures")
+    evaluator = OpenVocabularyPanopticEvaluator("scenes")
     evaluator.process(inputs[rank::world], outputs[rank::world])
     (folder / f"{rank}.json").write_text(json.dumps(evaluator.evaluate()))
     torch.distributed.destroy_process_group()
@@ -429,7 +429,7 @@ def _rank(rank, world, folder, inputs, outputs):
 
 def test_the_main_process_has_the_results_of_all(predictions, tmp_path):
     inputs, outputs = predictions
-    alone = evaluate("pictures", inputs, outputs)
+    alone = evaluate("scenes", inputs, outputs)
     arguments = (2, tmp_path, inputs, outputs)
     torch.multiprocessing.start_processes(_rank, arguments, nprocs=2, start_method="fork")
     assert json.loads((tmp_path / "1.json").read_text()) == {}

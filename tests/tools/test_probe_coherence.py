@@ -18,7 +18,7 @@ main = main_of("probe_coherence")
 
 @pytest.fixture
 def halves(tmp_path, monkeypatch):
-    """Three photographs whose left half is class 0, red, and whose right half is class 1, blue; a noisy one fails."""
+    """Three images whose left half is class 0, red, and whose right half is class 1, blue."""
     monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
     monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
     monkeypatch.chdir(tmp_path)
@@ -26,8 +26,8 @@ def halves(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     for number in range(3):
         labels = np.repeat(np.arange(64) // 32, 64).reshape(64, 64).T.astype(np.uint8)
-        colours = np.array([[200 + number, 0, 0], [0, 0, 200 + number]], dtype=np.uint8)
-        Image.fromarray(colours[labels]).save(tmp_path / f"images/{number}.png")
+        colors = np.array([[200 + number, 0, 0], [0, 0, 200 + number]], dtype=np.uint8)
+        Image.fromarray(colors[labels]).save(tmp_path / f"images/{number}.png")
         Image.fromarray(labels).save(tmp_path / f"labels/{number}.png")
     register_semantic("halves", image_root="images", label_root="labels", synonyms=[["red"], ["blue"]])
     return tmp_path
