@@ -69,7 +69,7 @@ model = L(CLIPSelf)(
     student_size=1024,
     alpha=0.7,
     activation_checkpointing="${train.activation_checkpointing}",
-    # Off without a folder. All patches of COCO take 45 GB with B/16 and 67 with L/14; 50 proposals per image 6 and 9.
+    # Off without a folder. All patches of COCO take 44 GB with B/16 and 66 with L/14; 50 proposals per image 6 and 9.
     teacher_cache=L(open_teacher_cache)(folder=None, budget_gb=50.0),
 )
 
