@@ -16,6 +16,7 @@ _EXPORTS = {
     "RegionClassifier": "clipself_d2.regions",
     "Vocabulary": "clipself_d2.vocabulary",
     "build_towers": "clipself_d2.clip",
+    "read_image": "clipself_d2.data",
 }
 
 

@@ -19,7 +19,7 @@ def test_python_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(WEIGHTS, "tower.safetensors")
     Path("tower.json").write_text(f'{{"model": "{MODEL}", "student_size": 128}}')
-    Image.fromarray(render(scene_of("val", 0), 128)[0]).save("photograph.png")
+    Image.fromarray(render(scene_of("val", 0), 128)[0]).save("image.png")
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL):
         exec(block, names)

@@ -121,7 +121,7 @@ def test_vits_of_another_build_are_refused(tmp_path, field, reason):
     "content, reason",
     [
         (None, "cannot read"),
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "lacks every field"),
         ('{"embed_dim": 8}', "lacks text_cfg, vision_cfg"),
         ('{"embed_dim": 8, "vision_cfg": {"widht": 64}, "text_cfg": {}}', "widht"),
