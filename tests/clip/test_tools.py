@@ -1,7 +1,6 @@
 """The two tools at the command line: what they write, and one line with code 2 for what is wrong."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
