@@ -23,30 +23,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from detectron2.structures import Instances
 from tqdm import tqdm
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
-from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, propose, write_proposals
-from clipself_d2.engine.config import load_config, target, train_settings
-from clipself_d2.engine.inference import autocast, load_trained
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation import ProposalEvaluator
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = ProposalFilter()
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the config of the trained network")
     add("--weights", default="latest", metavar="FILE", help="checkpoint_*.pth (default: that of train.output_dir)")
     add("--dataset", required=True, metavar="NAME", help="the data set of the images; see datasets/README.md")
     add("--output", required=True, type=Path, metavar="FILE.json", help="the new file; must not exist")
-    add("--top", type=int, default=default.top, metavar="N", help="most proposals per image (%(default)s)")
-    add("--nms", type=float, default=default.nms, metavar="IOU", help="threshold; 1 keeps duplicates (%(default)s)")
-    add("--min-score", type=float, default=default.min_score, metavar="P", help="lowest objectness (%(default)s)")
+    add("--top", type=int, default=50, metavar="N", help="most proposals per image (%(default)s)")
+    add("--nms", type=float, default=0.7, metavar="IOU", help="threshold; 1 keeps duplicates (%(default)s)")
+    add("--min-score", type=float, default=0.0, metavar="P", help="lowest objectness (%(default)s)")
     add("--batch-size", type=int, default=4, metavar="N", help="images per batch (%(default)s)")
     add("--num-workers", type=int, default=4, metavar="N", help="processes that read images (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
@@ -60,6 +53,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+
+    from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
+    from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, propose, write_proposals
+    from clipself_d2.engine.config import load_config, target, train_settings
+    from clipself_d2.engine.inference import autocast, load_trained
+    from clipself_d2.evaluation import ProposalEvaluator
+
     select = ProposalFilter(args.top, args.nms, args.min_score)
     cfg = load_config(args.config_file, args.opts)
     check_can_propose(target(cfg.model))
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluators["the file"] = ProposalEvaluator(args.dataset, limits=(select.top,))
     model = load_trained(cfg, None if args.weights == "random" else args.weights)
 
-    def kept() -> Iterator[tuple[dict[str, Any], Instances]]:
+    def kept() -> Iterator[tuple[dict[str, Any], Any]]:
         proposed = propose(model, loader, autocast(train_settings(cfg)))
         for sample, proposals in tqdm(proposed, "proposals", len(records), unit=" images", dynamic_ncols=True):
             chosen = select(proposals)

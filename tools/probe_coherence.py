@@ -25,40 +25,32 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from clipself_d2.clip import build_image_tower
-from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.tower import DENSE_MODES
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
-from clipself_d2.engine.inference import resolve_device
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation import SemanticCoherenceEvaluator
-from clipself_d2.evaluation.semantic_coherence import RELATIONS, tower_features
-from clipself_d2.miniature import MODEL, WEIGHTS
-from clipself_d2.visualization.coherence import draw_coherence
+
+MINIATURE = "OV-Shapes-ViT-8"  # clipself_d2.miniature.MODEL, which takes long to import
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = SemanticCoherenceEvaluator("")
     add = parser.add_argument
-    add("--name", default=MODEL, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
+    add("--name", default=MINIATURE, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
     add("--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="tag, file or random for each tower")
     add("--labels", nargs="+", metavar="TEXT", help="names of the towers (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
-    add("--modes", nargs="+", choices=DENSE_MODES, default=["no_attn"], help="dense modes (no_attn)")
+    add("--modes", nargs="+", choices=("no_attn", "full"), default=["no_attn"], help="dense modes (no_attn)")
     add("--blocks", nargs="+", type=int, default=[], metavar="N", help="also the features of these blocks, from 0")
-    add("--per-segment", type=int, default=default.per_segment, metavar="N", help="patches per segment (%(default)s)")
+    add("--per-segment", type=int, default=8, metavar="N", help="patches per segment (%(default)s)")
     add(
         "--across",
         type=int,
-        default=default.across,
+        default=8,
         metavar="N",
         help="patches compared across images (%(default)s)",
     )
-    add("--seed", type=int, default=default.seed, metavar="N", help="of the drawn patches (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the drawn patches (%(default)s)")
     add("--limit", type=int, metavar="N", help="only the first images")
     add("--batch-size", type=int, default=8, metavar="N", help="images per batch (%(default)s)")
     add("--num-workers", type=int, default=2, metavar="N", help="worker processes that load images (%(default)s)")
@@ -79,6 +71,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+
+    from clipself_d2.clip import build_image_tower
+    from clipself_d2.clip.checkpoint import write_atomically
+    from clipself_d2.data import PanopticMapper, build_test_loader, get_dataset
+    from clipself_d2.engine.inference import resolve_device
+    from clipself_d2.evaluation import SemanticCoherenceEvaluator
+    from clipself_d2.evaluation.semantic_coherence import RELATIONS, tower_features
+    from clipself_d2.miniature import WEIGHTS
+    from clipself_d2.visualization.coherence import draw_coherence
+
     device = resolve_device(args.device)
     weights = [WEIGHTS if source == "miniature" else source for source in args.pretrained]
     towers = {
@@ -103,17 +105,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_atomically(args.output / "results.json", lambda file: file.write_text(text))
     draw_coherence(evaluator.histograms).save(args.output / "coherence.png")
     console = Console()
-    console.print(table(areas, f"{args.dataset}, {size} pixels: area below the ROC curve, %"))
+    console.print(table(areas, RELATIONS, f"{args.dataset}, {size} pixels: area below the ROC curve, %"))
     console.print(f"written to {args.output}/results.json and coherence.png", highlight=False)
 
 
-def table(areas: dict[str, dict[str, float]], title: str) -> Table:
+def table(areas: dict[str, dict[str, float]], names: dict[str, str], title: str) -> Table:
     """Lay out a row for each kind of features and a column for each relation; the best of a column is bold."""
     shown = Table(title=title)
     shown.add_column("features", no_wrap=True)
-    relations = [name for name in RELATIONS if any(name in of_kind for of_kind in areas.values())]
+    relations = [name for name in names if any(name in of_kind for of_kind in areas.values())]
     for relation in relations:
-        shown.add_column(RELATIONS[relation], justify="right")
+        shown.add_column(names[relation], justify="right")
     best = {relation: max(of_kind.get(relation, 0) for of_kind in areas.values()) for relation in relations}
     for kind, of_kind in areas.items():
         cells = []

@@ -22,7 +22,6 @@ from pathlib import Path
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
-from clipself_d2.panoptic.coco_results import ResultImages, save_instance_results, save_panoptic_results
 
 
 @exit_codes()
@@ -42,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.panoptic and not args.png_root:
         raise InputError("--panoptic needs --png-root, the folder of its PNGs")
+
+    from clipself_d2.panoptic.coco_results import ResultImages, save_instance_results, save_panoptic_results
+
     known = ResultImages.of_dataset(args.dataset) if args.dataset else ResultImages.of_annotations(args.annotations)
     if args.panoptic:
         count = save_panoptic_results(args.panoptic, args.png_root, args.output, known, args.confidence)

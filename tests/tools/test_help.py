@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [path for folder in ("tools", "datasets", "benchmarks") for path in sorted((ROOT / folder).glob("*.py"))]
+SCRIPTS = [path for folder in ("tools", "datasets") for path in sorted((ROOT / folder).glob("*.py"))]
 COMMANDS = [path for path in SCRIPTS if "__main__" in path.read_text()]
 HEAVY = ("torch", "torchvision", "detectron2", "open_clip", "transformers", "matplotlib", "scipy", "sklearn", "timm")
 
 CODE = """
-import runpy, sys
+import os, runpy, sys
 sys.argv = [sys.argv[1], "--help"]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as end:
