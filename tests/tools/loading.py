@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import clipself_d2.miniature  # noqa: F401  (registers all data sets, before a test replaces the catalog for itself)
+
 ROOT = Path(__file__).parents[2]
 
 
