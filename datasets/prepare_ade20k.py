@@ -31,7 +31,7 @@ SPLITS = {"train": "training", "val": "validation"}
 """Our name of a split and that of its folder."""
 
 FULL_SHORT_SIDE = 512
-"""Images of the full data set are evaluated with a short side of up to so many pixels."""
+"""Images of the full data set are evaluated with a short side of up to N pixels."""
 
 FULL_IGNORE_LABEL = 65535
 

@@ -18,7 +18,7 @@ Records = list[dict[str, Any]]
 def register(name: str, load: Callable[[], Records], **metadata: Any) -> None:
     """Register a data set.
 
-    A run reads its config file more than once, so a registration may be repeated.
+    A registration may be repeated, since a process may read a config file more than once.
 
     Args:
         name: the new data set's name.

@@ -1,4 +1,4 @@
-"""Writing annotations in COCO's format, image by image."""
+"""Write annotations in COCO's format, image by image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clipself_d2.errors import InputError
 
 @dataclass
 class Written:
-    """What a file holds: images, those of them without any box, and boxes."""
+    """The numbers of images, of images without a box, and of boxes in a file."""
 
     images: int = 0
     bare: int = 0
@@ -29,21 +29,21 @@ def write_annotations(
     head: Mapping[str, Any],
     if_empty: str,
 ) -> Written:
-    """Streams annotations into a COCO-format json, which appears whole under its name or not at all.
+    """Stream annotations into a COCO-format json, which appears whole under its name or not at all.
 
     Args:
         path: the new file.
-        images: samples (`image_id`, `file_name`, `height`, `width`), each with its annotations but for `id` and
-            `image_id`; see `box_fields`. An image without any is listed in `"images"` all the same.
-        head: what comes first: `"info"`, `"categories"`.
-        if_empty: what the error says when there is no box at all: "has a proposal: lower the threshold".
+        images: samples (`image_id`, `file_name`, `height`, `width`), each with its annotations without `id` and
+            `image_id`; see `box_fields`. An image without annotations is listed in `"images"` too.
+        head: the fields that come first: `"info"`, `"categories"`.
+        if_empty: the end of the error when there is no box at all, such as "has a proposal: lower the threshold".
 
     Returns:
         The counts.
 
     Raises:
         InputError: if there is no box at all.
-        OSError: the disk.
+        OSError: if the file cannot be written.
     """
     written = Written()
 
@@ -71,9 +71,9 @@ def write_annotations(
 
 
 def box_fields(boxes: Tensor) -> list[dict[str, Any]]:
-    """`bbox`, `area` and `iscrowd` of boxes (R x 4 `x0, y0, x1, y1` in pixels).
+    """Return `bbox`, `area` and `iscrowd` of boxes (R x 4 `x0, y0, x1, y1` in pixels).
 
-    Corners are rounded to hundredths of a pixel, which keeps them inside.
+    Corners are rounded to hundredths of a pixel, which keeps them inside the image.
     """
     corners = (boxes.double() * 100).round() / 100
     sides = [(x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)) for x0, y0, x1, y1 in corners.tolist()]
