@@ -1,7 +1,7 @@
 """Reproduce tables and figures of the paper: our numbers beside the paper's.
 
 A run that has been finished is not run again, in whichever table it appears; an interrupted one goes on from its last
-checkpoint. Runs lie in output/reproduce/runs, the numbers and pictures of a table in output/reproduce/TABLE-SCALE;
+checkpoint. Runs lie in output/reproduce/runs, the numbers and figures of a table in output/reproduce/TABLE-SCALE;
 `all` also writes them on one page, output/reproduce/all-SCALE/report.html.
 
 Examples:

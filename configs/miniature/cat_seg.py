@@ -8,20 +8,20 @@ and on the tower of a distillation:
         train.output_dir=output/cat_seg_patches \\
         clip.pretrained=output/clipself_patches/tower.safetensors
 
-| value                 | released, B/16                | here                                            |
-|-----------------------|-------------------------------|-------------------------------------------------|
-| image, map            | 384, 24 x 24                  | 128, 16 x 16                                    |
-| aggregation           | 2 layers, 128 channels        | 1 layer, 32 channels                            |
-| heads, window         | 4, 12                         | 1, 8                                            |
-| guiding blocks        | 3, 7 of 12                    | 1, 3 of 6                                       |
-| decoder               | 64, 32 channels               | 16, 8                                           |
-| classes seen, novel   | 171, those of other data sets | 80, 24                                          |
-| tower                 | queries, values; lr x 0.01    | the same                                        |
-| windows               | 2 x 2 of 384 in 640, and all  | none                                            |
-| crop, mirror, colours | yes                           | no: colours and sides are what the classes tell |
-| classes of an image   | all, in training too          | in training its own and others, 24 together     |
-| batch, steps, lr      | 4, 80,000, 2e-4 cosine        | 4, 600, 2e-3 cosine, 20 of them warm-up         |
-| gradient clipped to   | 0.01                          | 1                                               |
+| value                | released, B/16                | here                                           |
+|----------------------|-------------------------------|------------------------------------------------|
+| image, map           | 384, 24 x 24                  | 128, 16 x 16                                   |
+| aggregation          | 2 layers, 128 channels        | 1 layer, 32 channels                           |
+| heads, window        | 4, 12                         | 1, 8                                           |
+| guiding blocks       | 3, 7 of 12                    | 1, 3 of 6                                      |
+| decoder              | 64, 32 channels               | 16, 8                                          |
+| classes seen, novel  | 171, those of other data sets | 80, 24                                         |
+| tower                | queries, values; lr x 0.01    | the same                                       |
+| windows              | 2 x 2 of 384 in 640, and all  | none                                           |
+| crop, mirror, colors | yes                           | no: colors and sides are what the classes tell |
+| classes of an image  | all, in training too          | in training its own and others, 24 together    |
+| batch, steps, lr     | 4, 80,000, 2e-4 cosine        | 4, 600, 2e-3 cosine, 20 of them warm-up        |
+| gradient clipped to  | 0.01                          | 1                                              |
 
 Without the aggregation, by text alone, the same tower is evaluated by configs/miniature/zero_shot_semantic.py.
 """

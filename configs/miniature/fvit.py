@@ -17,7 +17,7 @@ and on the tower of a distillation:
 | jitter, mirror            | 0.1..2, yes                 | 0.8..1.25, no: shapes have a left and a right |
 | alpha, beta, temperatures | 0.1, 0.8, 50 (learned), 75  | the same                                      |
 | batch, steps, lr          | 64, 3 epochs, 1e-4 constant | 16, 400, 1e-3, cosine to 0                    |
-| normalisation             | ImageNet's (released code)  | the tower's own                               |
+| normalization             | ImageNet's (released code)  | the tower's own                               |
 """
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS

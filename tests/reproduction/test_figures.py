@@ -28,8 +28,8 @@ def test_curves(table, tmp_path):
     Session(jobs, FakeRunner(), Console(file=io.StringIO())).finish(jobs)
     png, svg = FIGURES["curves"](table, planner, tmp_path)
     with Image.open(png) as image:
-        colours = image.convert("RGB").getcolors(1 << 24)
-    assert len(colours) > 10
+        colors = image.convert("RGB").getcolors(1 << 24)
+    assert len(colors) > 10
     drawn = ElementTree.parse(svg).getroot()
     comments = svg.read_text()
     assert drawn.tag.endswith("svg")
@@ -83,7 +83,7 @@ def test_dense_maps_end_where_the_image_ends(tiny):
 
 
 def test_coherence_is_taken_from_the_probe(table, tmp_path):
-    """The picture is the probe's own, whichever rows show its numbers."""
+    """The figure is the probe's own, whichever rows show its numbers."""
     planner = Planner(tmp_path / "out")
     probed = table.rows[1].run.taken_by("probe_coherence", "--pretrained", "fake_images")
     job = planner.job(probed)

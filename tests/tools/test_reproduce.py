@@ -145,8 +145,8 @@ def no_towers(monkeypatch):
     """Pictures that need no tower and no model, as the made-up runs export none."""
 
     def draw(table, planner, folder):
-        Image.new("RGB", (8, 8)).save(folder / "picture.png")
-        return [folder / "picture.png"]
+        Image.new("RGB", (8, 8)).save(folder / "figure.png")
+        return [folder / "figure.png"]
 
     for name in ("kmeans", "segmentations"):
         monkeypatch.setitem(FIGURES, name, draw)

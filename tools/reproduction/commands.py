@@ -65,10 +65,10 @@ def reproduce(
 
 
 def write_table(table: Table, planner: Planner) -> Outcome:
-    """Write `TABLE-SCALE/results.json` and the table's pictures; returns what `gather` gives, with "figures"."""
+    """Write `TABLE-SCALE/results.json` and the table's figures; returns what `gather` gives, with "figures"."""
     outcome, folder = gather(table, planner), table_folder(table, planner)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", outcome)  # numbers are kept, whatever becomes of the picture
+    write_json(folder / "results.json", outcome)  # numbers are kept, even if a figure fails
     if table.figure:
         outcome["figures"] = [path.name for path in FIGURES[table.figure](table, planner, folder)]
         write_json(folder / "results.json", outcome)

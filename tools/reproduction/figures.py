@@ -1,4 +1,4 @@
-"""The pictures of a table, drawn from its finished runs."""
+"""The figures of a table, drawn from its finished runs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def draw_segmentations(table: Table, planner: Planner, folder: Path) -> list[Pat
 
 
 def take_coherence(table: Table, planner: Planner, folder: Path) -> list[Path]:
-    """The curves that `tools/probe_coherence.py` has drawn, one picture per probe."""
+    """The curves that `tools/probe_coherence.py` has drawn, one figure per probe."""
     probes = distinct(planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence")
     paths = [folder / f"coherence{'' if i == 0 else i + 1}.png" for i in range(len(probes))]
     for probe, path in zip(probes, paths, strict=True):

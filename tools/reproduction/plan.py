@@ -66,7 +66,7 @@ class Job:
 
     @property
     def product(self) -> Path | None:
-        """The file that others take from this run: a tower, a checkpoint, regions or a picture."""
+        """The file that others take from this run: a tower, a checkpoint, regions or a figure."""
         if self.run.tool in PRODUCTS:
             return self.folder / PRODUCTS[self.run.tool]
         if not self.run.trains:

@@ -50,7 +50,7 @@ def gather(table: Table, planner: Planner) -> Outcome:
 
 
 def table_folder(table: Table, planner: Planner) -> Path:
-    """Where the table's numbers and pictures are written."""
+    """Where the table's numbers and figures are written."""
     return planner.output / f"{table.name}-{table.scale}"
 
 
@@ -160,7 +160,7 @@ def write_page(
     """Write the HTML page.
 
     Args:
-        path: of the file; the pictures of `../TABLE-SCALE` are put into it.
+        path: of the file; the figures of `../TABLE-SCALE` are put into it.
         tables: all that are wanted, of one scale.
         outcomes: of those that are done, by the table's name.
         errors: what stopped others.
@@ -207,7 +207,7 @@ def verdict(outcome: Outcome) -> Mark:
 
 
 def _blocks(outcome: Outcome, folder: Path) -> list[report.Block]:
-    """The table and its pictures."""
+    """The table and its figures."""
     columns = headings(outcome)
     rows: list[list[report.Cell]] = [
         [

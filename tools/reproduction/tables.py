@@ -109,7 +109,7 @@ class Table:
         columns: of numbers, all in percent.
         rows: top to bottom.
         note: what a reader must know to compare.
-        figure: a picture that is drawn too, a key of `figures.FIGURES`.
+        figure: a figure that is drawn too, a key of `figures.FIGURES`.
     """
 
     name: str
