@@ -49,7 +49,7 @@ class ReferenceMapper:
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Tensor]:
         """`image` 3 x S x S, `boxes` 20 x 5 (corners as parts of S, valid), `crops` 20 x 3 x c x c."""
         image = read_image(record["file_name"])
-        regions, views, _ = self.regions(record["image_id"], *image.shape[1:], rng)
+        regions, views, _ = self.regions(record["image_id"], image.shape[1], image.shape[2], rng)
         boxes = torch.zeros(_SLOTS, 5)
         boxes[: len(regions), :4] = regions / max(image.shape[1:])
         boxes[: len(regions), 4] = 1
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.set_defaults(batch=2, rounds=3)
     args = harness.parse(parser, argv)
     sizes = (args.student_size, args.teacher_size)
-    mappers = {
+    mappers: dict[str, Any] = {
         "ours": DistillationMapper(GridRegions(), min_decode_size=sizes if args.reduce else None),
         "reference": ReferenceMapper(*sizes),
     }

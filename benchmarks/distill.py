@@ -157,7 +157,7 @@ def agree(ours: Step, plain: ReferenceStep) -> dict[str, float]:
     model.skip_padding = skip_padding
     return harness.check_agreement(
         loss_difference=(abs(losses[0] - losses[1]), 0, LOSS_TOLERANCE),
-        gradient_cosine=(float(torch.cosine_similarity(*gradients, dim=0)), LEAST_COSINE, 1.001),
+        gradient_cosine=(float(torch.cosine_similarity(gradients[0], gradients[1], dim=0)), LEAST_COSINE, 1.001),
     )
 
 

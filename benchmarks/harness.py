@@ -102,7 +102,7 @@ def load_random(args: argparse.Namespace, **values: Any) -> DictConfig:
 def write_images(folder: Path, count: int) -> list[dict[str, Any]]:
     """Write JPEGs of smooth noise, about as large as COCO's -> their records."""
     rng = np.random.default_rng(0)
-    records = [{"file_name": str(folder / f"{number}.jpg"), "image_id": number} for number in range(count)]
+    records: list[dict[str, Any]] = [{"file_name": str(folder / f"{i}.jpg"), "image_id": i} for i in range(count)]
     for record in records:
         coarse = Image.fromarray(rng.integers(0, 256, (IMAGE_SIZE[0] // 8, IMAGE_SIZE[1] // 8, 3), dtype=np.uint8))
         coarse.resize(IMAGE_SIZE[::-1], Image.Resampling.BICUBIC).save(record["file_name"], quality=90)
@@ -143,11 +143,11 @@ def time_in_turns(title: str, calls: Mapping[str, Call], rounds: int) -> dict[st
     Returns:
         Median seconds by name.
     """
-    common = {"label": title, "description": "time", "num_threads": torch.get_num_threads()}
+    common: dict[str, Any] = {"label": title, "description": "time", "num_threads": torch.get_num_threads()}
     timers = [Timer("call()", globals={"call": call}, sub_label=name, **common) for name, call in calls.items()]
     turns = [timer.blocked_autorange() for _ in range(rounds) for timer in timers]
     Compare(turns).print()
-    return {merged.task_spec.sub_label: merged.median for merged in Measurement.merge(turns)}
+    return {str(merged.task_spec.sub_label): merged.median for merged in Measurement.merge(turns)}
 
 
 def measure(title: str, calls: Mapping[str, Call], args: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -137,7 +137,7 @@ def _save(
     classes = [tuple(synonyms) for synonyms in known.classes]
     for image_id, image in tqdm(known.images.items(), "saving masks", unit=" images"):
         height, width = image["height"], image["width"]
-        nothing = ([], torch.zeros(0, height, width, dtype=torch.bool), None)
+        nothing: _Masks = ([], torch.zeros(0, height, width, dtype=torch.bool), None)
         categories, masks, scores = read(by_image[image_id]) if image_id in by_image else nothing
         where = f"{json_file}: image {image_id!r}"
         if unknown := [c for c in categories if c not in known.class_ids]:
