@@ -84,7 +84,7 @@ class Predictor:
             [output] = self.model([{"image": image, "height": height, "width": width, "file_name": file_name}])
         threshold = self.threshold or 0.0
         if "sem_seg" in output:
-            return semantic_segments(output["sem_seg"].cpu(), threshold, output.get("background"))
+            output, threshold = semantic_segments(output["sem_seg"], threshold, output.get("background")), 0.0
         if "panoptic_seg" in output:
             ids, segments = output["panoptic_seg"]
             return {"panoptic_seg": (ids.cpu(), [s for s in segments if s["score"] >= threshold])}
@@ -115,10 +115,11 @@ def set_classes(
         InputError: a config of another task, or a name in `stuff` that is no class.
     """
     node = cfg.model.get("vocabulary")
-    if not isinstance(node, DictConfig) or not isinstance(node.get("text"), DictConfig) or not node.get("dataset"):
+    has_text = isinstance(node, DictConfig) and isinstance(node.get("text"), DictConfig)
+    if not has_text or not node.get("dataset") or not cfg.dataloader.get("test"):
         raise InputError(
-            "the config has no text tower and data set (model.vocabulary.text and .dataset): use one of "
-            "configs/detection, configs/panoptic or configs/semantic"
+            "the config has no text tower, data set or test loader (model.vocabulary.text and .dataset, "
+            "dataloader.test): use one of configs/detection, configs/panoptic or configs/semantic"
         )
     names = [synonyms[0] for synonyms in words]
     check_registered(node.dataset)

@@ -39,8 +39,8 @@ def panoptic(folder):
 
 def ids_of(folder, name):
     """Panoptic ids of every pixel, as panopticapi's rgb2id decodes them."""
-    colour = np.array(Image.open(folder / "panoptic_val" / name)).astype(np.int64)
-    return colour[..., 0] + 256 * colour[..., 1] + 256 * 256 * colour[..., 2]
+    color = np.array(Image.open(folder / "panoptic_val" / name)).astype(np.int64)
+    return color[..., 0] + 256 * color[..., 1] + 256 * 256 * color[..., 2]
 
 
 def tight_box(mask):
@@ -49,7 +49,7 @@ def tight_box(mask):
     return [x, y, columns.max() - x + 1, rows.max() - y + 1]
 
 
-def test_the_folder_holds_pictures_labels_and_annotations(folder):
+def test_the_folder_holds_images_labels_and_annotations(folder):
     names = {f"{index:06d}.png" for index in range(SCENES)}
     assert {path.name for path in folder.iterdir()} == {"val", "panoptic_val", "annotations"}
     assert {path.name for path in (folder / "val").iterdir()} == names
@@ -58,7 +58,7 @@ def test_the_folder_holds_pictures_labels_and_annotations(folder):
     assert {path.name for path in (folder / "annotations").iterdir()} == kinds
 
 
-def test_pictures_are_the_scenes_of_the_split(folder):
+def test_images_are_the_scenes_of_the_split(folder):
     for index in range(SCENES):
         drawn = np.array(Image.open(folder / f"val/{index:06d}.png"))
         assert drawn.shape == (128, 128, 3)

@@ -102,7 +102,7 @@ def test_the_splits_hold_every_class_and_share_no_scene():
 
 
 def test_the_scenes_are_still_those_of_version_1():
-    """The shipped CLIP knows this world, and old pictures are not drawn again: change `dataset.VERSION` with it."""
+    """The shipped CLIP knows this world, and old images are not drawn again: change `dataset.VERSION` with it."""
     scene = scene_of("train", 0)
     assert [THINGS[thing.category] for thing in scene.things] == [
         "cyan moon",

@@ -23,7 +23,7 @@ from clipself_d2.data.vocabulary import dataset_vocabulary
 from tests.tools.test_demo import ColorDetector, color_text
 
 model = L(ColorDetector)(vocabulary=L(dataset_vocabulary)(dataset="toy_colors", text=L(color_text)()))
-dataloader = dict(train=dict(num_workers=0))
+dataloader = dict(train=dict(num_workers=0), test=dict(num_workers=0))
 optimizer = dict()
 lr_multiplier = dict()
 train = dict(device="cpu", output_dir="run")
@@ -167,6 +167,10 @@ def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_take
         (["--weights", "absent.pth"], "absent.pth"),
         (["--config-file", "absent.py"], "no such config file"),
         (["--config-file", str(ROOT / "configs/distillation/clipself_eva02_b16_coco_patches.py")], "no text tower"),
+        (
+            ["--config-file", str(ROOT / "configs/miniature/panoptic_masks.py")],
+            "no text tower, data set or test loader",
+        ),
         (["model.wieght=3"], "unknown config key"),
         (["--threshold", "high"], "--threshold"),
     ],

@@ -24,7 +24,7 @@ model = L(OpenVocabularyPanoptic)(
     vocabulary=L(panoptic_vocabulary)(dataset="toy_segments", text=L(color_text)()),
     isthing=L(dataset_things)(dataset="toy_segments"),
 )
-dataloader = dict()
+dataloader = dict(test=dict(num_workers=0))
 optimizer = dict()
 lr_multiplier = dict()
 train = dict(device="cpu", output_dir="run")
@@ -32,7 +32,7 @@ train = dict(device="cpu", output_dir="run")
 
 
 class ColorMasks:
-    """A mask for each color in the picture that is not black."""
+    """A mask for each color in the image that is not black."""
 
     def __call__(self, inputs, vocabulary):
         return [self.find(x["image"], len(vocabulary)) for x in inputs]

@@ -23,7 +23,7 @@ model = L(ZeroShotSegmenter)(
     tower=L(ColorTower)(), size=64, temperature=20.0, background_threshold=0.0,
     vocabulary=L(panoptic_vocabulary)(dataset="toy_semantic", text=L(color_text)()),
 )
-dataloader = dict()
+dataloader = dict(test=dict(num_workers=0))
 optimizer = dict()
 lr_multiplier = dict()
 train = dict(device="cpu", output_dir="run")

@@ -39,7 +39,8 @@ def config(monkeypatch):
 
     def make(dataset, **model):
         vocabulary = L(Vocabulary.from_classes)(dataset=dataset, text=L(fake_text)())
-        return OmegaConf.create({"model": {"vocabulary": vocabulary, **model}}, flags={"allow_objects": True})
+        content = {"model": {"vocabulary": vocabulary, **model}, "dataloader": {"test": {"batch_size": 1}}}
+        return OmegaConf.create(content, flags={"allow_objects": True})
 
     return make
 
@@ -91,4 +92,7 @@ def test_wrong_words_and_configs_are_one_line(config):
     refuse("no text tower", without_text, [("cat",)])
     without_data = config("toy_pets")
     del without_data.model.vocabulary.dataset
-    refuse("no text tower and data set", without_data, [("cat",)])
+    refuse("no text tower, data set", without_data, [("cat",)])
+    without_test = config("toy_pets")
+    del without_test.dataloader.test
+    refuse("no text tower, data set or test loader", without_test, [("cat",)])

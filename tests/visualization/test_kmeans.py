@@ -1,4 +1,4 @@
-"""K-Means maps: planted clusters, determinism, and the matching of colours."""
+"""K-Means maps: planted clusters, determinism, and the matching of colors."""
 
 from itertools import permutations
 
