@@ -26,7 +26,7 @@ VIT = {
 
 def write_model(folder: Path) -> str:
     """The JSON config of the tiny CLIP."""
-    path = folder / "tiny-vit.json"
+    path = folder / "tiny-student.json"
     path.write_text(json.dumps(VIT))
     return str(path)
 
