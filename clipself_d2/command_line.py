@@ -1,4 +1,4 @@
-"""What the command-line tools share: a parser whose mistakes are one line, and the exit codes."""
+"""Shared by the command-line tools: a parser with one-line errors, and the exit codes."""
 
 import argparse
 import functools
@@ -12,7 +12,7 @@ P = ParamSpec("P")
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, but a wrong argument is an `InputError`, said without the usage."""
+    """argparse's, but a wrong argument is an `InputError` without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raise the InputError."""
@@ -24,7 +24,7 @@ def exit_codes(
 ) -> Callable[[Callable[P, None]], Callable[P, int]]:
     """Decorate the `main` of a tool: errors become one line on stderr, and the function returns the exit code.
 
-    0 when it ended well; 2 for wrong input (`InputError`, or a file that cannot be read or written); 1 for a run that
+    0 for success; 2 for wrong input (`InputError`, or a file that cannot be read or written); 1 for a run that
     had to stop (`RunError`); 130 after Ctrl-C. Any other exception is a bug and keeps its traceback.
 
     Args:

@@ -1,12 +1,12 @@
-"""The two exceptions that tools say in one line; `clipself_d2.command_line.exit_codes` gives them their exit codes."""
+"""The two exceptions that tools print in one line; `clipself_d2.command_line.exit_codes` gives them their exit codes."""
 
 
 class InputError(ValueError):
-    """A wrong argument, file or config, said in one line: which file, which field, and how to mend it.
+    """A wrong argument, file or config, in one line: which file, which field, and how to fix it.
 
     Tools print the line and exit with code 2; anything else that escapes a tool is a bug.
     """
 
 
 class RunError(Exception):
-    """A run cannot go on though its input was in order, said in one line. Tools print it and exit with code 1."""
+    """A run cannot go on although its input was correct, in one line. Tools print it and exit with code 1."""

@@ -1,1 +1,1 @@
-"""Training shared by all applications: trainer, checkpoints, hooks, optimiser, launch, run."""
+"""Training and evaluation shared by all applications: trainer, checkpoints, hooks, optimizer, launch, run."""

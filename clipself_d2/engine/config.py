@@ -21,7 +21,7 @@ from torch import nn
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.errors import InputError
 
-# `build` says in one line what Detectron2 would log with a traceback.
+# `build` reports in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -64,14 +64,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def build(cfg: DictConfig, section: str) -> Any:
-    """What a section of a config describes.
+    """Build what a section of a config describes.
 
     Args:
         cfg: from `load_config`.
         section: its key, with dots.
 
     Raises:
-        InputError: for a value that a constructor refuses (by a ValueError, or a TypeError: a wrong container).
+        InputError: for a value that a constructor refuses (ValueError, or TypeError for a wrong container).
     """
     try:
         return instantiate(OmegaConf.select(cfg, section))
@@ -89,7 +89,7 @@ def target(node: DictConfig) -> Any:
 
 
 def on_device(module: nn.Module, device: str) -> nn.Module:
-    """The module, moved: for a config whose evaluator holds one, with `device="${train.device}"`."""
+    """Move a module, for a config that needs one on `device="${train.device}"`."""
     return module.to(device)
 
 
@@ -164,7 +164,7 @@ def _check_kind(key: str, old: Any, new: Any) -> None:
 
 
 def _check_override(cfg: DictConfig, override: str) -> None:
-    """Every part of the key must exist in the config, or be an argument of the target that it belongs to."""
+    """Raise an InputError unless each part of the key is in the config, or an argument of its target."""
     key, equals, _ = override.partition("=")
     if not equals:
         raise InputError(f"{override}: an override has the form key=value")
@@ -186,7 +186,7 @@ def _check_override(cfg: DictConfig, override: str) -> None:
 
 
 def _check_targets(node: Any, where: str) -> None:
-    """Every key beside a `_target_` must be an argument of it, and every `${...}` must lead somewhere."""
+    """Raise an InputError unless each key beside a `_target_` is its argument, and each `${...}` resolves."""
     if not OmegaConf.is_config(node):
         return
     arguments = _arguments(node) if isinstance(node, DictConfig) else None

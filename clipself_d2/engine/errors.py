@@ -1,4 +1,4 @@
-"""Why a run stopped."""
+"""Reasons to stop a run."""
 
 from clipself_d2.errors import RunError
 

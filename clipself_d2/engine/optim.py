@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedule of CLIPSelf's recipe; the optimiser itself is `torch.optim.AdamW`."""
+"""Parameter groups and learning-rate schedule of CLIPSelf's recipe; the optimizer itself is `torch.optim.AdamW`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def param_groups(
     lr: float | None = None,
     lr_factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in groups: matrices decay; vectors and scalars (biases, norms, temperatures) do not.
+    """Group the trainable parameters: matrices decay; vectors and scalars (biases, norms, temperatures) do not.
 
     Args:
         model: any module; only parameters with `requires_grad` are taken.
         weight_decay: of the parameters that decay.
-        decay_vectors: let everything decay, as the released detectors do.
-        lr: the optimiser's learning rate, which `lr_factors` multiply.
+        decay_vectors: decay everything, as the released detectors do.
+        lr: the optimizer's learning rate, which `lr_factors` multiply.
         lr_factors: for parameters whose name starts with a key (``backbone.trained_tower``) a factor of the rate.
 
     Raises:
@@ -65,8 +65,8 @@ def warmup_cosine(max_iter: int, warmup_iters: int) -> ParamScheduler:
     The schedule of the released code: at `step >= warmup_iters`, `0.5 * (1 + cos(pi * (step - w) / (max_iter - w)))`.
 
     Args:
-        max_iter: number of optimiser steps of the run.
-        warmup_iters: steps of the linear part; a run that is shorter never leaves it.
+        max_iter: number of optimizer steps of the run.
+        warmup_iters: steps of the linear part; a shorter run stops inside it.
     """
     if warmup_iters == 0:
         return CosineParamScheduler(1.0, 0.0)
@@ -88,11 +88,11 @@ def warmup_multistep(
     """Multiplier of the learning rate: linear from `warmup_factor` to 1, then times `gamma` at each milestone.
 
     Args:
-        max_iter: number of optimiser steps of the run.
-        warmup_iters: steps of the linear part; a run that is shorter never leaves it, nor does its rate rise faster.
-        milestones: parts of the run, in 0..1; none for a constant rate (the released detectors on OV-COCO).
+        max_iter: number of optimizer steps of the run.
+        warmup_iters: steps of the linear part; a shorter run stops inside it.
+        milestones: fractions of the run, 0..1; none for a constant rate (the released detectors on OV-COCO).
         warmup_factor: first value.
-        gamma: factor of a milestone.
+        gamma: factor at each milestone.
     """
     if max_iter <= warmup_iters:
         return LinearParamScheduler(warmup_factor, warmup_factor + (1 - warmup_factor) * max_iter / warmup_iters)

@@ -11,9 +11,9 @@ from clipself_d2.errors import InputError
 
 @dataclass
 class CheckpointSettings:
-    """When checkpoints for resuming are written and how many stay."""
+    """When checkpoints are written and how many are kept."""
 
-    period: int = 1000  # iterations; 0: only after the last
+    period: int = 1000  # iterations; 0 for the last one only
     max_to_keep: int = 3
 
 
@@ -32,19 +32,19 @@ class TrainSettings:
 
     Attributes:
         output_dir: folder of everything that the run writes; `load_config` defaults to `output/NAME` for `NAME.py`.
-        max_iter: number of optimiser steps.
+        max_iter: number of optimizer steps.
         seed: of initial values, sampling and everything random inside the model.
         device: "cuda", "cpu", or "auto" (CUDA where there is a device).
         precision: "fp32", "bf16" or "fp16"; of training and of evaluation.
-        accumulate: chunks that a rank's batch is cut into to save memory; the batch stays the same.
+        accumulate: number of chunks that a rank's batch is cut into to save memory; the loss does not change.
         clip_grad_norm: largest global norm of the gradient, or None.
         compile: call `model.compile()`.
         activation_checkpointing: recompute activations in the backward pass to save memory; read by the model's config.
         log_period: iterations between lines of the log and of metrics.json.
         eval_period: iterations between evaluations; 0 evaluates only after the last.
         init_checkpoint: a raw `checkpoint_*.pth` whose model is loaded before training or evaluation; "" loads nothing.
-        init_without: parts of it, by the beginning of their names, that this model has not: "roi_heads.mask_head." to
-            detect boxes with a detector that was trained on masks too.
+        init_without: beginnings of parameter names to leave out of it: "roi_heads.mask_head." to detect boxes with a
+            detector that was trained on masks too.
         checkpointer: see `CheckpointSettings`.
         ddp: see `DDPSettings`.
     """
@@ -69,7 +69,7 @@ class TrainSettings:
         """Check the values.
 
         Raises:
-            InputError: names the setting and what it may be.
+            InputError: names the setting and its range.
         """
         minima = {"max_iter": 1, "seed": 0, "accumulate": 1, "log_period": 1, "eval_period": 0}
         for name, least in minima.items():

@@ -1,4 +1,4 @@
-"""The training loop: one optimiser step of any model that turns a list of samples into a dictionary of losses."""
+"""The training loop: one optimizer step of any model that turns a list of samples into a dictionary of losses."""
 
 from __future__ import annotations
 
