@@ -41,8 +41,8 @@ setup(
         "torchvision>=0.20",
         "tqdm",
     ],
-    # panopticapi, for panoptic quality, is in no extra: its PyPI package would pull numpy below 2, though it runs with 2.
-    # Install it by `pip install --no-deps panopticapi-lite` (docs/install.md).
+    # panopticapi, for panoptic quality, is in no extra: its PyPI package would pull numpy below 2, although it runs
+    # with numpy 2. Install it by `pip install --no-deps panopticapi-lite` (docs/install.md).
     extras_require={
         "panoptic": ["transformers>=5"],  # Mask2Former and MaskFormer as mask generators
         "docs": DOCS,

@@ -1,4 +1,4 @@
-"""The two exceptions that tools print in one line; `clipself_d2.command_line.exit_codes` gives them their exit codes."""
+"""The two exceptions that tools print in one line; `command_line.exit_codes` gives them their exit codes."""
 
 
 class InputError(ValueError):
