@@ -19,7 +19,7 @@ from clipself_d2.errors import InputError
 from tests.detection.tiny import CONFIGS, scene
 
 PAGE = (Path(__file__).parents[2] / "docs/detection.md").read_text()
-SECTION = PAGE[PAGE.index("\n## In a Detectron2 project of your own\n") :]
+SECTION = PAGE[PAGE.index("\n## In your own Detectron2 project\n") :]
 YAML, CODE = (re.search(rf"```{language}\n(.*?)```", SECTION, re.DOTALL)[1] for language in ("yaml", "python"))
 
 

@@ -27,7 +27,7 @@ def blocks(language, text):
 
 def test_the_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Image.fromarray(render(scene_of("val", 0), 96)[0]).save("photograph.png")
+    Image.fromarray(render(scene_of("val", 0), 96)[0]).save("image.png")
     names = {"name": MODEL, "pretrained": WEIGHTS, "size": 128}
     for block in blocks("python", section("By text alone")):
         exec(block, names)
