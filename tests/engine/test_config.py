@@ -72,7 +72,7 @@ def test_wrong_overrides_are_said_in_one_line(path, override, message):
         (CONFIG.replace("ToyModel)(noise", "ToyModel)(nois"), r"model.nois: .*did you mean 'noise'\?"),
         (CONFIG.replace("max_iter=12", "max_iters=12"), r"did you mean 'max_iter'\?"),
         (CONFIG.replace("dict(period", "dict(perod"), r"checkpointer.perod: .*did you mean 'period'\?"),
-        (CONFIG.replace("optimizer =", "optimizer ="), "no section 'optimizer'"),
+        (CONFIG.replace("optimizer =", "optimizr ="), "no section 'optimizer'"),
         ("model = (", "syntax error"),
         ("from nowhere import something", "nowhere"),
         ("x = undefined", "undefined"),
