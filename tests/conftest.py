@@ -1,4 +1,4 @@
-"""Shared fixtures: seeds, threads, and the folder of real photographs."""
+"""Shared fixtures: seeds, threads, and the folder of real images."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def assets() -> Path:
     """The folder of real data that `CLIPSELF_D2_ASSETS` names (it holds `data/` and `text_embeddings/`)."""
     folder = os.environ.get("CLIPSELF_D2_ASSETS")
     if not folder:
-        pytest.skip("CLIPSELF_D2_ASSETS is not set: no real photographs")
+        pytest.skip("CLIPSELF_D2_ASSETS is not set: no real images")
     path = Path(folder).resolve()
     if not (path / "data").is_dir():
         pytest.skip(f"CLIPSELF_D2_ASSETS={folder} has no folder data/")

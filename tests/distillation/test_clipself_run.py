@@ -1,4 +1,4 @@
-"""The command line, from a real config to the exported CLIP, on a tiny tower and drawn photographs."""
+"""The command line, from a real config to the exported CLIP, on a tiny tower and drawn images."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A CLIP of a few thousand parameters, drawn photographs, and what runs on several ranks."""
+"""A CLIP of a few thousand parameters, drawn images, and what runs on several ranks."""
 
 import json
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def sample(draw: int, regions: int) -> dict[str, Any]:
 
 
 def write_photographs(folder: Path, count: int = 12) -> None:
-    """A COCO layout with drawn photographs, for `DETECTRON2_DATASETS`."""
+    """A COCO layout with drawn images, for `DETECTRON2_DATASETS`."""
     images = folder / "coco/unlabeled2017"
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)

@@ -115,8 +115,8 @@ def test_the_export_is_an_open_clip_checkpoint(tmp_path, samples):
     pixels = torch.stack([sample["image"] for sample in samples])
     with torch.no_grad():
         ours = [model.image_tower.image_embeddings(model.image_tower.normalize(pixels)), model.text_tower(CAPTIONS)]
-        normalised = model.image_tower.normalize(pixels)
-        other = [theirs.encode_image(normalised), theirs.encode_text(open_clip.get_tokenizer(MODEL)(CAPTIONS))]
+        normalized = model.image_tower.normalize(pixels)
+        other = [theirs.encode_image(normalized), theirs.encode_text(open_clip.get_tokenizer(MODEL)(CAPTIONS))]
     for a, b in zip(ours, other, strict=True):
         assert a.shape == (len(CAPTIONS), 128)
         torch.testing.assert_close(a, b, rtol=0, atol=5e-3 * a.abs().max().item())

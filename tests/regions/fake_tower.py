@@ -1,4 +1,4 @@
-"""A tower whose outputs are plain averages of colours, so that every embedding can be worked out by hand."""
+"""A tower whose outputs are plain averages of colors, so that every embedding can be worked out by hand."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
 class ColorTower(nn.Module):
-    """Dense map: the mean colour of each 8 x 8 cell. Image embedding: the mean colour. Masked: of the region's
+    """Dense map: the mean color of each 8 x 8 cell. Image embedding: the mean color. Masked: of the region's
     cells."""
 
     stride, embed_dim, native_size, num_blocks, block_dim = 8, 3, 16, 1, 3

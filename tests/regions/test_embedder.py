@@ -27,7 +27,7 @@ BLUE = F.normalize(torch.tensor([0.1, 0.1, 1.1]), dim=0)
 @pytest.mark.parametrize("mask_resize", ["area", "bicubic"])
 def test_regions_have_their_colours(mode, mask_resize):
     sample = halves()
-    # Two cells inward, away from the bicubic overshoot at the border of the colours.
+    # Two cells inward, away from the bicubic overshoot at the border of the colors.
     sample["boxes"] = Boxes(torch.tensor([[0.0, 0, 16, 32], [48, 0, 64, 32]]))
     sample["masks"][:, :, 16:48] = False
     [output] = RegionEmbedder(ColorTower(), 64, dense_mode=mode, mask_resize=mask_resize)([sample])

@@ -37,7 +37,7 @@ def released_fvit(head, clip, seen, alpha, beta):
 
 
 def released_fvlm(head, clip, seen, alpha, beta):
-    """The background keeps the detector's probability; the row is renormalised."""
+    """The background keeps the detector's probability; the row is renormalized."""
     out = released_fvit(head, clip, seen, alpha, beta)
     out[:, -1] = head[:, -1]
     return out / out.sum(1, keepdims=True)
