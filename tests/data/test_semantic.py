@@ -14,7 +14,7 @@ from clipself_d2.errors import InputError
 
 @pytest.fixture
 def record(tmp_path):
-    """A image whose red level is its label: 20 x 30, four quarters."""
+    """An image whose red level is its label: 20 x 30, four quarters."""
     labels = np.zeros((20, 30), dtype=np.uint8)
     labels[10:], labels[:, 15:] = 2, labels[:, 15:] + 1
     labels[10:, 15:] = 255
