@@ -25,7 +25,7 @@ docs: $(STAMP)
 	@echo "open output/docs/docs/index.html"
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
-$(STAMP): requirements.lock requirements-uv.lock setup.py
+$(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock: one to three minutes the first time."
 	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
@@ -35,10 +35,10 @@ $(STAMP): requirements.lock requirements-uv.lock setup.py
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Resolves again from requirements.in and setup.py; the only target that changes the locks.
+# Resolves again from requirements.in and pyproject.toml; the only target that changes the locks.
 lock: $(STAMP)
 	$(BIN)/uv pip compile -q --upgrade --universal --fork-strategy fewest --python-version 3.10 --generate-hashes \
-		--extra dev requirements.in setup.py -o requirements.lock
+		--extra dev requirements.in pyproject.toml -o requirements.lock
 	echo uv | $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-header - -o requirements-uv.lock
 
 clean:

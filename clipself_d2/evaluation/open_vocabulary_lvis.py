@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class OpenVocabularyLVISEvaluator(LVISEvaluator):
         max_dets: detections per image that count, the best ones.
 
     Raises:
-        InputError: for an unknown task or a data set that cannot be evaluated on.
+        InputError: for an unknown task or a data set that cannot be evaluated on, or without the lvis package.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class OpenVocabularyLVISEvaluator(LVISEvaluator):
         *,
         max_dets: int = 300,
     ):
+        if find_spec("lvis") is None:
+            raise InputError("evaluation on LVIS needs the lvis package: pip install lvis")
         # LVISEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
         if unknown := set(tasks) - set(TASKS):
             raise InputError(f"unknown task {min(unknown)!r}: give some of {', '.join(TASKS)}")

@@ -244,6 +244,12 @@ def _rank(rank, world, folder, records, answers):
     torch.distributed.destroy_process_group()
 
 
+def test_a_missing_lvis_is_said_when_the_evaluator_is_built(monkeypatch):
+    monkeypatch.setattr(open_vocabulary_lvis, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install lvis"):
+        OpenVocabularyLVISEvaluator("any")
+
+
 def test_the_main_process_has_the_results_of_all(tmp_path):
     records, detections = noisy_world(0)
     register("noisy", federated(records, 0), CLASSES, class_frequency=FREQUENCY)
