@@ -3,41 +3,43 @@
 import hashlib
 import json
 import os
-import pickle
-import re
 import uuid
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from clipself_d2.clip.archive import read_archive
 from clipself_d2.clip.formats import is_openai, match_text_names, to_open_clip, unwrap, uses_quick_gelu
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, RunError
+
+_HASH = "content_hash"  # the name of the hash in a safetensors file
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read weights of any published format, with open_clip's names.
 
-    Nothing is ever unpickled. A TorchScript archive (OpenAI's download) is read by ``torch.jit.load``, whose reader
-    builds tensors and sandboxed script and cannot call Python; none of its methods are called.
+    Nothing in the file is executed (see `read_archive`).
 
     Args:
-        path: ``.safetensors``, or a ``torch.save`` file of a state dict, alone or in a training checkpoint
-            (``state_dict``, ``model``, ``module``), or a TorchScript archive.
+        path: safetensors, or a ``torch.save`` file of a state dict, alone or in a training checkpoint (``state_dict``,
+            ``model``, ``module``), or a TorchScript archive (OpenAI's download).
 
     Returns:
         CPU tensors by name. EVA-02 names are timm's under ``visual.trunk.``. The text tower's stay where the file has
         them (at the top for CLIP, under ``text.`` for CustomTextCLIP); `load_checkpoint` moves them.
 
     Raises:
-        InputError: a missing or truncated file, or one without weights.
+        InputError: a missing, truncated or damaged file, or one without weights, or weights that are not finite.
     """
-    return to_open_clip(_read_raw(Path(path)))
+    state = to_open_clip(_read(Path(path)))
+    if wrong := not_finite(state):
+        raise InputError(f"{path}: {wrong}")
+    return state
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -51,7 +53,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         InputError: see `read_checkpoint`; weights of another model (the message names the missing, unexpected and
             wrongly shaped ones); OpenAI's weights for a model without QuickGELU.
     """
-    raw = _read_raw(Path(path))
+    raw = _read(Path(path))
     if is_openai(raw) and not uses_quick_gelu(model):
         raise InputError(f"{path}: OpenAI's weights need QuickGELU: choose the model's '-quickgelu' name")
     expected = model.state_dict()
@@ -60,7 +62,16 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         if key in state and key in expected and state[key].numel() == expected[key].numel() == 1:
             state[key] = state[key].reshape(expected[key].shape)
     check_fit(state, expected, str(path))
+    if wrong := not_finite(state):
+        raise InputError(f"{path}: {wrong}")
     model.load_state_dict(state)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """Say which weights are NaN or infinite; "" if none is."""
+    wrong = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    names = ", ".join(wrong[:4]) + (", ..." if len(wrong) > 4 else "")
+    return f"{len(wrong)} of {len(state)} weights are not finite: {names}" if wrong else ""
 
 
 def check_fit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
@@ -98,31 +109,55 @@ def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: M
 
     Raises:
         InputError: a path that does not end in ``.safetensors``.
+        RunError: weights that are not finite.
         OSError: the disk.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: weights are written as safetensors, end the name in .safetensors")
+    if wrong := not_finite(model_state):
+        raise RunError(f"{path}: not written, {wrong}")
     save_tensors(model_state, path)
     text = json.dumps(dict(card), indent=2, sort_keys=True) + "\n"
     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file atomically; OSError if the disk refuses."""
+    """Write one safetensors file atomically, with a hash of its content; OSError if the disk refuses."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    metadata = {"format": "pt", _HASH: content_hash(content).hex()}
     try:
-        write_atomically(path, lambda file: save_file(content, file, metadata={"format": "pt"}))
+        write_atomically(path, lambda file: save_file(content, file, metadata))
     except SafetensorError as error:  # raised for a full disk
         raise OSError(f"{path}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file, and compare the hash of its content where it has one.
+
+    Raises:
+        InputError: a truncated or damaged file. The message does not name the file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            expected = (file.metadata() or {}).get(_HASH)
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"truncated, damaged or of another kind ({error}): download or save it again") from None
+    if expected not in (None, content_hash(tensors).hex()):
+        raise InputError("damaged: its values are not those that were written; download or save it again")
+    return tensors
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file in the same folder, flush it to the disk, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}{path.suffix}")  # a name has 255 bytes at most
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the user's umask; safetensors alone would keep its files from other users
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -158,36 +193,27 @@ def interpolate(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], al
     }
 
 
-def _read_raw(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, Tensor]:
+    """The weights of a file by the names that they have in it."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    with path.open("rb") as file:
+        start = file.read(512)
     try:
-        if path.suffix == ".safetensors":
-            return unwrap(load_file(path))
-        if _is_torchscript(path):
-            return unwrap(torch.jit.load(path, map_location="cpu").state_dict())
-        return unwrap(torch.load(path, map_location="cpu", weights_only=True))
+        if problem := _not_weights(start):
+            raise InputError(problem)
+        return read_tensors(path) if start[8:9] == b"{" else unwrap(read_archive(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # the readers raise many kinds for a damaged or foreign file
-        raise InputError(f"{path}: {_unreadable(error)}") from None
 
 
-def _unreadable(error: Exception) -> str:
-    """The message for a file that a reader refused."""
-    text = "not a readable file of weights, truncated or of another kind"
-    if not isinstance(error, pickle.UnpicklingError):
-        return f"{text} ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__})"
-    if not re.search("Unsupported (global|class)", str(error)):  # not a pickle at all
-        return text
-    return (
-        "holds other Python objects than tensors, which may run code and are not read: if you trust it, load it once "
-        "with torch.load(FILE, weights_only=False) and save its state dict alone"
-    )
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _not_weights(start: bytes) -> str:
+    """What a file is that was saved in place of the weights, from its first bytes; "" for any other file."""
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "empty: download it again"
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not weights: run 'git lfs pull' in its repository, or download the file itself"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "a web page, not weights: open its address in a browser and save the file behind the download button"
+    return ""

@@ -38,12 +38,10 @@ def unwrap(content: object) -> dict[str, Tensor]:
     Raises:
         InputError: it holds no dictionary of tensors.
     """
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not content or not all(isinstance(key, str) for key in content):
+    for _ in range(4):
+        if isinstance(content, Mapping):
+            content = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping) or not content or not all(map(_is_name, content)):
         raise InputError("it holds no dictionary of weights")
     numbers = {
         key: torch.tensor(value) for key, value in content.items() if key in OPENAI_NUMBERS and isinstance(value, int)
@@ -160,6 +158,10 @@ def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:
         elif key not in OPENAI_NUMBERS:
             weights[key] = value
     return {"model": {CAT_SEG_PREFIX + key: value for key, value in weights.items()}}
+
+
+def _is_name(key: object) -> bool:
+    return isinstance(key, str) and key.isprintable() and len(key) < 500
 
 
 def _is_cat_seg(state: Mapping[str, Tensor]) -> bool:

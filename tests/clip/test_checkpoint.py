@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pickle
 import resource
 import signal
@@ -18,7 +19,7 @@ from torch import nn
 
 from clipself_d2.clip import checkpoint as module
 from clipself_d2.clip import interpolate, read_checkpoint, save_checkpoint
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, RunError
 
 from .conftest import FAMILIES
 
@@ -69,6 +70,67 @@ def test_files_without_weights(tmp_path, kind):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "empty: download it again"),
+        (b"\n<!DOCTYPE html><html><title>Google Drive", "a web page, not weights"),
+        (b"<html>404</html>", "a web page, not weights"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 598641023\n",
+            "a Git LFS pointer, not weights",
+        ),
+        (b"PK\x03\x04" + bytes(2000), "truncated"),
+        (b"\x80\x02" + bytes(2000), "truncated"),
+        (bytes(2000), "not a file of weights"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_what_was_saved_in_place_of_the_weights(tmp_path, content, reason, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"weights{suffix}: {reason}") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_neither_read_nor_written(tmp_path):
+    state = {
+        "visual.proj": torch.tensor([1.0, float("nan")]),
+        "ln": torch.tensor([-float("inf")]),
+        "n": torch.tensor(3),
+    }
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: 2 of 3 weights are not finite: visual\.proj, ln"):
+        read_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(RunError, match=r"b\.safetensors: not written, 2 of 3 weights are not finite"):
+        save_checkpoint(state, tmp_path / "b.safetensors", {})
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_a_file_of_another_suffix_is_read_by_its_content(tmp_path):
+    state = {"visual.proj": torch.rand(3, 3)}
+    module.save_tensors(state, tmp_path / "a.bin")
+    torch.save(state, tmp_path / "b.safetensors")
+    for name in ("a.bin", "b.safetensors"):
+        assert torch.equal(read_checkpoint(tmp_path / name)["visual.proj"], state["visual.proj"])
+
+
+def test_written_files_have_the_umask_of_the_user(tmp_path):
+    previous = os.umask(0o027)
+    try:
+        save_checkpoint({"a": torch.zeros(1)}, tmp_path / "tower.safetensors", {})
+    finally:
+        os.umask(previous)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_a_name_of_the_greatest_length(tmp_path):
+    path = tmp_path / ("a" * 243 + ".safetensors")
+    module.save_tensors({"a": torch.zeros(1)}, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.parametrize("extra", [argparse.Namespace(lr=1), np.float64(0.5)], ids=["namespace", "scalar"])
 def test_objects_beside_the_tensors_are_said(tmp_path, extra):
     torch.save({"state_dict": {"visual.proj": torch.zeros(2, 2)}, "extra": extra}, tmp_path / "a.pt")
@@ -91,7 +153,7 @@ def test_open_clip_loads_what_we_save(name, configs, towers, tmp_path):
         torch.testing.assert_close(theirs.encode_text(tokens), text(["a cat", "a red star"]))
     assert json.loads((tmp_path / "tower.json").read_text()) == {"alpha": 0.7, "source": name}
     with safe_open(path, "pt") as file:
-        assert file.metadata() == {"format": "pt"}
+        assert file.metadata()["format"] == "pt"
 
 
 def test_weights_are_safetensors(tmp_path):
