@@ -10,6 +10,17 @@ from clipself_d2.errors import InputError, RunError
 
 P = ParamSpec("P")
 
+WORDS_HELP = """
+Words, wherever a vocabulary is asked for, are either of these. What was read is printed.
+  "cat, hot dog/frankfurter"  commas separate classes, slashes the synonyms of a class; the first is its name
+  "cat; hot dog, frankfurter" the same, as ODISE writes it
+  FILE                        one class per line, commas separate its synonyms; the label files of ODISE and FC-CLIP
+  FILE.json                   a list of names and of lists of synonyms
+  FILE.yaml                   with names, as YOLO's data.yaml
+Quotes keep a name with a separator together: '"AC/DC", "tin, of food"'. An existing file is read whatever its suffix.
+"""
+"""For the description of tools that call `vocabulary.read_vocabulary`."""
+
 
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, but a wrong argument is an `InputError` without the usage."""

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 MINIATURE = Path(__file__).parents[1] / "configs/miniature/clipself_patches.py"
@@ -35,14 +35,16 @@ MINIATURE = Path(__file__).parents[1] / "configs/miniature/clipself_patches.py"
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        description=__doc__, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--output", default="output/demo", metavar="DIR", help="where results go (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     group = parser.add_argument_group("your own images")
     add = group.add_argument
     add("--input", nargs="+", metavar="PATH", help="images, animations, videos, and folders of these")
-    add("--vocabulary", metavar="WORDS", help='"cat, hot dog/frankfurter", or classes.txt or .json; synonyms by /')
+    add("--vocabulary", metavar="WORDS", help="what to look for, see below")
     add(
         "--novel",
         metavar="WORDS",
@@ -70,7 +72,7 @@ def predict(args: argparse.Namespace) -> None:
     from clipself_d2.engine.config import load_config
     from clipself_d2.visualization.demo import Predictor, predict_files
     from clipself_d2.visualization.media import find_files
-    from clipself_d2.vocabulary import read_vocabulary
+    from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
     def names(words: str | None) -> list[str] | None:
         return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
@@ -79,6 +81,7 @@ def predict(args: argparse.Namespace) -> None:
     if output.resolve() in {file.resolve().parent for file in files}:
         raise InputError(f"--output {output}: is the folder of the inputs, which would be overwritten; name another")
     words = read_vocabulary(args.vocabulary)
+    print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)
     options = {"novel": names(args.novel), "stuff": names(args.stuff)}
     predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)

@@ -1,10 +1,5 @@
 """Embed class names with a CLIP text tower, for a classifier without a text tower.
 
-The vocabulary is a file or a list of names:
-  classes.txt    one class per line; commas separate the synonyms of a class
-  classes.json   a list whose items are names or lists of synonyms
-  "cat,dog"      names separated by commas; slashes separate the synonyms of a class, "cat/kitten,dog"
-
 OUTPUT.npy holds K x C unit vectors in the given order; OUTPUT.pt holds a dictionary from the first name to the vector.
 
 Examples:
@@ -19,17 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        description=__doc__, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
     parser.add_argument("--pretrained", required=True, help="one of open_clip's tags, a checkpoint, or 'random'")
-    parser.add_argument("--vocabulary", required=True, help='classes.txt, classes.json, or "cat,dog"')
+    parser.add_argument("--vocabulary", required=True, help="what to embed, see below")
     parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
     parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
@@ -40,15 +37,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
 
     from clipself_d2.clip import build_text_tower
-    from clipself_d2.vocabulary import TextClassifier, read_vocabulary, save_text_embeddings
+    from clipself_d2.vocabulary import (
+        TextClassifier,
+        Vocabulary,
+        describe_classes,
+        read_vocabulary,
+        save_text_embeddings,
+    )
 
-    vocabulary = read_vocabulary(args.vocabulary)
+    classes = read_vocabulary(args.vocabulary)
+    print(describe_classes(classes))
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable GPU, use cpu")
     tower = build_text_tower(args.model, args.pretrained).to(args.device)
-    embeddings = TextClassifier(tower, args.templates)(vocabulary)
-    save_text_embeddings(embeddings, [synonyms[0] for synonyms in vocabulary], args.output)
-    print(f"wrote {len(embeddings)} x {embeddings.shape[1]} embeddings to {args.output}")
+    vocabulary = Vocabulary.from_classes(classes, TextClassifier(tower, args.templates), background=None)
+    save_text_embeddings(vocabulary.text_embeddings, vocabulary.names, args.output)
+    print(f"wrote {len(vocabulary)} x {vocabulary.embed_dim} embeddings to {args.output}")
 
 
 if __name__ == "__main__":

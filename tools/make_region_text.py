@@ -8,7 +8,7 @@ Images without captions, without a noun in them or without a proposal are left o
 The nouns (--nouns):
   objects    names of things that the package knows, about 3,400 (the default for real images)
   phrases    whatever follows an article in the captions, such as "red star" (the default for OV-Shapes)
-  a file of class names (.txt, .json), or words: "cat, hot dog/frankfurter"
+  a file or words
 
 Examples:
   the region-text baseline on COCO; the proposals are those of tools/make_proposals.py:
@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ _MOST_COMMON = 8  # nouns that are printed
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        description=__doc__, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--captions", type=Path, metavar="FILE.json", help="in COCO's format (default: the data set's, if it has some)")
     add("--proposals", required=True, type=Path, metavar="FILE.json", help="as tools/make_proposals.py writes them")
@@ -46,7 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--name", required=True, metavar="CLIP", help="open_clip's name of the model, or the path of a JSON config")
     add("--pretrained", required=True, metavar="WEIGHTS", help="one of open_clip's tags, a checkpoint, or 'random'")
     add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
-    add("--nouns", metavar="WORDS", help="objects, phrases, a file or words; see above")
+    add("--nouns", metavar="WORDS", help="objects, phrases, a file or words (see above and below)")
     add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")
     add("--top", type=int, default=20, metavar="N", help="proposals of an image, the first (%(default)s)")
     add("--threshold", type=float, default=-1.0, metavar="COS", help="least cosine of a pair (%(default)s: all)")
@@ -71,7 +73,7 @@ def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -
 
     from clipself_d2.data import load_captions
     from clipself_d2.distillation.nouns import find_nouns, object_nouns, phrases
-    from clipself_d2.vocabulary import ClassNames, read_vocabulary
+    from clipself_d2.vocabulary import ClassNames, describe_classes, read_vocabulary
 
     about = MetadataCatalog.get(args.dataset)
     file = args.captions or about.get("captions_json")
@@ -91,6 +93,7 @@ def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -
             raise InputError(f"{file}: no noun follows an article in these captions: use --nouns objects, or a file")
     else:
         vocabulary = read_vocabulary(wanted)
+        print(describe_classes(vocabulary))
     try:
         return find_nouns(captions, vocabulary, args.min_images)
     except InputError as error:

@@ -48,6 +48,13 @@ class TextTower(nn.Module):
             self._fingerprint = (version, content_hash(state, _describe_tokenizer(self.tokenizer)).hex())
         return self._fingerprint[1]
 
+    def is_cut(self, texts: Sequence[str]) -> list[bool]:
+        """Tell of each text whether it is longer than the context and loses its end."""
+        limit = self.tokenizer.context_length
+        tokens = self.tokenizer([*texts, ""], context_length=8 * limit)
+        padding = tokens[-1, -1]
+        return (tokens[:-1, limit:] != padding).any(dim=1).tolist()
+
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: ``N x C``, not normalized, differentiable in the weights."""
         tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)

@@ -121,7 +121,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         Returns:
             ``loss_cls``, ``loss_box_reg`` and, with a mask head, ``loss_mask``.
         """
-        self.num_classes = vocabulary.num_classes
+        self.num_classes = len(vocabulary)
         sampled = self.label_and_sample_proposals(proposals, targets)
         levels = [features[name] for name in self.level_names]
         boxes = torch.cat([x.proposal_boxes.tensor for x in sampled])

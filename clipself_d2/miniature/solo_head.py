@@ -91,7 +91,7 @@ class CosineScores(nn.Module):
         """R x C embeddings -> R x K fp32 log probabilities; with `only_base` -inf for novel classes."""
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = F.normalize(embeddings.float(), dim=-1, eps=1e-6)
-            logits = vocabulary.cosines(unit)[:, : vocabulary.num_classes] * self.log_temperature.exp()
+            logits = vocabulary.cosines(unit)[:, : len(vocabulary)] * self.log_temperature.exp()
             if only_base:
                 logits = logits.masked_fill(~vocabulary.is_base.to(logits.device), float("-inf"))
             return logits.log_softmax(dim=-1)

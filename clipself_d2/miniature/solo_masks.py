@@ -165,7 +165,7 @@ class SOLOMasks(nn.Module):
             name = x.get("file_name", "a training image")
             if "masks" not in x or "classes" not in x:
                 raise InputError(f"{name}: has no 'masks' and 'classes' to train on: use a panoptic data set")
-            check_classes(x["classes"], vocabulary.num_classes, name)
+            check_classes(x["classes"], len(vocabulary), name)
             labels = x["classes"].to(device)
             usable = vocabulary.is_base.to(device)[labels]
             if "iscrowd" in x:

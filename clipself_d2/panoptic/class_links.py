@@ -34,7 +34,7 @@ def link_classes(classes: ClassNames, embeddings: Tensor, vocabulary: Vocabulary
         L x K; each row sums to 1.
     """
     closed = check_vocabulary(classes)
-    cosines = vocabulary.cosines(embeddings)[:, : vocabulary.num_classes]
+    cosines = vocabulary.cosines(embeddings)[:, : len(vocabulary)]
     cosines = max_over_synonyms(cosines.T, synonym_classes(closed)).T
     same = _same_names(closed, vocabulary).to(cosines.device)
     apart = same.any(dim=1, keepdim=True) & same.any(dim=0) & ~same

@@ -96,7 +96,7 @@ class GroundTruthMasks:
         Raises:
             InputError: a sample without `masks`, or with classes that the vocabulary lacks.
         """
-        return [_certain(sample, vocabulary.num_classes) for sample in inputs]
+        return [_certain(sample, len(vocabulary)) for sample in inputs]
 
 
 def binary_logits(masks: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from clipself_d2.vocabulary.label_sets import LABEL_SETS, class_names, label_set, seen_classes
 from clipself_d2.vocabulary.metadata import all_classes, thing_classes
-from clipself_d2.vocabulary.parse import read_vocabulary
-from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary, describe_classes, read_vocabulary
+from clipself_d2.vocabulary.synonyms import max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.text_classifier import TextClassifier
 from clipself_d2.vocabulary.text_embeddings import load_text_embeddings, save_text_embeddings
 from clipself_d2.vocabulary.vocabulary import Vocabulary
@@ -16,6 +16,7 @@ __all__ = [
     "all_classes",
     "check_vocabulary",
     "class_names",
+    "describe_classes",
     "label_set",
     "load_text_embeddings",
     "max_over_synonyms",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary.synonyms import ClassNames
+from clipself_d2.vocabulary.parse import ClassNames
 
 
 def thing_classes(metadata: Mapping[str, Any]) -> tuple[ClassNames, list[str]]:

@@ -1,34 +1,11 @@
-"""Classes as tuples of synonyms, and the scores of synonyms reduced to scores of classes."""
+"""The embeddings and scores of synonyms, reduced to those of classes."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from clipself_d2.errors import InputError
-
-ClassNames = Sequence[str | Sequence[str]]
-
-
-def check_vocabulary(vocabulary: ClassNames) -> list[tuple[str, ...]]:
-    """Each class (a name, or a list or tuple of names) as a tuple of synonyms.
-
-    Raises:
-        InputError: an empty, repeated or wrongly typed class.
-    """
-    if isinstance(vocabulary, str) or len(vocabulary) == 0:
-        raise InputError("the vocabulary must be a list of at least one class name")
-    classes = [tuple(entry) if isinstance(entry, list | tuple) else (entry,) for entry in vocabulary]
-    seen: set[tuple[str, ...]] = set()
-    for number, synonyms in enumerate(classes):
-        if not synonyms or not all(isinstance(name, str) and name.strip() for name in synonyms):
-            raise InputError(
-                f"class {number} of the vocabulary is {vocabulary[number]!r}: give a name or a list of names"
-            )
-        if synonyms in seen or len(set(synonyms)) < len(synonyms):
-            raise InputError(f"class {number} of the vocabulary, {vocabulary[number]!r}, is given twice: remove one")
-        seen.add(synonyms)
-    return classes
+from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary
 
 
 def synonym_classes(vocabulary: ClassNames) -> Tensor:

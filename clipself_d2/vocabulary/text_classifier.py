@@ -1,6 +1,7 @@
 """Class names to text embeddings by prompt templates, cached on disk by content."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,8 +17,10 @@ from tqdm import tqdm
 from clipself_d2.clip.checkpoint import save_tensors
 from clipself_d2.clip.text import TextTower
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary
+from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary
 from clipself_d2.vocabulary.templates import TEMPLATES, fill
+
+logger = logging.getLogger(__name__)
 
 
 class TextClassifier:
@@ -71,6 +74,7 @@ class TextClassifier:
             InputError: an empty vocabulary, a class that is not text or is given twice.
         """
         classes = check_vocabulary(vocabulary)
+        self._warn_of_cut_prompts([name for synonyms in classes for name in synonyms])
         device = self.tower.logit_scale.device
         path = self.cache_dir / "text" / f"{self._key(classes)}.safetensors"
         rows = _load(path)
@@ -79,6 +83,16 @@ class TextClassifier:
             with suppress(OSError):  # a cache that cannot be written does not matter
                 save_tensors({"rows": rows}, path)
         return rows.to(device)
+
+    def _warn_of_cut_prompts(self, names: Sequence[str]) -> None:
+        limit = self.tower.tokenizer.context_length
+        longest = max(self.templates, key=len)
+        prompts = {name: fill(longest, name) for name in names}
+        # A token has at least a byte; two mark start and end.
+        long = [name for name, prompt in prompts.items() if len(prompt.encode()) > limit - 2]
+        cut = [name for name, is_cut in zip(long, self.tower.is_cut([prompts[n] for n in long]), strict=True) if is_cut]
+        if cut:
+            logger.warning("prompts of %d names are cut at %d tokens, first that of %.60r", len(cut), limit, cut[0])
 
     @torch.no_grad()  # not inference_mode: a trainable head must be able to save the result for its backward
     def _embed(self, classes: list[tuple[str, ...]]) -> Tensor:

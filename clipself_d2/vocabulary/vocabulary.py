@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary.metadata import all_classes, thing_classes
-from clipself_d2.vocabulary.synonyms import ClassNames, check_vocabulary, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary, refuse_repeated
+from clipself_d2.vocabulary.synonyms import max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.text_embeddings import load_text_embeddings
+
+logger = logging.getLogger(__name__)
 
 Embeddings = str | Path | Callable[[ClassNames], Tensor]
 """Where text embeddings come from: a `TextClassifier`, or a file of published ones (`load_text_embeddings`)."""
+
+_EQUAL = 1e-4  # distance of unit vectors; the same prompt in two batches differs by 1e-6
 
 
 class Vocabulary(nn.Module):
@@ -58,9 +64,7 @@ class Vocabulary(nn.Module):
         super().__init__()
         self.classes = check_vocabulary(classes)
         names = self.names
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"vocabulary: class {twice!r} is given twice, so it would be two classes: remove one")
+        refuse_repeated([(name,) for name in names], "class")
         _check_novel(novel, self.classes)
         synonyms = sum(map(len, self.classes))
         if embeddings.ndim != 2 or len(embeddings) not in (len(names), synonyms):
@@ -74,7 +78,8 @@ class Vocabulary(nn.Module):
                 f"{embeddings.shape[1]}: use the same text tower"
             )
         numbers = torch.arange(len(names)) if len(embeddings) == len(names) else synonym_classes(classes)
-        is_base = torch.tensor([name not in novel for name in names], device=embeddings.device)
+        is_novel = set(novel)
+        is_base = torch.tensor([name not in is_novel for name in names], device=embeddings.device)
         self.register_buffer("is_base", is_base, persistent=False)
         self.register_buffer("text_embeddings", F.normalize(embeddings.detach().float(), dim=-1), persistent=False)
         self.register_buffer("class_ids", numbers.to(embeddings.device), persistent=False)
@@ -114,9 +119,11 @@ class Vocabulary(nn.Module):
             raise InputError(f"{text}: say embed_dim, the length of the image tower's embeddings")
         else:
             embeddings = load_text_embeddings(text, [synonyms[0] for synonyms in words], embed_dim)
-        if not background:
-            return cls(classes, embeddings, novel=novel)
-        return cls(classes, embeddings[:-1], novel=novel, background=embeddings[-1])
+        rows, last = (embeddings[:-1], embeddings[-1]) if background else (embeddings, None)
+        vocabulary = cls(checked, rows, novel=novel, background=last)
+        if len(vocabulary.text_embeddings) == len(vocabulary):  # classes may share some of their synonyms
+            _warn_of_equal(vocabulary.names, vocabulary.text_embeddings)
+        return vocabulary
 
     @classmethod
     def from_metadata(
@@ -149,17 +156,13 @@ class Vocabulary(nn.Module):
         return [synonyms[0] for synonyms in self.classes]
 
     @property
-    def num_classes(self) -> int:
-        """K, without the background."""
-        return len(self.classes)
-
-    @property
     def embed_dim(self) -> int:
         """C."""
         return self.text_embeddings.shape[1]
 
     def __len__(self) -> int:
-        return self.num_classes
+        """Return K, without the background."""
+        return len(self.classes)
 
     def cosines(self, features: Tensor, background: Tensor | None = None) -> Tensor:
         """Cosine of each feature with each class.
@@ -175,7 +178,7 @@ class Vocabulary(nn.Module):
             features = features.float()
             rows = self.text_embeddings.to(features.device)
             cosines = features @ rows.T
-            if len(rows) != self.num_classes:
+            if len(rows) != len(self):
                 cosines = max_over_synonyms(cosines, self.class_ids)
             background = self.background if background is None else background
             if background is None:
@@ -216,11 +219,28 @@ class Vocabulary(nn.Module):
 
 
 def _check_novel(novel: Sequence[str], classes: Sequence[Sequence[str]]) -> None:
-    names = [synonyms[0] for synonyms in classes]
-    for number, name in enumerate(novel):
-        if name in novel[:number]:
-            raise InputError(f"vocabulary: novel class {name!r} is given twice: remove one")
+    refuse_repeated([(name,) for name in novel], "novel class")
+    names = {synonyms[0] for synonyms in classes}
+    for name in novel:
         if name not in names:
             others = [synonyms[0] for synonyms in classes if name in synonyms]
             hint = f", only a synonym of {others[0]!r}: give that name" if others else ""
             raise InputError(f"vocabulary: novel class {name!r} is not among the {len(names)} classes{hint}")
+
+
+def _warn_of_equal(names: Sequence[str], embeddings: Tensor) -> None:
+    """Warn of classes whose embeddings are the same, which no model can tell apart."""
+    # Neighbors along a fixed direction; comparing all pairs would be quadratic.
+    direction = torch.arange(1.0, embeddings.shape[1] + 1, device=embeddings.device).sin()
+    order = (embeddings @ direction).argsort()
+    near = (embeddings[order[1:]] - embeddings[order[:-1]]).norm(dim=1) < _EQUAL
+    pairs = torch.stack([order[:-1], order[1:]], dim=1)[near].sort().values.tolist()
+    if pairs:
+        first, second = (names[number] for number in pairs[0])
+        logger.warning(
+            "%d classes have the same embedding as another, first %r and %r: give them names that differ in more than "
+            "upper and lower case, and within the text tower's context",
+            len(pairs),
+            first,
+            second,
+        )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary import TextClassifier, max_over_synonyms, synonym_classes
+from clipself_d2.vocabulary import TextClassifier, Vocabulary, max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.templates import TEMPLATES, fill
 
 NAMES = ["traffic light", "orange_juice", "wall-other/merged", "Umbrella", "U.S.A."]
@@ -242,6 +242,37 @@ def test_cache_folder_by_environment(tower, tmp_path, monkeypatch):
     assert TextClassifier(tower).cache_dir == tmp_path / "home" / ".cache" / "clipself_d2"
 
 
+# ---- long prompts ----
+
+
+def test_cut_prompts_are_counted(classifier, tower, caplog):
+    limit = tower.tokenizer.context_length
+    fits, cut = " ".join(["cat"] * (limit - 6)), " ".join(["cat"] * (limit - 5))  # beside "a photo of a" and two marks
+    template = "a photo of a {}"
+    tokens = tower.tokenizer([template.format(fits), template.format(cut)])
+    assert (tokens[0] == tower.tokenizer(["cat"])[0, 1]).sum() == limit - 6  # nothing of it is lost
+    assert (tokens[1] == tower.tokenizer(["cat"])[0, 1]).sum() == limit - 6
+    assert tower.is_cut([template.format(fits), template.format(cut), ""]) == [False, True, False]
+    classifier(template)([fits, "dog"])
+    assert not caplog.text
+    for _ in range(2):  # from the cache too
+        caplog.clear()
+        classifier(template)([("dog", cut), fits])
+        assert f"prompts of 1 names are cut at {limit} tokens, first that of 'cat cat" in caplog.text
+
+
+def test_classes_with_the_same_embedding_are_warned_of(classifier, tower, caplog):
+    long = " ".join(["cat"] * tower.tokenizer.context_length)
+    Vocabulary.from_classes(["cat", f"{long} on a mat", "dog", f"{long} on a lawn"], classifier("photo"))
+    assert "1 classes have the same embedding as another, first 'cat cat" in caplog.text
+    caplog.clear()
+    Vocabulary.from_classes(["Hot_dog", "cat", "hot dog"], classifier("photo"))
+    assert "first 'Hot_dog' and 'hot dog'" in caplog.text
+    caplog.clear()
+    Vocabulary.from_classes(["hot dog", "cat", "hot dogs"], classifier("photo"))
+    assert not caplog.text
+
+
 # ---- wrong input ----
 
 
@@ -255,7 +286,7 @@ def test_cache_folder_by_environment(tower, tmp_path, monkeypatch):
         (["cat", ""], "class 1"),
         (["cat", []], "class 1"),
         (["cat", ["dog", 4]], "class 1"),
-        (["cat", "dog", "cat"], "class 2 of the vocabulary, 'cat', is given twice"),
+        (["cat", "dog", "cat"], r"class 'cat' is given twice \(numbers 0, 2\)"),
         ([["tv", "tv"]], "given twice"),
     ],
 )

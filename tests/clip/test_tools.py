@@ -108,7 +108,7 @@ def test_embed_vocabulary(configs, checkpoint, tmp_path, kind):
     "vocabulary, output, reason",
     [
         ("cat,cat", "rows.npy", "given twice"),
-        ("absent.txt", "rows.npy", "absent.txt: cannot read"),
+        ("absent.txt", "rows.npy", "absent.txt: there is no such file"),
         ("bad.json", "rows.npy", "bad.json: this vocabulary is not JSON"),
         ("numbers.json", "rows.npy", "list of names"),
         ("cat", "rows.csv", "end the name in .npy or .pt"),

@@ -85,7 +85,7 @@ def test_data_sets_that_will_not_do(register):
 def test_ov_coco_has_48_base_and_17_novel_classes():
     """The released lists; the data set itself is not read."""
     vocabulary = dataset_vocabulary("ov_coco_val", lambda classes: torch.eye(len(classes), 80))
-    assert (vocabulary.num_classes, int(vocabulary.is_base.sum())) == (65, 48)
+    assert (len(vocabulary), int(vocabulary.is_base.sum())) == (65, 48)
     novel = {name for name, seen in zip(vocabulary.names, vocabulary.is_base.tolist(), strict=True) if not seen}
     assert novel == {
         "airplane", "bus", "cat", "dog", "cow", "elephant", "umbrella", "tie", "snowboard", "skateboard", "cup",

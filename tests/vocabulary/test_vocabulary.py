@@ -26,7 +26,7 @@ def test_what_it_holds():
     vocabulary = Vocabulary(CLASSES, embeddings, novel=["dog"], background=background)
     assert vocabulary.classes == [("cat", "kitty"), ("dog",), ("red star",)]
     assert vocabulary.names == ["cat", "dog", "red star"] and vocabulary.is_base.tolist() == [True, False, True]
-    assert vocabulary.num_classes == len(vocabulary) == 3 and vocabulary.embed_dim == 8
+    assert len(vocabulary) == len(vocabulary) == 3 and vocabulary.embed_dim == 8
     torch.testing.assert_close(vocabulary.text_embeddings, embeddings / embeddings.norm(dim=1, keepdim=True))
     torch.testing.assert_close(vocabulary.background, background / background.norm())
     assert vocabulary.class_ids.tolist() == [0, 1, 2]
@@ -72,7 +72,7 @@ def test_another_background_replaces_its_own():
 def test_the_best_synonym_counts():
     embeddings, features = rows(4), nn.functional.normalize(rows(6), dim=1)
     vocabulary = Vocabulary(CLASSES, embeddings, background=rows(1)[0])
-    assert vocabulary.class_ids.tolist() == [0, 0, 1, 2] and vocabulary.num_classes == 3
+    assert vocabulary.class_ids.tolist() == [0, 0, 1, 2] and len(vocabulary) == 3
     cosines = vocabulary.cosines(features)
     assert cosines.shape == (6, 4)
     for f, row in zip(features, cosines.tolist(), strict=True):
@@ -118,8 +118,8 @@ def test_only_seen(count):
         ("cat", [], "must be a list"),
         (["cat", ""], [], "class 1 of the vocabulary is ''"),
         (["cat", 3], [], "class 1 of the vocabulary is 3"),
-        (["cat", "dog", "cat"], [], "'cat', is given twice"),
-        ([("cat", "kitty"), ("cat", "tom")], [], "class 'cat' is given twice, so it would be two classes"),
+        (["cat", "dog", "cat"], [], "'cat' is given twice"),
+        ([("cat", "kitty"), ("cat", "tom")], [], "class 'cat' is given twice"),
         # a class is seen unless it is listed as novel: it is both only where it is given twice
         ([("cat", "kitty"), "cat"], ["cat"], "class 'cat' is given twice"),
         (["cat", "dog"], ["dog", "dog"], "novel class 'dog' is given twice"),
