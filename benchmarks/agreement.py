@@ -1,0 +1,123 @@
+"""Whether the models compute on a device what they compute on the CPU: losses, gradients and predictions, in fp32.
+
+Every model is its recipe of `configs/miniature` with untrained heads, on two images of OV-Shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
+from torch import Tensor
+
+from clipself_d2.engine.config import build, load_config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs/miniature"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A recipe of the miniature.
+
+    Args:
+        config: its file.
+        overrides: that leave nothing to chance, because a GPU draws other random numbers than the CPU.
+        draws: its losses are of places that are drawn on the device: they must be finite, but differ.
+    """
+
+    config: str
+    overrides: tuple[str, ...] = ()
+    draws: bool = False
+
+
+MODELS = {
+    "CLIPSelf": Model("clipself_patches.py"),
+    "image-text": Model("image_text.py"),
+    "CLIP": Model("clip.py"),
+    "F-ViT": Model("fvit.py", ("model.rpn.batch_size_per_image=100000", "model.roi_heads.batch_size_per_image=100000")),
+    "mask generator": Model("panoptic_masks.py", draws=True),
+    "panoptic segmentation": Model("panoptic.py", ("model.generator=${ground_truth}",)),
+    "CAT-Seg": Model("cat_seg.py"),
+    "zero-shot segmentation": Model("zero_shot_semantic.py"),
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a model computes, on the CPU.
+
+    Attributes:
+        losses: by name; empty for a model without training.
+        gradient: of the sum of the losses, all parameters in one vector.
+        predictions: tensors of the evaluation, in order; the scores alone of instances.
+    """
+
+    losses: dict[str, float]
+    gradient: Tensor
+    predictions: list[Tensor]
+
+
+def run(model: Model, device: str) -> Outputs:
+    """Build a model, take a training step's losses and gradients, and predict."""
+    cfg = load_config(CONFIGS / model.config, [*model.overrides, f"train.device={device}"])
+    torch.manual_seed(0)
+    module: torch.nn.Module = build(cfg, "model").to(device)
+    losses, gradient = {}, torch.zeros(0)
+    if "train" in cfg.dataloader:
+        module.train()
+        torch.manual_seed(0)
+        with EventStorage():
+            values = module(_first_batch(cfg, "train"))
+        sum(values.values()).backward()
+        losses = {name: value.item() for name, value in values.items()}
+        gradient = torch.cat([p.grad.flatten().cpu() for p in module.parameters() if p.grad is not None])
+    predictions: list[Tensor] = []
+    if "test" in cfg.dataloader:
+        with torch.inference_mode():
+            predictions = [tensor.cpu() for tensor in _tensors(module.eval()(_first_batch(cfg, "test")))]
+    return Outputs(losses, gradient, predictions)
+
+
+def compare(model: Model, cpu: Outputs, device: Outputs) -> dict[str, float]:
+    """Compare the outputs of two devices.
+
+    Returns:
+        The largest relative difference of a loss, 1 - cosine of the gradients, the largest difference of a predicted
+        number, and the largest part of the predicted pixels or classes that differ; of what the model has.
+    """
+    figures = {}
+    if cpu.losses and not model.draws:
+        figures["loss"] = max(abs(device.losses[k] - v) / max(abs(v), 1e-6) for k, v in cpu.losses.items())
+        cosine = torch.cosine_similarity(cpu.gradient.double(), device.gradient.double(), dim=0)
+        figures["gradient"] = 1 - float(cosine)
+    pairs = list(zip(cpu.predictions, device.predictions, strict=True))
+    floats = [float((a - b).abs().max()) for a, b in pairs if a.is_floating_point() and a.numel()]
+    labels = [float((a != b).double().mean()) for a, b in pairs if not a.is_floating_point() and a.numel()]
+    return figures | ({"numbers": max(floats)} if floats else {}) | ({"labels": max(labels)} if labels else {})
+
+
+def _first_batch(cfg: DictConfig, section: str) -> list[dict[str, Any]]:
+    loader = cfg.dataloader[section]
+    loader.num_workers = 0
+    loader["total_batch_size" if section == "train" else "batch_size"] = 2
+    return next(iter(build(cfg, f"dataloader.{section}")))
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """The tensors of nested outputs; of instances the scores, in order, as those of equal scores may change places."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Instances):
+        yield outputs.scores.sort(descending=True).values
+    elif isinstance(outputs, Mapping):
+        for value in outputs.values():
+            yield from _tensors(value)
+    elif isinstance(outputs, Sequence) and not isinstance(outputs, str):
+        for value in outputs:
+            yield from _tensors(value)
