@@ -1,7 +1,7 @@
 """Convert CLIP weights of any published format to open_clip's, OpenAI's or CAT-Seg's.
 
-Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), official EVA-CLIP, official
-CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
+Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel),
+official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
 
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
@@ -13,6 +13,7 @@ Examples:
   python tools/convert_checkpoint.py EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
   python tools/convert_checkpoint.py output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
   python tools/convert_checkpoint.py output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
+  python tools/convert_checkpoint.py ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
 """
 
 import argparse
@@ -26,7 +27,7 @@ from clipself_d2.errors import InputError
 SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth"}
 
 
-def convert(source: Path, output: Path, name: str, form: str) -> None:
+def convert(source: Path, output: Path, name: str, form: str, resize_positions: bool) -> None:
     """Read weights strictly into the model of that name, and write them in another format."""
     import torch
 
@@ -39,7 +40,7 @@ def convert(source: Path, output: Path, name: str, form: str) -> None:
         raise InputError(f"{source}: no such file")
     if output.suffix != SUFFIXES[form]:
         raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
-    model, _, _ = build_model(name, str(source))
+    model, _, _ = build_model(name, str(source), resize_positions)
     if form == "open_clip":
         save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
     else:
@@ -57,8 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
     )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="open_clip", help="default: open_clip")
+    parser.add_argument(
+        "--resize-positions",
+        action="store_true",
+        help="resample the image tower's position table, if it is of another image size than the model's",
+    )
     args = parser.parse_args(argv)
-    convert(args.input, args.output, args.model, args.format)
+    convert(args.input, args.output, args.model, args.format, args.resize_positions)
     print(f"wrote {args.output}")
 
 

@@ -56,7 +56,9 @@ def build_text_tower(name: str, pretrained: str | None) -> TextTower:
     return _text_tower(name, build_model(name, pretrained)[0])
 
 
-def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+def build_model(
+    name: str, pretrained: str | None, resize_positions: bool = False
+) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     """The whole open_clip model, and the RGB mean and standard deviation (0..1 units) that its images need.
 
     A tag brings its own pixel statistics and activation; all other weights use OpenAI's statistics and the config's
@@ -76,7 +78,7 @@ def build_model(name: str, pretrained: str | None) -> tuple[nn.Module, tuple[flo
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
     if pretrained not in (None, "random"):
-        load_checkpoint(model, _download(name, str(pretrained), tag) if tag else str(pretrained))
+        load_checkpoint(model, _download(name, str(pretrained), tag) if tag else str(pretrained), resize_positions)
     mean, std = (tuple(tag.get(key, default)) for key, default in _PIXEL_STATS)
     return model.eval(), mean, std
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipself_d2.clip.archive import read_archive
-from clipself_d2.clip.formats import is_openai, match_text_names, to_open_clip, unwrap, uses_quick_gelu
+from clipself_d2.clip.formats import POSITION_TABLES, is_openai, match_text_names, to_open_clip, unwrap, uses_quick_gelu
+from clipself_d2.clip.positions import resize_position_embedding
 from clipself_d2.errors import InputError, RunError
 
 _HASH = "content_hash"  # the name of the hash in a safetensors file
@@ -42,12 +44,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+def load_checkpoint(model: nn.Module, path: str | Path, resize_positions: bool = False) -> None:
     """Load weights of any published format into an open_clip model, strictly.
 
     Args:
         model: a whole open_clip model (image and text tower).
         path: see `read_checkpoint`.
+        resize_positions: resample the image tower's position table if it is of another image size.
 
     Raises:
         InputError: see `read_checkpoint`; weights of another model (the message names the missing, unexpected and
@@ -61,10 +64,36 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     for key in ("logit_scale", "logit_bias"):  # scalar in some releases, one element in others
         if key in state and key in expected and state[key].numel() == expected[key].numel() == 1:
             state[key] = state[key].reshape(expected[key].shape)
+    _fit_positions(state, expected, str(path), resize_positions)
     check_fit(state, expected, str(path))
     if wrong := not_finite(state):
         raise InputError(f"{path}: {wrong}")
     model.load_state_dict(state)
+
+
+def _fit_positions(state: dict[str, Tensor], expected: Mapping[str, Tensor], source: str, resize: bool) -> None:
+    """Resample the image tower's position table in place, or tell how to, if only its size is another."""
+    for key in POSITION_TABLES:
+        if key not in state or key not in expected or state[key].shape == expected[key].shape:
+            continue
+        old, new = _map_side(state[key]), _map_side(expected[key])
+        if not old or not new or state[key].shape[-1] != expected[key].shape[-1]:
+            continue  # another model, of which `check_fit` tells
+        if not resize:
+            raise InputError(
+                f"{source}: its positions are those of a map of {old} x {old}, the model's of {new} x {new}: name the "
+                f"model of that image size, or resize them with tools/convert_checkpoint.py --resize-positions"
+            )
+        table = resize_position_embedding(state[key].flatten(0, -2), (old, old), (new, new))
+        state[key] = table.reshape(expected[key].shape)
+
+
+def _map_side(table: Tensor) -> int:
+    """The side of the square map that a position table (``1 + side ** 2`` rows) belongs to; 0 if there is none."""
+    if table.ndim < 2:
+        return 0
+    side = math.isqrt(max(0, table.shape[-2] - 1))
+    return side if table.numel() == (side**2 + 1) * table.shape[-1] else 0
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str:

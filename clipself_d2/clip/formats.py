@@ -1,6 +1,6 @@
 """Weight names of each published format, and their translation to open_clip's.
 
-Read: open_clip, OpenAI, official EVA-CLIP, official CLIPSelf (EVA or OpenAI names), official CAT-Seg, ours.
+Read: open_clip, OpenAI, transformers, official EVA-CLIP, CLIPSelf (EVA or OpenAI names) and CAT-Seg, ours.
 Written: open_clip, OpenAI, CAT-Seg.
 """
 
@@ -17,6 +17,7 @@ CAT_SEG_PREFIX = "sem_seg_head.predictor.clip_model."
 """Where the official CAT-Seg, a Detectron2 model, keeps its CLIP."""
 
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+POSITION_TABLES = ("visual.positional_embedding", "visual.trunk.pos_embed", "visual.attnpool.positional_embedding")
 _WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
 _FLAT_TEXT = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
 # official EVA-CLIP -> timm, in this order (w12 is absent from the EVA-02-CLIP models)
@@ -30,10 +31,34 @@ _EVA_NAMES = (
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"^visual\.", "visual.trunk."),
 )
+# transformers' CLIPModel -> open_clip, in this order; queries, keys and values are fused afterwards
+_TRANSFORMERS_NAMES = (
+    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
+    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
+    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),  # so spelled there
+    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
+    (r"^visual_projection\.weight$", "visual.proj"),
+    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
+    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
+    (r"^text_model\.final_layer_norm\.", "ln_final."),
+    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
+    (r"^text_projection\.weight$", "text_projection"),
+    (r"\.self_attn\.", ".attn."),
+    (r"\.layer_norm([12])\.", r".ln_\1."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+)
+# prefixes of DistributedDataParallel and torch.compile, around the whole model or a part of it
+_MODULE_PREFIXES = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
 
 
 def unwrap(content: object) -> dict[str, Tensor]:
     """The tensors inside a training checkpoint (``{"state_dict": ..., "optimizer": ...}`` and the like).
+
+    The prefixes ``module.``, ``_orig_mod.`` and, where all names have it, ``model.`` are removed, however often they
+    are there.
 
     Raises:
         InputError: it holds no dictionary of tensors.
@@ -48,7 +73,12 @@ def unwrap(content: object) -> dict[str, Tensor]:
     }
     if wrong := [key for key, value in content.items() if not isinstance(value, Tensor) and key not in numbers]:
         raise InputError(f"'{wrong[0]}' in it is not a tensor: the file holds no dictionary of weights")
-    return {key.removeprefix("module."): value for key, value in {**content, **numbers}.items()}
+    state = {_MODULE_PREFIXES.sub(r"\1", key): value for key, value in {**content, **numbers}.items()}
+    if len(state) < len(content):
+        raise InputError("it holds two models, whose names differ by 'module.' or '_orig_mod.': save one of them alone")
+    while all(key.startswith("model.") for key in state):
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    return state
 
 
 def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -59,8 +89,10 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = _from_cat_seg(state) if _is_cat_seg(state) else dict(state)
     if any(key.startswith("visual.blocks.") for key in renamed):
         renamed = {_eva_name(key): value for key, value in renamed.items() if ".rope." not in key}
-    dropped = {*OPENAI_NUMBERS, "text.transformer.embeddings.position_ids"}
-    return {key: value for key, value in renamed.items() if key not in dropped}
+    if any(key.startswith("vision_model.encoder.layers.") for key in renamed):
+        renamed = _from_transformers(renamed)
+    dropped = (*OPENAI_NUMBERS, "embeddings.position_ids")
+    return {key: value for key, value in renamed.items() if not key.endswith(dropped)}
 
 
 def match_text_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,11 +203,27 @@ def _is_cat_seg(state: Mapping[str, Tensor]) -> bool:
 def _from_cat_seg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The CLIP in a CAT-Seg checkpoint; see `to_cat_seg`."""
     clip = {key.removeprefix(CAT_SEG_PREFIX): value for key, value in state.items() if key.startswith(CAT_SEG_PREFIX)}
-    for attention in [key.removesuffix(".q_proj_weight") for key in clip if key.endswith(".q_proj_weight")]:
-        names = [f"{attention}.{name}_proj_weight" for name in "qkv"]
-        if all(name in clip for name in names):
-            clip[f"{attention}.in_proj_weight"] = torch.cat([clip.pop(name) for name in names])
+    _fuse_projections(clip, "_proj_weight", "in_proj_weight")
     return clip
+
+
+def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in state.items():
+        for pattern, replacement in _TRANSFORMERS_NAMES:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value.T if key in ("visual.proj", "text_projection") and value.ndim == 2 else value
+    _fuse_projections(renamed, "_proj.weight", "in_proj_weight")
+    _fuse_projections(renamed, "_proj.bias", "in_proj_bias")
+    return renamed
+
+
+def _fuse_projections(state: dict[str, Tensor], part: str, fused: str) -> None:
+    """Concatenate ``q*``, ``k*`` and ``v*`` of each attention that has all three."""
+    for parent in [key.removesuffix(f"q{part}") for key in state if key.endswith(f".q{part}")]:
+        names = [f"{parent}{name}{part}" for name in "qkv"]
+        if all(name in state and state[name].shape == state[names[0]].shape for name in names):
+            state[f"{parent}{fused}"] = torch.cat([state.pop(name) for name in names])
 
 
 def _eva_name(key: str) -> str:

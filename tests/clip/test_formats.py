@@ -16,7 +16,7 @@ from clipself_d2.clip.build import build_model
 from clipself_d2.clip.formats import to_cat_seg, to_openai
 from clipself_d2.errors import InputError
 
-from .conftest import CONFIGS, FAMILIES
+from .conftest import CONFIGS, FAMILIES, randomize
 
 
 def answers(name, path):
@@ -108,6 +108,101 @@ def test_logit_scale_of_one_element(configs, checkpoint, tmp_path):
     state = torch.load(plain, weights_only=True)
     torch.save({**state, "logit_scale": state["logit_scale"].reshape(1)}, tmp_path / "one.pt")
     assert_same(answers(configs["tiny-vit"], tmp_path / "one.pt"), answers(configs["tiny-vit"], plain))
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        lambda key: f"module.module.{key}",
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module._orig_mod.model.module.model.{key}",
+        lambda key: key.replace("visual.", "visual._orig_mod."),
+        lambda key: key.replace("transformer.resblocks.", "transformer.module.resblocks."),
+    ],
+)
+def test_prefixes_are_removed_wherever_and_however_often_they_are(prefix, checkpoint, tmp_path):
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    torch.save({prefix(key): value for key, value in state.items()}, tmp_path / "a.pt")
+    read = read_checkpoint(tmp_path / "a.pt")
+    assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
+
+
+def test_two_models_in_one_dictionary(tmp_path):
+    torch.save({"module.visual.proj": torch.ones(2), "visual.proj": torch.zeros(2)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt: it holds two models"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+# ---- transformers ----
+
+
+@pytest.fixture
+def transformers_model(tmp_path):
+    """A CLIPModel with random weights, of the size of "tiny-vit-quickgelu", and the file that it writes."""
+    transformers = pytest.importorskip("transformers")
+    text = {"vocab_size": 49408, "hidden_size": 64, "intermediate_size": 256, "max_position_embeddings": 20}
+    vision = {"hidden_size": 128, "intermediate_size": 512, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(
+        text_config={**text, "num_hidden_layers": 1, "num_attention_heads": 1, "hidden_act": "quick_gelu"},
+        vision_config={**vision, "num_hidden_layers": 3, "num_attention_heads": 2, "hidden_act": "quick_gelu"},
+        projection_dim=24,
+    )
+    model = transformers.CLIPModel(config).eval()
+    randomize(model)
+    model.save_pretrained(tmp_path / "transformers")
+    return model, tmp_path / "transformers" / "model.safetensors"
+
+
+def test_transformers_clip_gives_the_same_embeddings(transformers_model, configs):
+    theirs, path = transformers_model
+    image, text = build_towers(configs["tiny-vit-quickgelu"], str(path))
+    pixels, texts = torch.randn(2, 3, 32, 32), ["a cat", "two dogs"]
+    with torch.no_grad():
+        images = theirs.visual_projection(theirs.vision_model(pixels).pooler_output)
+        torch.testing.assert_close(image.image_embeddings(pixels), images, atol=1e-4, rtol=1e-4)
+        states = theirs.text_model(text.tokenizer(texts)).last_hidden_state
+        ends = text.tokenizer(texts).argmax(dim=-1)
+        texts_expected = theirs.text_projection(states[torch.arange(2), ends])
+        torch.testing.assert_close(text(texts), texts_expected, atol=1e-4, rtol=1e-4)
+    assert text.logit_scale == theirs.logit_scale
+
+
+def test_old_transformers_files_have_position_numbers(transformers_model, tmp_path):
+    theirs, path = transformers_model
+    numbers = {f"{x}_model.embeddings.position_ids": torch.arange(5)[None] for x in ("vision", "text")}
+    torch.save({**theirs.state_dict(), **numbers}, tmp_path / "pytorch_model.bin")
+    read, expected = read_checkpoint(tmp_path / "pytorch_model.bin"), read_checkpoint(path)
+    assert read.keys() == expected.keys() and all(torch.equal(read[key], expected[key]) for key in read)
+
+
+# ---- positions of another size ----
+
+
+@pytest.mark.parametrize(
+    "name, key", [("tiny-vit", "visual.positional_embedding"), ("tiny-eva", "visual.trunk.pos_embed")]
+)
+def test_positions_of_another_size(name, key, configs, checkpoint, tmp_path):
+    """Explained, and resampled only when asked for: bicubic, without antialias, the class token's row kept."""
+    state = torch.load(checkpoint(name), weights_only=True)
+    shape = state[key].shape
+    table = torch.randn(1 + 9, shape[-1])
+    torch.save({**state, key: table.reshape(*shape[:-2], *table.shape)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"other\.pt: its positions are those of a map of 3 x 3, the model's of 4 x 4"):
+        build_towers(configs[name], str(tmp_path / "other.pt"))
+    model, _, _ = build_model(configs[name], str(tmp_path / "other.pt"), resize_positions=True)
+    grid = table[1:].T.reshape(1, -1, 3, 3)
+    expected = F.interpolate(grid, (4, 4), mode="bicubic", align_corners=False)[0].flatten(1).T
+    resized = model.state_dict()[key].reshape(-1, shape[-1])
+    assert torch.equal(resized[0], table[0])
+    torch.testing.assert_close(resized[1:], expected)
+
+
+def test_positions_that_belong_to_no_map(configs, checkpoint, tmp_path):
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    for table in (torch.zeros(12, 128), torch.zeros(10, 64), torch.zeros(128), torch.tensor(0.0)):
+        torch.save({**state, "visual.positional_embedding": table}, tmp_path / "other.pt")
+        with pytest.raises(InputError, match=r"1 of another shape: visual\.positional_embedding"):
+            build_model(configs["tiny-vit"], str(tmp_path / "other.pt"), resize_positions=True)
 
 
 # ---- OpenAI ----

@@ -54,6 +54,16 @@ def test_convert_to_cat_seg_and_back(configs, checkpoint, tmp_path):
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
+def test_convert_resizes_positions_when_asked_to(configs, checkpoint, tmp_path, capsys):
+    state = torch.load(checkpoint("tiny-vit"), weights_only=True)
+    torch.save({**state, "visual.positional_embedding": torch.randn(10, 128)}, tmp_path / "small.pt")
+    arguments = [str(tmp_path / "small.pt"), str(tmp_path / "a.safetensors"), "--model", configs["tiny-vit"]]
+    assert tool("convert_checkpoint")(arguments) == 2
+    assert "--resize-positions" in capsys.readouterr().err
+    assert tool("convert_checkpoint")([*arguments, "--resize-positions"]) == 0
+    assert load_file(tmp_path / "a.safetensors")["visual.positional_embedding"].shape == (17, 128)
+
+
 @pytest.mark.parametrize(
     "args, reason",
     [
