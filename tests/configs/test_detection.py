@@ -60,10 +60,11 @@ def path(model: str, data: str) -> Path:
 
 
 TRANSFER = FOLDER / "fvit_eva02_l14_336_transfer.py"
+TRANSFER_B = FOLDER / "fvit_eva02_b16_transfer.py"
 
 
 def test_the_folder_holds_these_and_no_others():
-    assert sorted(FOLDER.glob("fvit_*.py")) == sorted([*(path(*row) for row in TRAINED), TRANSFER])
+    assert sorted(FOLDER.glob("fvit_*.py")) == sorted([*(path(*row) for row in TRAINED), TRANSFER, TRANSFER_B])
 
 
 @pytest.mark.parametrize("row", TRAINED, ids="-".join)
@@ -223,6 +224,16 @@ def test_it_builds_with_random_weights_asked_for_by_name(model, data, design):
     slow = [group for group in instantiate(cfg.optimizer).param_groups if group["lr"] < 0.02 * cfg.optimizer.lr]
     assert sum(len(group["params"]) for group in slow) == trained
     assert (detector.roi_heads.mask_head is not None) is (data == "ovlvis")
+
+
+def test_the_smaller_transfer_is_the_larger_on_another_tower():
+    small, large, source = (load_config(file) for file in (TRANSFER_B, TRANSFER, path("eva02_b16", "ovlvis")))
+    assert (small.clip.name, small.model.size, small.shape) == (source.clip.name, 1024, source.shape)
+    for cfg in (small, large):
+        cfg.train.update(init_checkpoint="", output_dir="")
+    for key in ("dataloader", "train"):
+        assert small[key] == large[key]
+    assert small.model.roi_heads.alpha == large.model.roi_heads.alpha == 0.2
 
 
 def test_a_detector_with_masks_is_transferred_to_one_without(tmp_path):

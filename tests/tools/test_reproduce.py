@@ -27,7 +27,8 @@ def test_list(capsys):
     assert reproduce("--list") == 0
     out = capsys.readouterr().out
     listed = [line.split()[0] for line in out.splitlines()]
-    assert listed == ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig3", "fig4", "coherence"]
+    tables = ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig1", "fig3", "fig4", "coherence"]
+    assert listed == tables
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
         assert (tmp_path / f"{name}-miniature/results.json").is_file()
         assert f">{table.label}</h2>" in page
     assert "all runs took 0:00:0" in captured.err
-    assert page.count("data:image/png") == 4
+    assert page.count("data:image/png") == 5
     assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("python tools/")]

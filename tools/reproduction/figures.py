@@ -53,8 +53,8 @@ def draw_curves(table: Table, planner: Planner, folder: Path) -> list[Path]:
 
 
 def draw_kmeans(table: Table, planner: Planner, folder: Path) -> list[Path]:
-    """K-Means maps of held-out images by the towers of the first and the last row (figure 4): image, before, after."""
-    jobs = [planner.job(table.rows[i].run) for i in (0, -1)]
+    """K-Means maps of held-out images by the towers of the last two rows (figures 1 and 4): image, before, after."""
+    jobs = [planner.job(table.rows[i].run) for i in (-2, -1)]
     images = [read_image(record["file_name"]) for record in some_records(jobs[0].config.dataloader.test.dataset)]
     before, after = (dense_maps(build_tower(job), images, job.config.model.student_size) for job in jobs)
     path = folder / "kmeans.png"

@@ -71,7 +71,7 @@ def _segmentation() -> tuple[Row, ...]:
         for method, each in (("zero-shot", ZERO_SHOT), ("CAT-Seg", CAT_SEG))
         for tower, run in towers(each, CLIPSelf=PATCHES).items()
     }
-    known = {"CAT-Seg, original": (numbers.CAT_SEG_OPENAI_B["ADE-150"],)}
+    known = {f"CAT-Seg, {tower}": (value,) for tower, value in numbers.CAT_SEG_OPENAI_B["ADE-150"].items()}
     return rows_of(runs, known, COLUMNS["5"], theirs="OpenAI B/16, ADE-150: ", keys=keyed(runs))
 
 
@@ -95,7 +95,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "1a": _varied(
         "dataloader.train.mapper.regions.max_split",
         numbers.LARGEST_GRID,
-        {"2": "2", "4": "4", "6": "6", "8": "8"},
+        {size: size for size in numbers.LARGEST_GRID},
         own="6",
     ),
     "1b": _varied("model.trainable_blocks", numbers.BLOCKS, {"1": "3", "2": "6", "4": "9", "6": "12"}, own="6"),
@@ -117,6 +117,11 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "A2": _regions({"original": PATCHES.before(), "patches": PATCHES}),
     "A3": rows_of(designs(DETECTOR.on(PATCHES), last=5, levels=2), numbers.DESIGNS, AP50),
     "A5": _detectors(AP50 | AP),
+    "fig1": (
+        Row("image crops", PATCHES.before(), metrics=CROPS),
+        Row("dense map, before", PATCHES.before()),
+        Row("dense map, after", PATCHES),
+    ),
     "fig3": (
         Row("image crops", CURVES["dense map, before"][SIZES[0]], metrics=CROPS, series="image crops"),
         *curves(CURVES),

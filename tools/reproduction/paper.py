@@ -37,8 +37,13 @@ FVIT_EVA_B, FVIT_EVA_L, FVIT_OPENAI_B, FVIT_OPENAI_L = (
     Run(f"detection/fvit_{model}_ovcoco.py") for model in ("eva02_b16", "eva02_l14_336", "openai_b16", "openai_l14_336")
 )
 LVIS_EVA_B, LVIS_EVA_L = (Run(f"detection/fvit_{model}_ovlvis.py") for model in ("eva02_b16", "eva02_l14_336"))
-TRANSFER = Run("detection/fvit_eva02_l14_336_transfer.py", trains=False)
-TRANSFER = TRANSFER.on(EVA_L_LVIS).using(CHECKPOINT, LVIS_EVA_L.on(EVA_L_LVIS))
+TRANSFER_B, TRANSFER_L = (
+    Run(f"detection/fvit_{model}_transfer.py", trains=False).on(tower).using(CHECKPOINT, detector.on(tower))
+    for model, detector, tower in (
+        ("eva02_b16", LVIS_EVA_B, EVA_B_LVIS),
+        ("eva02_l14_336", LVIS_EVA_L, EVA_L_LVIS),
+    )
+)
 CAT_SEG_B, CAT_SEG_L = (Run(f"semantic/cat_seg_{model}_coco_stuff.py") for model in ("openai_b16", "openai_l14_336"))
 ZERO_SHOT_B = Run("semantic/zero_shot_openai_b16_ade20k.py", trains=False)
 ZERO_SHOT_L = ZERO_SHOT_B.having("clip.name=ViT-L-14-336-quickgelu", "model.size=672")
@@ -89,12 +94,16 @@ def _openai() -> tuple[Row, ...]:
     )
 
 
-def _cat_seg(name: str, run: Run, distilled: Run, known: Mapping[str, float]) -> Iterable[Row]:
+def _transfer(name: str, run: Run, known: numbers.Numbers) -> tuple[Row, ...]:
+    return rows_of({"COCO": run, "Objects365 v1": run.having(*OBJECTS365)}, known, COCO_AP, name=f"{name}: ")
+
+
+def _cat_seg(name: str, run: Run, distilled: Run, known: Mapping[str, Mapping[str, float]]) -> Iterable[Row]:
     """One training for each tower, evaluated on three data sets."""
     for data, dataset in {"ADE-150": "", "ADE-847": "ade20k_847", "PC-59": "pascal_context_59"}.items():
         for tower, trained in towers(run, CLIPSelf=distilled).items():
             evaluated = trained.evaluated(f"dataloader.test.dataset={dataset}_val_sem_seg") if dataset else trained
-            yield Row(f"{name}, {data}: {tower}", evaluated, (known[data], None) if tower == "original" else ())
+            yield Row(f"{name}, {data}: {tower}", evaluated, (known[data].get(tower), None))
 
 
 def _panoptic(name: str, masks: str, known: numbers.Numbers, *overrides: str) -> tuple[Row, ...]:
@@ -127,13 +136,10 @@ ROWS: dict[str, Iterable[Row]] = {
         *_varied(EVA_B, "model.student_size", numbers.STUDENT_SIZE, own="1024"),
         Row("1024, image-text pairs", IMAGE_TEXT, (numbers.IMAGE_TEXT,)),
     ),
-    "2": (
-        *_regions("EVA-02 B/16", EVA_B, numbers.REGIONS_EVA_B, proposals=EVA_B_PROPOSALS),
-        *_regions("EVA-02 L/14-336", EVA_L, numbers.REGIONS_EVA_L),
-    ),
+    "2": _regions("EVA-02 B/16", EVA_B, numbers.REGIONS_EVA_B, proposals=EVA_B_PROPOSALS),
     "3a": _ov_coco(AP50),
     "3b": _ov_lvis({"rare": MASK_AP["rare"]}),
-    "4": rows_of({"COCO": TRANSFER, "Objects365 v1": TRANSFER.having(*OBJECTS365)}, numbers.TRANSFER, COCO_AP),
+    "4": (*_transfer("EVA-02 B/16", TRANSFER_B, {}), *_transfer("EVA-02 L/14-336", TRANSFER_L, numbers.TRANSFER_EVA_L)),
     "5": (
         *_cat_seg("OpenAI B/16", CAT_SEG_B, OPENAI_B, numbers.CAT_SEG_OPENAI_B),
         *_cat_seg("OpenAI L/14-336", CAT_SEG_L, OPENAI_L, numbers.CAT_SEG_OPENAI_L),
@@ -154,6 +160,13 @@ ROWS: dict[str, Iterable[Row]] = {
     "A4": _openai(),
     "A5": _ov_coco(AP50 | AP),
     "A6": _ov_lvis(MASK_AP),
+    "fig1": (
+        Row("RN50x4: image crops", EVA_B.before(*RN50X4), metrics=CROPS),
+        Row("RN50x4: dense map", EVA_B.before(*RN50X4)),
+        Row("EVA-02 B/16: image crops", EVA_B.before(), metrics=CROPS),
+        Row("EVA-02 B/16: dense map, before", EVA_B.before()),
+        Row("EVA-02 B/16: dense map, after", EVA_B),
+    ),
     "fig3": (
         Row("image crops", CURVES["dense map, before"][224], metrics=CROPS, series="image crops"),
         Row("image crops, RN50x4", CURVES["dense map, RN50x4"][224], metrics=CROPS, series="image crops, RN50x4"),
