@@ -16,17 +16,21 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.errors import RunError
+from clipself_d2.errors import InputError, RunError
 from reproduction.catalog import ENTRIES, SCALES, find, names
 
 if TYPE_CHECKING:
+    from reproduction.outcome import Outcome
+    from reproduction.plan import Planner
     from reproduction.session import Runner
+    from reproduction.tables import Table
 
 ALL = "all"
 
@@ -60,7 +64,6 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> None:
             print(f"{name:9} {find(name, args.scale).title}")
         return
 
-    from reproduction.commands import dry_run, reproduce
     from reproduction.plan import Planner
     from reproduction.session import run_tool
 
@@ -68,10 +71,72 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> None:
     planner = Planner(args.output, args.opts, args.device, args.num_gpus)
     if args.dry_run:
         dry_run(tables, planner, args.redo)
-        return
-    page = planner.output / f"all-{args.scale}/report.html" if args.table == ALL else None
-    if errors := reproduce(tables, planner, run or run_tool, args.redo, args.markdown, page):
+    else:
+        reproduce(tables, planner, run or run_tool, args)
+
+
+def reproduce(tables: Sequence[Table], planner: Planner, run: Runner, args: argparse.Namespace) -> None:
+    """Run what has not been run, each run once; print and write every table.
+
+    `all` has a page, written anew after each table; one that fails does not keep the others from being made.
+
+    Raises:
+        InputError, RunError, OSError: what stopped the only table; a RunError for some of `all`.
+    """
+    from reproduction.needs import check
+    from reproduction.outcome import as_text, table_folder, write_table
+    from reproduction.page import write_page
+    from reproduction.session import Session, duration, say
+
+    jobs = {job.digest: job for table in tables for job in planner.jobs(table)}.values()
+    if args.redo:
+        check(jobs)
+        for job in jobs:
+            shutil.rmtree(job.folder, ignore_errors=True)
+    session = Session(jobs, run)
+    outcomes: dict[str, Outcome] = {}
+    errors: dict[str, Exception] = {}
+    place = planner.output / f"{ALL}-{args.scale}/report.html" if args.table == ALL else None
+    for table in tables:
+        try:
+            session.finish(planner.jobs(table))
+            outcomes[table.name] = write_table(table, planner)
+            print(as_text(outcomes[table.name], args.markdown))
+        except (InputError, RunError, OSError) as error:
+            if not place:
+                raise
+            errors[table.name] = error
+            say(f"{table.label} failed: {error}")
+        if place:
+            write_page(place, tables, outcomes, errors)
+    seconds = sum(job.record["seconds"] for job in jobs if job.record)
+    say(f"all runs took {duration(seconds)}; written to {place or table_folder(tables[0], planner)}")
+    if errors:
         raise RunError(f"{len(errors)} of {len(tables)} tables failed: {', '.join(errors)}")
+
+
+def dry_run(tables: Sequence[Table], planner: Planner, redo: bool) -> None:
+    """Print what would be run, each run once, what that needs, and how long it takes as far as that is known.
+
+    Raises:
+        InputError: when something is not there.
+    """
+    from reproduction.needs import check, needs
+    from reproduction.session import duration, time_left
+
+    jobs = {job.digest: job for table in tables for job in planner.jobs(table)}.values()
+    pending = [job for job in jobs if redo or not job.record]
+    print("\n".join(table.heading for table in tables), end="\n\n")
+    for job in jobs:
+        print(f"{job.command}{'' if job in pending else '  # done before'}")
+    print("\nneeds")
+    for what, there in {what: there for job in pending for what, there in needs(job).items()}.items():
+        print(f"  {'ok     ' if there else 'MISSING'}  {what}")
+    done = sum(job.record["seconds"] for job in jobs if job.record)
+    print(f"\n{len(jobs)} runs; {len(jobs) - len(pending)} done before, in {duration(done)}", end="")
+    left = time_left(list(jobs)) + (done if redo else 0)
+    print(f"; the others take about {duration(left)}" if done and pending else "")
+    check(pending)
 
 
 if __name__ == "__main__":

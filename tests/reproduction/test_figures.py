@@ -1,4 +1,3 @@
-import io
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -7,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.data import MetadataCatalog
 from PIL import Image
-from rich.console import Console
 from torch import nn
 
 from clipself_d2.clip import build_towers, save_checkpoint
@@ -15,6 +13,7 @@ from clipself_d2.regions import letterbox
 from clipself_d2.visualization import compare_segmentations
 from reproduction import figures
 from reproduction.figures import FIGURES, build_tower, dense_maps
+from reproduction.outcome import gather
 from reproduction.plan import Planner
 from reproduction.session import Session
 from reproduction.tables import Row, Run, Table
@@ -25,8 +24,8 @@ from tests.reproduction.fake import FakeRunner, make_table, write_config
 def test_curves(table, tmp_path):
     planner = Planner(tmp_path / "out")
     jobs = planner.jobs(table)
-    Session(jobs, FakeRunner(), Console(file=io.StringIO())).finish(jobs)
-    png, svg = FIGURES["curves"](table, planner, tmp_path)
+    Session(jobs, FakeRunner()).finish(jobs)
+    png, svg = FIGURES["curves"](table, gather(table, planner)["rows"], planner, tmp_path)
     with Image.open(png) as image:
         colors = image.convert("RGB").getcolors(1 << 24)
     assert len(colors) > 10
@@ -66,7 +65,7 @@ def test_the_tower_is_the_one_that_the_numbers_are_of(tiny):
 def test_kmeans(tiny, tmp_path):
     table, planner, _ = tiny
     rows = Row("before", table.rows[0].run), Row("after", table.rows[2].run)
-    [png] = FIGURES["kmeans"](Table("fig4", "paper", "", "", {"boxes": "boxes.top1"}, rows), planner, tmp_path)
+    [png] = FIGURES["kmeans"](Table("fig4", "paper", "", "", {"boxes": "boxes.top1"}, rows), [], planner, tmp_path)
     with Image.open(png) as image:
         width, height = image.size
     assert width >= 3 * 256  # image, before, after
@@ -90,7 +89,7 @@ def test_coherence_is_taken_from_the_probe(table, tmp_path):
     job.folder.mkdir(parents=True)
     Image.new("RGB", (5, 4), "red").save(job.folder / "coherence.png")
     rows = Row("a", probed), Row("b", probed), Row("c", table.rows[0].run)
-    paths = FIGURES["coherence"](Table("coherence", "paper", "", "", {"area": "auc.x.y"}, rows), planner, tmp_path)
+    paths = FIGURES["coherence"](Table("coherence", "paper", "", "", {"area": "auc.x.y"}, rows), [], planner, tmp_path)
     assert [path.name for path in paths] == ["coherence.png"]
     with Image.open(paths[0]) as image:
         assert image.size == (5, 4)
@@ -150,7 +149,7 @@ def test_segmentations(tmp_path, monkeypatch):
     trained.folder.mkdir(parents=True)
     torch.save({"model": Painter(1).state_dict()}, trained.folder / "checkpoint_0000007.pth")
     [path] = FIGURES["segmentations"](
-        Table("5", "miniature", "", "", {"mIoU": "sem_seg.mIoU"}, rows), planner, tmp_path
+        Table("5", "miniature", "", "", {"mIoU": "sem_seg.mIoU"}, rows), [], planner, tmp_path
     )
     assert path.is_file() and given["names"] == ["a", "b", "c", "d"]
     [truth] = given["truths"]

@@ -6,8 +6,8 @@ The numbers are those of arXiv 2310.01403; of table 5 those that leaderboards re
 import pytest
 
 from reproduction.catalog import ENTRIES, find, names
-from reproduction.plan import Planner
-from reproduction.report import gather
+from reproduction.outcome import gather
+from reproduction.plan import Job, Planner
 
 EVA_B = [
     (18.2, 33.2, 20.6, 36.5, 18.4, 43.5),
@@ -132,10 +132,11 @@ def test_rows_of_other_data_sets_have_no_say_in_the_order(name, tmp_path, monkey
 
     def order(numbers):
         found = {planner.job(row.run).digest: number for row, number in zip(rows, numbers, strict=True)}
-        monkeypatch.setattr(
-            "reproduction.report.recorded",
-            lambda job: {"results": {task: {key: found.get(job.digest, -1)}}, "seconds": 0, "command": ""},
-        )
+
+        def record(job):
+            return {"results": {task: {key: found.get(job.digest, -1)}}, "seconds": 0, "command": ""}
+
+        monkeypatch.setattr(Job, "record", property(record))
         return gather(table, planner)["same_order"].get(column)
 
     if name == "4":  # one row of each data set has the paper's number

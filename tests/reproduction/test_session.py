@@ -1,18 +1,18 @@
-import io
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from clipself_d2.errors import InputError, RunError
+from reproduction.outcome import gather
 from reproduction.plan import Job, Planner
-from reproduction.report import gather
-from reproduction.session import Session, duration, expected, run_tool
+from reproduction.session import Session, duration, run_tool, time_left
 from reproduction.tables import PAIRS_FILE, Row, Run, Table
 from tests.reproduction.fake import FakeRunner, write_config
 
@@ -22,19 +22,15 @@ def planner(tmp_path):
     return Planner(tmp_path / "out")
 
 
-def run(table, planner, runner, redo=False):
-    text = io.StringIO()
-    finish(table, planner, runner, Console(file=text, width=200), redo)
-    return gather(table, planner), text.getvalue()
-
-
-def finish(table, planner, runner, console, redo=False):
+def run(table, planner, runner):
     jobs = planner.jobs(table)
-    Session(jobs, runner, console, redo).finish(jobs)
+    Session(jobs, runner).finish(jobs)
+    return gather(table, planner)
 
 
-def test_the_outcome(table, planner, tmp_path):
-    outcome, progress = run(table, planner, FakeRunner())
+def test_the_outcome(table, planner, capsys):
+    outcome = run(table, planner, FakeRunner())
+    progress = capsys.readouterr().err
     assert (outcome["table"], outcome["scale"], outcome["note"]) == ("X", "miniature", "A note.")
     assert outcome["title"] == "Table X (miniature): A made-up table"
     ours = {row["label"]: row["ours"] for row in outcome["rows"]}
@@ -53,79 +49,26 @@ def test_the_outcome(table, planner, tmp_path):
 
 def test_an_order_unlike_the_paper_s_is_said(table, planner):
     class Upside(FakeRunner):
-        def __call__(self, job, advance):
-            super().__call__(job, advance)
+        def __call__(self, job):
+            super().__call__(job)
             path = job.folder / "results.json"
             results = json.loads(path.read_text())
             results["boxes"]["top1"] *= -1
             path.write_text(json.dumps(results))
 
-    outcome, _ = run(table, planner, Upside())
+    outcome = run(table, planner, Upside())
     assert outcome["same_order"] == {"boxes top-1": False}
 
 
-def test_a_finished_run_is_not_run_again(table, planner, tmp_path):
+def test_a_finished_run_is_not_run_again(table, planner, tmp_path, capsys):
     first = FakeRunner()
-    before, _ = run(table, planner, first)
+    before = run(table, planner, first)
     assert len(first.jobs) == 4
     again = FakeRunner()
-    after, progress = run(table, Planner(tmp_path / "out"), again)
+    after = run(table, Planner(tmp_path / "out"), again)
     assert again.jobs == []
     assert after == before
-    assert "4 of 4 runs were done before" in progress
-
-
-def test_redo_runs_everything_afresh(table, planner):
-    run(table, planner, FakeRunner())
-    leftover = planner.jobs(table)[1].folder / "checkpoint_0000001.pth"
-    leftover.touch()
-    again = FakeRunner()
-    run(table, planner, again, redo=True)
-    assert len(again.jobs) == 4
-    assert not leftover.exists()
-
-
-def test_an_interrupted_redo_leaves_nothing_that_counts_as_redone(table, planner):
-    run(table, planner, FakeRunner())
-    with pytest.raises(KeyboardInterrupt):
-        run(table, planner, FakeRunner(fail_at=0.25), redo=True)  # the second of four
-    rest = FakeRunner()
-    run(table, planner, rest)
-    assert [job.folder for job in rest.jobs] == [job.folder for job in planner.jobs(table)[1:]]
-
-
-def test_two_sessions_share_their_runs(table, tmp_path):
-    """The second finds the first one at it, waits, and takes what that has made."""
-    started, seen = threading.Event(), threading.Event()
-
-    class Slow(FakeRunner):
-        def __call__(self, job, advance):
-            started.set()
-            assert seen.wait(20)
-            super().__call__(job, advance)
-
-    class Watched(io.StringIO):
-        def write(self, text):
-            if "another process" in text:
-                seen.set()
-            return super().write(text)
-
-    slow, second, said = Slow(), FakeRunner(), Watched()
-    first = threading.Thread(target=run, args=(table, Planner(tmp_path / "out"), slow))
-    first.start()
-    assert started.wait(20)
-    planner = Planner(tmp_path / "out")
-    finish(table, planner, second, Console(file=said, width=200))
-    outcome = gather(table, planner)
-    first.join()
-    assert "another process is at it" in said.getvalue()
-    assert len(outcome["rows"]) == 4 and len(slow.jobs) + len(second.jobs) == 4
-
-
-def test_brackets_are_printed_as_they_are(table, planner, monkeypatch):
-    monkeypatch.setattr(Job, "command", "python tool.py x=[/a] y=[b]")
-    _, progress = run(table, planner, FakeRunner())
-    assert "x=[/a] y=[b]" in progress
+    assert "4 of 4 runs were done before" in capsys.readouterr().err
 
 
 def test_after_an_interruption_only_the_rest_is_run(table, planner):
@@ -159,7 +102,7 @@ def test_nothing_is_run_when_something_is_missing(table, images, planner):
 
 def test_a_run_without_results(table, planner):
     with pytest.raises(RunError, match=r"results.json: was not written; see .*console.txt"):
-        run(table, planner, lambda job, advance: None)
+        run(table, planner, lambda job: None)
 
 
 @pytest.fixture
@@ -178,13 +121,13 @@ def chain(tmp_path, images):
 
 def test_a_chain_of_runs(chain, planner, tmp_path):
     runner = FakeRunner()
-    outcome, _ = run(chain, planner, runner)
+    outcome = run(chain, planner, runner)
     names = [job.folder.name.rpartition("-")[0] for job in runner.jobs]
     assert names == ["detector", "detector-proposals", "fake", "detector", "detector"]
     assert [row["ours"]["novel"] for row in outcome["rows"]] == [10.0, 40.0, 40.0]
     assert (outcome["orig"], outcome["prop"], outcome["else"]) == ({"novel": 10.0}, {"novel": 40.0}, {"novel": 40.0})
     again = FakeRunner()
-    assert run(chain, Planner(tmp_path / "out"), again)[0] == outcome
+    assert run(chain, Planner(tmp_path / "out"), again) == outcome
     assert again.jobs == []
 
 
@@ -204,8 +147,8 @@ def test_unfinished_proposals_are_begun_anew(chain, planner):
     job.folder.mkdir(parents=True)
     job.product.touch()  # as the tool refuses to overwrite them
     existed = []
-    run(chain, planner, lambda job, advance: (existed.append(job.product.exists()) if job.run.dataset else None,
-                                              FakeRunner()(job, advance)))  # fmt: skip
+    run(chain, planner, lambda job: (existed.append(job.product.exists()) if job.run.dataset else None,
+                                     FakeRunner()(job)))  # fmt: skip
     assert existed == [False]
 
 
@@ -234,13 +177,12 @@ def test_the_tool_s_process(table, planner, tmp_path, monkeypatch, code, last, e
     job = planner.jobs(table)[0]
     monkeypatch.setattr(Job, "tool", tool)
     job.folder.mkdir(parents=True)
-    shares: list[float] = []
+    (job.folder / "console.txt").write_text("error: of an earlier start\n")
     if error:
         with pytest.raises(error, match=message):
-            run_tool(job, shares.append)
+            run_tool(job)
     else:
-        run_tool(job, shares.append)
-    assert sorted(shares) == [0.5, 1.0]
+        run_tool(job)
     assert "iter 5/10" in (job.folder / "console.txt").read_text()
 
 
@@ -250,7 +192,7 @@ def test_the_tool_gets_the_arguments_that_are_shown(table, planner, tmp_path, mo
     job = planner.jobs(table)[3]
     monkeypatch.setattr(Job, "tool", tool)
     job.folder.mkdir(parents=True)
-    run_tool(job, lambda share: None)
+    run_tool(job)
     assert (job.folder / "console.txt").read_text() == f"{sys.executable} {list(job.arguments)}\n"
 
 
@@ -261,54 +203,44 @@ def test_a_training_without_an_evaluator_need_not_leave_results(table, planner, 
     generator = replace(table.rows[1], run=Run(str(path)), metrics=("", ""))
 
     class NoResults(FakeRunner):
-        def __call__(self, job, advance):
-            super().__call__(job, advance)
+        def __call__(self, job):
+            super().__call__(job)
             (job.folder / "results.json").unlink()
 
-    outcome, _ = run(replace(table, rows=(generator,)), planner, NoResults())
+    outcome = run(replace(table, rows=(generator,)), planner, NoResults())
     assert outcome["rows"][0]["ours"] == {"boxes top-1": None, "crops top-1": None}
 
     class NoProduct(NoResults):
-        def __call__(self, job, advance):
-            super().__call__(job, advance)
+        def __call__(self, job):
+            super().__call__(job)
             job.product.unlink()
 
     with pytest.raises(RunError, match="was not written"):
-        run(replace(table, rows=(generator,)), planner, NoProduct(), redo=True)
+        run(replace(table, rows=(generator,)), Planner(tmp_path / "elsewhere"), NoProduct())
 
 
-@pytest.fixture
-def jobs(tmp_path, images):
-    """Trainings of 10 and 30 steps, an evaluation, and a training of another config."""
+def test_a_run_is_expected_to_take_as_long_as_its_like(tmp_path, images):
     first, other = write_config(tmp_path), write_config(tmp_path, name="other")
-    runs = Run(first), Run(first, ("train.max_iter=30",)), Run(first).before(), Run(other, ("train.max_iter=20",))
-    return [Planner(tmp_path).job(run) for run in runs]
+    runs = Run(first), Run(first, ("train.max_iter=30",)), Run(first).before(), Run(other)
+    short, long, evaluation, _ = jobs = [Planner(tmp_path).job(run) for run in runs]
+    assert time_left(jobs) == 0  # nothing is known
 
+    def finish(job, seconds):
+        FakeRunner()(job)
+        (job.folder / "finished.json").write_text(json.dumps({"digest": job.digest, "seconds": seconds}))
 
-def test_a_run_is_expected_to_take_as_long_as_its_like(jobs):
-    short, long, evaluation, other = jobs
-    known = {}
-    assert expected([short], known) is None
-    assert expected([], known) == 0
-    known[evaluation.digest] = evaluation, 15
-    assert expected([long], known) == pytest.approx(15 * (30 + 30) / 30)  # an evaluation is 30 steps
-    known[short.digest] = short, 20
-    known[other.digest] = other, 200
-    assert expected([long], known) == pytest.approx(20 * (30 + 30) / (10 + 30))
-    assert expected([short, evaluation, long], known) == pytest.approx(20 + 15 + 30)
+    for job in jobs:
+        job.folder.mkdir(parents=True)
+    finish(short, 20)
+    assert time_left(jobs) == 3 * 20
+    finish(evaluation, 10)
+    assert time_left(jobs) == 20 + 15  # a training of the same config; the mean of all
+    finish(long, 30)
+    assert time_left(jobs) == 20
 
 
 def test_duration():
     assert [duration(seconds) for seconds in (0.4, 75, 3661.6)] == ["0:00:00", "0:01:15", "1:01:02"]
-
-
-def test_the_time_that_is_left_follows_the_runs_before(table, planner, tmp_path):
-    run(table, planner, FakeRunner())
-    for job in planner.jobs(table):
-        finished = job.folder / "finished.json"
-        finished.write_text(json.dumps({**json.loads(finished.read_text()), "seconds": 600}))
-    _, progress = run(table, planner, FakeRunner(), redo=True)
-    assert "run 1 of 4 took 0:00:00, about 0:30:00 left" in progress
 
 
 def test_the_tool_s_process_ends_with_an_interruption(table, planner, tmp_path, monkeypatch):
@@ -316,17 +248,21 @@ def test_the_tool_s_process_ends_with_an_interruption(table, planner, tmp_path, 
     tool.write_text(
         "import os, pathlib, time\n"
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
-        "print('iter 1/2', flush=True)\n"
         "time.sleep(60)\n"
     )
     job = planner.jobs(table)[0]
     monkeypatch.setattr(Job, "tool", tool)
     job.folder.mkdir(parents=True)
 
-    def interrupt(share):
-        raise KeyboardInterrupt
+    def interrupt():
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
     with pytest.raises(KeyboardInterrupt):
-        run_tool(job, interrupt)
+        run_tool(job)
+    waiting.join()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -16,6 +16,7 @@ from clipself_d2.errors import InputError
 from reproduction.catalog import ENTRIES, SCALES, find, names
 from reproduction.figures import FIGURES
 from reproduction.miniature import ABLATION_STEPS, MASKS, PATCHES
+from reproduction.needs import needs
 from reproduction.plan import Planner
 from reproduction.tables import CHECKPOINT, MASK_GENERATOR, PAIRS_FILE, PROPOSALS_FILE, TOWER
 
@@ -60,7 +61,7 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
 
 def check_tool(tool, arguments, job):
     args = runpy.run_path(tool)["parse_args"](arguments)
-    assert args.output == (job.folder if job.has_results else job.product)
+    assert args.output == (job.folder if job.results else job.product)
     assert args.dataset in DatasetCatalog
     if job.run.tool == "make_proposals":
         assert Path(args.weights) == job.sources["--weights"].product
@@ -156,9 +157,9 @@ def test_region_text_and_clipself_are_trained_on_the_same_proposals(planner, sca
     settings = [(job.config.train.max_iter, job.config.model.student_size) for job in rows.values()]
     assert len(set(settings)) == 1
     if scale == "miniature":
-        captions = [what for what in pairs.needs if "ov_shapes_train_images" in what]
+        captions = [what for what in needs(pairs) if "ov_shapes_train_images" in what]
     else:
-        captions = [what for what in pairs.needs if "captions_train2017.json" in what]
+        captions = [what for what in needs(pairs) if "captions_train2017.json" in what]
     assert captions
 
 

@@ -19,20 +19,21 @@ from clipself_d2.data.labels import ignore_label
 from clipself_d2.engine.inference import load_trained
 from clipself_d2.regions import dense_features, letterbox_images
 from clipself_d2.visualization import compare_kmeans, compare_segmentations
-from reproduction.plan import Job, Planner, distinct
-from reproduction.report import gather
+from reproduction.plan import Job, Planner
 from reproduction.tables import Table
 
+Rows = Sequence[dict[str, Any]]
+"""Of a table's outcome."""
 IMAGES = 6
 _COLORS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f", "#edae49")
 
 
-def draw_curves(table: Table, planner: Planner, folder: Path) -> list[Path]:
+def draw_curves(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
     """One curve per series of rows, and a level line for a row without a place (figures 3 and A1): png and svg."""
     from matplotlib.figure import Figure  # slow to import
 
     column = next(iter(table.columns))
-    ours = [row["ours"][column] for row in gather(table, planner)["rows"]]
+    ours = [row["ours"][column] for row in outcomes]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for color, series in zip(_COLORS, dict.fromkeys(row.series for row in table.rows), strict=False):
@@ -52,7 +53,7 @@ def draw_curves(table: Table, planner: Planner, folder: Path) -> list[Path]:
     return paths
 
 
-def draw_kmeans(table: Table, planner: Planner, folder: Path) -> list[Path]:
+def draw_kmeans(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
     """K-Means maps of held-out images by the towers of the last two rows (figures 1 and 4): image, before, after."""
     jobs = [planner.job(table.rows[i].run) for i in (-2, -1)]
     images = [read_image(record["file_name"]) for record in some_records(jobs[0].config.dataloader.test.dataset)]
@@ -62,7 +63,7 @@ def draw_kmeans(table: Table, planner: Planner, folder: Path) -> list[Path]:
     return [path]
 
 
-def draw_segmentations(table: Table, planner: Planner, folder: Path) -> list[Path]:
+def draw_segmentations(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
     """What the models of the rows make of images of the first row's data set (table 5): image, labels, models."""
     jobs = {row.label: planner.job(row.run) for row in table.rows}
     test = next(iter(jobs.values())).config.dataloader.test
@@ -80,9 +81,10 @@ def draw_segmentations(table: Table, planner: Planner, folder: Path) -> list[Pat
     return [path]
 
 
-def take_coherence(table: Table, planner: Planner, folder: Path) -> list[Path]:
+def take_coherence(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
     """The curves that `tools/probe_coherence.py` has drawn, one figure per probe."""
-    probes = distinct(planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence")
+    jobs = [planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence"]
+    probes = {job.digest: job for job in jobs}.values()
     paths = [folder / f"coherence{'' if i == 0 else i + 1}.png" for i in range(len(probes))]
     for probe, path in zip(probes, paths, strict=True):
         shutil.copyfile(str(probe.product), path)
@@ -128,7 +130,7 @@ def dense_maps(tower: ImageTower, images: Sequence[Tensor], size: int) -> list[T
     return maps
 
 
-FIGURES: dict[str, Callable[[Table, Planner, Path], list[Path]]] = {
+FIGURES: dict[str, Callable[[Table, Rows, Planner, Path], list[Path]]] = {
     "curves": draw_curves,
     "kmeans": draw_kmeans,
     "coherence": take_coherence,
