@@ -43,27 +43,27 @@ def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], de
         device: of the table.
 
     Returns:
-        ``(1 + h * w) x dim / 2`` complex numbers of length 1; each rotates a pair of neighboring channels.
+        ``(1 + h * w) x dim / 2 x 2``, cosine and sine; each rotates a pair of neighboring channels.
     """
     from timm.layers import build_rotary_pos_embed  # here, because timm takes a second to import
 
     sin, cos = build_rotary_pos_embed(
         list(size), dim=dim, in_pixels=False, ref_feat_shape=list(reference), device=device, dtype=torch.float32
     )
-    turns = torch.complex(cos[:, ::2], sin[:, ::2])
-    return torch.cat([torch.ones_like(turns[:1]), turns])
+    identity = torch.tensor([1.0, 0.0], device=device).expand(1, dim // 2, 2)
+    return torch.cat([identity, torch.stack([cos[:, ::2], sin[:, ::2]], dim=-1)])
 
 
 def upper_left(table: Tensor, whole: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """The rows of a table that belong to the upper left part of a map.
 
     Args:
-        table: ``(1 + H * W) x D``, the class token's row first.
+        table: ``(1 + H * W) x ...``, the class token's row first.
         whole: ``(H, W)``.
         size: ``(h, w)``, no larger.
 
     Returns:
-        ``(1 + h * w) x D``.
+        ``(1 + h * w) x ...``.
     """
     if whole == size:
         return table
@@ -74,15 +74,22 @@ def upper_left(table: Tensor, whole: tuple[int, int], size: tuple[int, int]) -> 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Rotate the channels of queries or keys, in fp32.
 
+    One complex product is the fastest form on the CPU. Compilers and exports know real arithmetic alone.
+
     Args:
         x: ``... x N x dim``.
-        table: ``N x dim / 2``, see `rotary_table`.
+        table: ``N x dim / 2 x 2``, see `rotary_table`.
 
     Returns:
         As ``x``, in its dtype.
     """
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * table).flatten(-2).to(x.dtype)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table))
+    else:
+        (a, b), (cos, sin) = pairs.unbind(-1), table.unbind(-1)
+        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
 
 
 class TableCache:

@@ -181,6 +181,11 @@ class ImageTower(nn.Module, ABC):
             for parameter in self.unused_in_no_attn_mode():
                 parameter.requires_grad_(False)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the blocks (or stages) with `torch.compile`'s arguments, in place; what is around them stays eager."""
+        for unit in self.trainable_units():
+            unit.compile(*args, **kwargs)
+
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute the blocks in the backward pass instead of storing their activations."""
         self.activation_checkpointing = enabled

@@ -88,6 +88,6 @@ class CLIPSelf(Student):
         return sum(len(x["regions"]) for x in inputs)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile both towers' forwards; see `Student.compile`."""
+        """Compile both towers' blocks; see `Student.compile`."""
         super().compile(*args, **kwargs)
-        self.teacher.image_embeddings = torch.compile(self.teacher.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]
+        self.teacher.compile(*args, **kwargs)

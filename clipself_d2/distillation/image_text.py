@@ -96,10 +96,6 @@ class ImageText(Student):
         """Number of pairs, over which the loss is a mean; see `engine.Trainer`."""
         return sum(bool(x.get("caption")) for x in inputs)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the tower's forward; see `Student.compile`."""
-        self.tower.image_embeddings = torch.compile(self.tower.image_embeddings, *args, **kwargs)  # type: ignore[method-assign]
-
 
 def gather_rows(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """The rows of all ranks, in order of the ranks; a gradient flows back to the rank whose row it is of.

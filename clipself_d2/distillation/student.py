@@ -135,8 +135,8 @@ class Student(FrozenModules):
             self.tower.load_state_dict(raw)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the student's forward, with `torch.compile`'s arguments; reading lists of samples stays as it is."""
-        self.tower.features = torch.compile(self.tower.features, *args, **kwargs)  # type: ignore[method-assign]
+        """Compile the student's blocks with `torch.compile`'s arguments."""
+        self.tower.compile(*args, **kwargs)
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 
 from clipself_d2.clip import build_image_tower, build_towers
 from clipself_d2.errors import InputError
@@ -215,11 +216,34 @@ def test_tables_of_few_sizes_are_kept(towers):
     assert len(tower.tables.tables) <= tower.tables.capacity
 
 
-def test_compiled_tower_answers_the_same(tower):
+@pytest.mark.parametrize(
+    ("name", "autocast"), [("tiny-vit", False), ("tiny-eva", False), ("tiny-eva", True), ("tiny-resnet", False)]
+)
+def test_blocks_compile_without_graph_breaks_and_give_the_same(towers, name, autocast):
+    tower, _ = towers(name)
     images = images_for(tower)
     tower.set_trainable_blocks(1)
-    compiled = torch.compile(tower.features, backend="eager")
-    torch.testing.assert_close(compiled(images, (0,)).dense, tower.features(images, (0,)).dense)
+    graphs = CompileCounter()
+    torch.compiler.reset()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        expected = (
+            tower.features(images, (0,), "full").dense,
+            tower.dense_embeddings(images),
+            tower.image_embeddings(images),
+        )
+        tower.compile(backend=graphs, fullgraph=True)
+        compiled = (
+            tower.features(images, (0,), "full").dense,
+            tower.dense_embeddings(images),
+            tower.image_embeddings(images),
+        )
+    tolerance = {"atol": 0.05, "rtol": 0.05} if autocast else {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(compiled, expected, **tolerance)
+    compiled[0].sum().backward()
+    units = list(tower.trainable_units())
+    assert all(p.grad is not None for p in units[-1].parameters() if p.requires_grad)
+    # A transformer's blocks share a graph for each way through a block, and one more for the last, which has gradients.
+    assert 0 < graphs.frame_count <= max(6, len(units))
 
 
 # ---- wrong input ----

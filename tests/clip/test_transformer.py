@@ -61,7 +61,7 @@ def test_real_eva_uses_sixteen_frequencies_and_its_native_scale():
     """Facts of the released model: head of 64 channels, positions rescaled to 16, half for rows, half for columns."""
     from clipself_d2.clip.positions import rotary_table
 
-    table = torch.view_as_real(rotary_table((4, 6), 64, (16, 16), torch.device("cpu"))).double()
+    table = rotary_table((4, 6), 64, (16, 16), torch.device("cpu")).double()
     assert table.shape == (25, 32, 2)
     assert torch.equal(table[0], torch.tensor([1.0, 0.0], dtype=torch.double).expand(32, 2))
     frequencies = 10000.0 ** (-torch.arange(16, dtype=torch.float64) / 16)
