@@ -182,7 +182,7 @@ class ImageTower(nn.Module, ABC):
                 parameter.requires_grad_(False)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the blocks (or stages) with `torch.compile`'s arguments, in place; what is around them stays eager."""
+        """Compile the blocks (or stages) in place, with `torch.compile`'s arguments; all else stays eager."""
         for unit in self.trainable_units():
             unit.compile(*args, **kwargs)
 
