@@ -55,14 +55,14 @@ def exports(module: object) -> list[str]:
 
 
 def add_reference(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Gives the page docs/reference/ROOM the docstrings of clipself_d2.ROOM."""
-    folder, _, room = docname.rpartition("/")
+    """Give the page docs/reference/PACKAGE the docstrings of clipself_d2.PACKAGE."""
+    folder, _, package = docname.rpartition("/")
     if folder == "docs/reference":
-        source[0] += reference(f"clipself_d2.{room}")
+        source[0] += reference(f"clipself_d2.{package}")
 
 
 def mark_code(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings mark code as Markdown does, by single backticks; what is no name there becomes a literal."""
+    """Turn single backticks, Markdown's mark of code, around what is no name into a literal."""
     text = re.sub(r"(?<![`:\w])`(?!`)((?:[^`\n]|\n(?!\s*\n))+)`(?!`)", literal, "\n".join(lines))
     lines[:] = text.split("\n")
 
