@@ -66,14 +66,9 @@ def make_split(name: str, source: str, content: Mapping[str, Any]) -> Content:
         InputError: if the content is not in the official format, or is the whole official data set and gives another
             number of images than the split is known to have.
     """
-    from clipself_d2.data.annotations import entries
+    from clipself_d2.schema import Instances, check
 
-    for field, required in (
-        ("images", ("id",)),
-        ("annotations", ("image_id", "category_id")),
-        ("categories", ("id", "name")),
-    ):
-        entries(source, content, field, required)
+    check(content, Instances, source)
     made = _MAKERS[name](source, content)
     official, expected = _IMAGES[name]
     if len(content["images"]) == official and len(made["images"]) != expected:
@@ -131,12 +126,12 @@ _MAKERS: dict[str, Callable[[str, Mapping[str, Any]], Content]] = {
 def write_split(name: str, root: Path) -> None:
     """Make one split below `root` and print what it has."""
     from clipself_d2.clip.checkpoint import write_atomically
-    from clipself_d2.data.annotations import read_json
+    from clipself_d2.schema import read_json
 
     source, output = root / SOURCES[name], root / OUTPUTS[name]
     if source.is_file():
         print(f"{name}: reading {source} ({source.stat().st_size / 1e6:.0f} MB)", flush=True)
-    content = read_json(source)
+    content = read_json(source, dict[str, Any])
     made = make_split(name, str(source), content)
     write_atomically(output, lambda file: _write_json(made, file, name))
     for field in ("images", "annotations"):

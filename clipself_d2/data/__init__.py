@@ -1,8 +1,8 @@
 """Data: registered data sets, reading of images, mappers from records to samples, and the resumable loader."""
 
 from clipself_d2.data import builtin  # noqa: F401  (registers the data sets)
-from clipself_d2.data.annotations import load_image_list, load_panoptic
-from clipself_d2.data.captions import CaptionMapper, load_captioned_images, load_captions
+from clipself_d2.data.annotations import load_captioned_images, load_captions, load_image_list, load_panoptic
+from clipself_d2.data.captions import CaptionMapper
 from clipself_d2.data.catalog import get_dataset, register
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.distillation import DistillationMapper

@@ -9,8 +9,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from clipself_d2.data.annotations import HOW_TO_GET
 from clipself_d2.errors import InputError
+from clipself_d2.schema import HOW_TO_GET
 
 Records = list[dict[str, Any]]
 

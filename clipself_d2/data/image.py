@@ -1,9 +1,10 @@
-"""Read images of every kind into one form: uint8 RGB, upright."""
+"""Find images, and read those of every kind into one form: uint8 RGB, upright."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,50 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from clipself_d2.errors import InputError
+from clipself_d2.schema import HOW_TO_GET
+
+with suppress(ImportError):  # HEIC is read where it is installed
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+
+IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff .heic .heif .avif".split())
+"""Of the files that are images; letters of any case."""
+
+MAX_PIXELS = os.environ.get("CLIPSELF_D2_MAX_PIXELS", "178956970")
+"""The largest image that is read: Pillow's own limit, unless the environment sets another."""
+
+_HEIC = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")}
+
+if not MAX_PIXELS.isdecimal():
+    raise InputError(f"CLIPSELF_D2_MAX_PIXELS={MAX_PIXELS}: give the pixels of the largest image, a whole number")
+Image.MAX_IMAGE_PIXELS = int(MAX_PIXELS) // 2  # Pillow refuses twice that
 
 
 class ImageError(InputError):
     """An image that is missing or cannot be decoded. Loaders replace it, warn and count."""
+
+
+def check_folder(path: str | Path, what: str) -> Path:
+    """Return the path of a folder; InputError if there is none."""
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: there is no such folder of {what}: {HOW_TO_GET}")
+    return Path(path)
+
+
+def find_images(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """List the image files of a folder and its subfolders by name, without hidden ones."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    visible = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return sorted(file for file in visible if file.is_file())
+
+
+def check_pixels(height: int, width: int, source: str) -> None:
+    """Raise InputError for more pixels than are read."""
+    if height * width > int(MAX_PIXELS):
+        raise InputError(
+            f"{source}: has {width} x {height} pixels, more than {MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS"
+        )
 
 
 def read_record(record: Mapping[str, Any], min_decode_size: int | None = None) -> dict[str, Any]:
@@ -72,7 +113,7 @@ def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
     Raises:
         ImageError: if the file is missing, truncated, no image, or too large for Pillow.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         if min_decode_size:
             image.draft(None, (min_decode_size, 1) if image.width > image.height else (1, min_decode_size))
         pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
@@ -81,14 +122,14 @@ def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Read height and width of the upright image from its header; see `read_image`."""
-    with _opened(path) as image:
+    with open_image(path) as image:
         # Pillow turns the size of TIFFs itself.
         turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return image.size if turned else (image.height, image.width)
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def open_image(path: str | Path) -> Iterator[Image.Image]:
     """Open an image; whatever is wrong with it becomes an ImageError."""
     try:
         with Image.open(path) as image:
@@ -96,9 +137,14 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image: check the file name and the image folder") from error
     except UnidentifiedImageError as error:
+        if Path(path).read_bytes()[4:12] in _HEIC:
+            raise ImageError(f"{path}: is HEIC: pip install pillow-heif, or convert it") from error
         raise ImageError(f"{path}: is no image that Pillow knows: replace or remove the file") from error
-    # Pillow's decoders raise many kinds of exceptions for damaged files.
-    except (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: has more pixels than {MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise every kind of exception for damaged files
         raise ImageError(f"{path}: the image cannot be read ({error}): replace or remove the file") from error
 
 

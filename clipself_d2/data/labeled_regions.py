@@ -13,9 +13,9 @@ from detectron2.structures import Boxes
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from clipself_d2.data.annotations import check_bbox, entries, read_json
 from clipself_d2.data.image import read_record
 from clipself_d2.errors import InputError
+from clipself_d2.schema import NamedRegions, index_categories, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ def load_category_names(json_file: str | Path) -> list[str]:
     """Read the names of a json's categories, in the order of their ids, which is that of `LabeledRegions`' classes.
 
     Raises:
-        InputError: if the file cannot be read or has no categories, or two of one id.
+        InputError: if the file cannot be read or has no categories, or two of one id or name.
     """
-    return list(_categories(json_file, read_json(json_file)).values())
+    categories = read_json(json_file, NamedRegions).categories
+    return [category.name for category in index_categories(categories, json_file).values()]
 
 
 class LabeledRegions:
@@ -45,8 +46,7 @@ class LabeledRegions:
         """Read the annotations.
 
         Args:
-            json_file: with ``"annotations"`` (``image_id``, ``bbox`` [x, y, width, height], ``category_id``) and
-                ``"categories"`` (``id``, ``name``).
+            json_file: see `schema.NamedRegions`.
             max_regions: the most regions per image (released code: 20).
 
         Raises:
@@ -56,21 +56,22 @@ class LabeledRegions:
         if max_regions < 1:
             raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")
         self.json_file = json_file
-        content = read_json(json_file)
-        categories = _categories(json_file, content)
-        self.names = list(categories.values())
+        content = read_json(json_file, NamedRegions)
+        categories = index_categories(content.categories, json_file)
+        self.names = [category.name for category in categories.values()]
         index = {identity: number for number, identity in enumerate(categories)}
-        found: dict[int, tuple[list[list[float]], list[int]]] = {}
-        for annotation in entries(json_file, content, "annotations", ("image_id", "bbox", "category_id")):
-            category = annotation["category_id"]
+        found: dict[Any, tuple[list[list[float]], list[int]]] = {}
+        for annotation in content.annotations:
+            category = annotation.category_id
             if category not in index:
-                raise InputError(f"{json_file}: an annotation has the unknown category_id {category!r}: fix it")
-            box = check_bbox(json_file, annotation)
-            if annotation.get("iscrowd"):
+                raise InputError(
+                    f"{json_file}: annotation {annotation.id!r} has the unknown category_id {category}: fix it"
+                )
+            if annotation.iscrowd:
                 continue
-            boxes, classes = found.setdefault(annotation["image_id"], ([], []))
+            boxes, classes = found.setdefault(annotation.image_id, ([], []))
             if len(boxes) < max_regions:
-                boxes.append(box)
+                boxes.append(annotation.bbox)
                 classes.append(index[category])
         if not found:
             raise InputError(f"{json_file}: 'annotations' is empty: there is nothing to train on")
@@ -84,10 +85,11 @@ class LabeledRegions:
         Raises:
             InputError: if an annotated image is none of the data set's.
         """
-        unknown = sorted(self._of_image.keys() - {record["image_id"] for record in records})
+        known = {record["image_id"] for record in records}
+        unknown = [image_id for image_id in self._of_image if image_id not in known]
         if unknown:
             raise InputError(
-                f"{self.json_file}: annotates {len(unknown)} unknown image ids ({unknown[0]}, ...): use the "
+                f"{self.json_file}: annotates {len(unknown)} unknown image ids ({unknown[0]!r}, ...): use the "
                 "annotations of this data set"
             )
         kept = [record for record in records if record["image_id"] in self._of_image]
@@ -129,12 +131,3 @@ class LabeledRegionMapper:
         boxes, classes = self.regions(record["image_id"], sample["height"], sample["width"])
         kept = {key: sample[key] for key in ("image", "file_name", "image_id", "height", "width")}
         return {**kept, "regions": Boxes(boxes), "classes": classes}
-
-
-def _categories(json_file: str | Path, content: Mapping[str, Any]) -> dict[int, str]:
-    listed = entries(json_file, content, "categories", ("id", "name"))
-    categories = {category["id"]: category["name"] for category in sorted(listed, key=lambda c: c["id"])}
-    if not categories or len(categories) < len(listed):
-        problem = "two categories have one id" if listed else "'categories' is empty"
-        raise InputError(f"{json_file}: {problem}: fix it")
-    return categories

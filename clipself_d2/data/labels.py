@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from clipself_d2.data.annotations import check_folder
-from clipself_d2.data.image import ImageError
+from clipself_d2.data.image import IMAGE_SUFFIXES, check_folder, find_images, open_image
 from clipself_d2.errors import InputError
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-_LABEL_SUFFIXES = (".png", ".tif")
+_LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 
 
 def load_semantic(image_root: str | Path, label_root: str | Path, ignore_label: int = 255) -> list[dict[str, Any]]:
-    """List images with semantic labels, paired by name: ``a.png`` or ``a.tif`` labels ``a.jpg``.
+    """List images with semantic labels, paired by name: ``x/a.png`` or ``x/a.tif`` labels ``x/a.jpg``.
 
     Args:
         image_root: the folder of the images.
@@ -32,24 +29,35 @@ def load_semantic(image_root: str | Path, label_root: str | Path, ignore_label: 
         and ``ignore_label``.
 
     Raises:
-        InputError: if a folder is missing, holds no labels, or lacks an image.
+        InputError: if a folder is missing, holds no labels, or lacks an image, or two files have one name.
     """
-    images, labels = check_folder(image_root, "images"), check_folder(label_root, "semantic labels")
-    files = sorted(file for file in labels.iterdir() if file.suffix.lower() in _LABEL_SUFFIXES)
-    if not files:
-        raise InputError(f"{labels}: holds no label images (.png or .tif): prepare the data set again")
-    names = {file.stem: file.name for file in images.iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES}
-    if lacks := [file.stem for file in files if file.stem not in names]:
-        raise InputError(f"{images}: has no image {lacks[0]}, which {labels} labels: complete the folder")
+    images = _by_name(check_folder(image_root, "images"), IMAGE_SUFFIXES)
+    labels = _by_name(check_folder(label_root, "semantic labels"), _LABEL_SUFFIXES)
+    if not labels:
+        raise InputError(f"{label_root}: holds no label images (.png or .tif): prepare the data set again")
+    if lacks := [name for name in labels if name not in images]:
+        raise InputError(
+            f"{image_root}: has no image {lacks[0]} ({' '.join(sorted(IMAGE_SUFFIXES))}), which {label_root} labels: "
+            "complete the folder"
+        )
     return [
         {
-            "file_name": str(images / names[file.stem]),
+            "file_name": str(images[name]),
             "sem_seg_file_name": str(file),
             "image_id": number,
             "ignore_label": ignore_label,
         }
-        for number, file in enumerate(files)
+        for number, (name, file) in enumerate(labels.items())
     ]
+
+
+def _by_name(folder: Path, suffixes: Collection[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in find_images(folder, suffixes):
+        name = str(file.relative_to(folder).with_suffix(""))
+        if (first := files.setdefault(name, file)) is not file:
+            raise InputError(f"{first} and {file} have one name: remove one")
+    return files
 
 
 def ignore_label(sample: Mapping[str, Any]) -> int:
@@ -84,11 +92,8 @@ def read_panoptic_png(path: str | Path, shape: tuple[int, int] | None = None) ->
 
 
 def _read(path: str | Path, mode: str | None) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert(mode) if mode else image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: the label image cannot be read ({error}): download or prepare it again") from error
+    with open_image(path) as image:
+        return np.asarray(image.convert(mode) if mode else image).astype(np.int64)
 
 
 def _of_shape(labels: np.ndarray, path: str | Path, shape: tuple[int, int] | None) -> np.ndarray:

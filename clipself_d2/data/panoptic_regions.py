@@ -17,7 +17,7 @@ from clipself_d2.regions import enlarge
 class PanopticRegionMapper:
     """Reads an image and its panoptic segments as labeled regions, by the rules of the released code.
 
-    A thing's box is that of the json and its crop 1.5 times as large. The box of stuff is the tight one of its mask,
+    A thing's box is that of the json (without one, that of its mask) and its crop 1.5 times as large. The box of stuff is the tight one of its mask,
     and its crop the same. Segments without a pixel, or with a box too small or too large, are left out and counted.
     Crowds stay.
     """
@@ -56,11 +56,13 @@ class PanopticRegionMapper:
         ids = torch.tensor([s["id"] for s in segments], dtype=torch.long)
         masks = read_panoptic_png(record["pan_seg_file_name"], shape) == ids[:, None, None]
         isthing = torch.tensor([s["isthing"] for s in segments], dtype=torch.bool)
-        boxes = torch.tensor([s["bbox"] for s in segments], dtype=torch.float32).reshape(-1, 4)
+        boxes = torch.tensor([s.get("bbox", (0, 0, 0, 0)) for s in segments], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        # Last pixels count as edges, which makes the box of stuff a pixel narrower than the mask: as released.
         visible = masks.flatten(1).any(dim=1)
-        boxes[~isthing & visible] = masks_to_boxes(masks[~isthing & visible])
+        given = isthing & torch.tensor(["bbox" in s for s in segments], dtype=torch.bool)
+        boxes[visible & ~given] = masks_to_boxes(masks[visible & ~given])
+        # Last pixels count as edges, which makes the box of stuff a pixel narrower than the mask: as released.
+        boxes[visible & ~given & isthing, 2:] += 1
         boxes = clip_boxes_to_image(boxes, shape)
 
         sides = boxes[:, 2:] - boxes[:, :2]

@@ -12,9 +12,8 @@ from typing import Any
 
 from detectron2.data import MetadataCatalog
 
-from clipself_d2.data.annotations import load_image_list, load_panoptic
-from clipself_d2.data.captions import load_captioned_images
-from clipself_d2.data.catalog import Records, register
+from clipself_d2.data.annotations import Records, load_captioned_images, load_image_list, load_panoptic
+from clipself_d2.data.catalog import register
 from clipself_d2.data.instances import load_instances
 from clipself_d2.data.labels import load_semantic
 from clipself_d2.data.voc import load_voc

@@ -9,9 +9,10 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from clipself_d2.data.annotations import HOW_TO_GET, check_folder
+from clipself_d2.data.image import check_folder
 from clipself_d2.data.instances import Classes, fold
 from clipself_d2.errors import InputError
+from clipself_d2.schema import HOW_TO_GET
 
 
 def load_voc(folder: str | Path, split: str, classes: Classes) -> list[dict[str, Any]]:

@@ -6,8 +6,7 @@ has none. A score becomes the mask's `mask_iou`.
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +15,46 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
+from msgspec import Struct
 from pycocotools import mask as coco_mask
 from torch import Tensor
 from tqdm import tqdm
 
+from clipself_d2 import schema
 from clipself_d2.data import get_dataset
-from clipself_d2.data.annotations import entries, read_json
 from clipself_d2.data.labels import read_panoptic_png
+from clipself_d2.data.masks import check_segmentation
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.saved import save_predictions
 from clipself_d2.vocabulary import check_vocabulary
 
 # The masks of one image: category ids, R x H x W bool, and the scores if there are any.
 _Masks = tuple[list[int], Tensor, list[float] | None]
+
+
+class _Listed(schema.ImageList):
+    categories: list[schema.Category]
+
+
+class _Segment(schema.Segment):
+    score: float | None = None
+
+
+class _Segments(Struct):
+    image_id: schema.Id
+    file_name: str
+    segments_info: list[_Segment]
+
+
+class _PanopticResult(Struct):
+    annotations: list[_Segments]
+
+
+class _Instance(Struct):
+    image_id: schema.Id
+    category_id: int
+    score: float
+    segmentation: schema.RunLength
 
 
 @dataclass
@@ -68,12 +94,15 @@ class ResultImages:
         Raises:
             InputError: a missing file or field.
         """
-        content = read_json(json_file)
-        images = entries(json_file, content, "images", ("id", "file_name", "height", "width"))
-        categories = sorted(entries(json_file, content, "categories", ("id", "name")), key=lambda c: c["id"])
-        names = check_vocabulary([category["name"] for category in categories])
-        class_ids = {category["id"]: class_id for class_id, category in enumerate(categories)}
-        return cls({image["id"]: image for image in images}, class_ids, names)
+        content = schema.read_json(json_file, _Listed)
+        images = schema.index_by_id(content.images, "image", json_file)
+        if lacking := [i for i, image in images.items() if not (image.file_name and image.height and image.width)]:
+            raise InputError(f"{json_file}: image {lacking[0]!r} lacks 'file_name', 'height' or 'width': add them")
+        categories = schema.index_categories(content.categories, json_file)
+        names = check_vocabulary([category.name for category in categories.values()])
+        class_ids = {category_id: class_id for class_id, category_id in enumerate(categories)}
+        sizes = {i: {"file_name": x.file_name, "height": x.height, "width": x.width} for i, x in images.items()}
+        return cls(sizes, class_ids, names)
 
 
 def save_panoptic_results(
@@ -95,9 +124,11 @@ def save_panoptic_results(
     Raises:
         InputError: a missing file, or an unknown image, category or segment.
     """
-    annotations = entries(json_file, read_json(json_file), "annotations", ("image_id", "file_name", "segments_info"))
-    by_image = {annotation["image_id"]: annotation for annotation in annotations}
-    return _save(json_file, folder, known, by_image, lambda entry: _read_panoptic(entry, Path(png_root)), confidence)
+    by_image: dict[Any, _Segments] = {}
+    for annotation in schema.read_json(json_file, _PanopticResult).annotations:
+        if by_image.setdefault(annotation.image_id, annotation) is not annotation:
+            raise InputError(f"{json_file}: image id {annotation.image_id!r} is given twice: remove one")
+    return _save(json_file, folder, known, by_image, lambda x, _: _read_panoptic(x, Path(png_root)), confidence)
 
 
 def save_instance_results(
@@ -110,14 +141,10 @@ def save_instance_results(
     Raises:
         InputError: a missing file, an incomplete entry, or an unknown image or category.
     """
-    try:
-        content = {"results": json.loads(Path(json_file).read_text())}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{json_file}: cannot be read as json ({error}): give an instance result") from error
-    by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for entry in entries(json_file, content, "results", ("image_id", "category_id", "score", "segmentation")):
-        by_image[entry["image_id"]].append(entry)
-    return _save(json_file, folder, known, by_image, lambda entry: _read_instances(entry, json_file), confidence)
+    by_image: dict[Any, list[_Instance]] = defaultdict(list)
+    for instance in schema.read_json(json_file, list[_Instance]):
+        by_image[instance.image_id].append(instance)
+    return _save(json_file, folder, known, by_image, lambda x, image: _read_instances(x, image, json_file), confidence)
 
 
 def _save(
@@ -125,7 +152,7 @@ def _save(
     folder: str | Path,
     known: ResultImages,
     by_image: Mapping[Any, Any],
-    read: Callable[[Any], _Masks],
+    read: Callable[[Any, Mapping[str, Any]], _Masks],
     confidence: float,
 ) -> int:
     if not 0 < confidence < 1:
@@ -134,11 +161,14 @@ def _save(
         raise InputError(
             f"{json_file}: image {unknown_images.pop()!r} is not in the data set: name that of this result"
         )
+    stems = Counter(Path(image["file_name"]).stem for image in known.images.values())
+    if repeated := [stem for stem, images in stems.items() if images > 1]:
+        raise InputError(f"{repeated[0]}: {stems[repeated[0]]} images of this name: masks are saved by it; rename them")
     classes = [tuple(synonyms) for synonyms in known.classes]
     for image_id, image in tqdm(known.images.items(), "saving masks", unit=" images"):
         height, width = image["height"], image["width"]
         nothing: _Masks = ([], torch.zeros(0, height, width, dtype=torch.bool), None)
-        categories, masks, scores = read(by_image[image_id]) if image_id in by_image else nothing
+        categories, masks, scores = read(by_image[image_id], image) if image_id in by_image else nothing
         where = f"{json_file}: image {image_id!r}"
         if unknown := [c for c in categories if c not in known.class_ids]:
             raise InputError(f"{where} has a mask of category {unknown[0]}, which the data set lacks")
@@ -154,30 +184,25 @@ def _save(
     return len(by_image)
 
 
-def _read_panoptic(annotation: Mapping[str, Any], png_root: Path) -> _Masks:
-    path, segments = png_root / annotation["file_name"], annotation["segments_info"]
-    ids = torch.tensor([s["id"] for s in segments], dtype=torch.long)
+def _read_panoptic(annotation: _Segments, png_root: Path) -> _Masks:
+    path, segments = png_root / annotation.file_name, annotation.segments_info
+    ids = torch.tensor([segment.id for segment in segments], dtype=torch.long)
     masks = read_panoptic_png(str(path)) == ids[:, None, None]
     for segment, is_there in zip(segments, masks.flatten(1).any(dim=1).tolist(), strict=True):
         if not is_there:
-            raise InputError(f"{path}: lacks segment {segment['id']} of the json: use the PNGs of this result")
-    has_scores = bool(segments) and all("score" in s for s in segments)
-    return [s["category_id"] for s in segments], masks, [s["score"] for s in segments] if has_scores else None
+            raise InputError(f"{path}: lacks segment {segment.id} of the json: use the PNGs of this result")
+    scores = [segment.score for segment in segments if segment.score is not None]
+    return [s.category_id for s in segments], masks, scores if segments and len(scores) == len(segments) else None
 
 
-def _read_instances(instances: Sequence[Mapping[str, Any]], json_file: str | Path) -> _Masks:
+def _read_instances(instances: Sequence[_Instance], image: Mapping[str, Any], json_file: str | Path) -> _Masks:
+    size = image["height"], image["width"]
     try:
-        pixels = coco_mask.decode([_compressed(i["segmentation"]) for i in instances])
-    except (KeyError, TypeError, ValueError) as error:
-        image_id = instances[0]["image_id"]
-        raise InputError(f"{json_file}: image {image_id} has a mask that is no RLE ({error}): write RLEs") from error
+        pixels = coco_mask.decode([check_segmentation(i.segmentation, *size) for i in instances])
+    except ValueError as error:
+        raise InputError(f"{json_file}: a mask of image {instances[0].image_id!r} {error}: fix it") from error
     masks = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).bool()
-    return [i["category_id"] for i in instances], masks, [i["score"] for i in instances]
-
-
-def _compressed(rle: Any) -> Any:
-    """Compress the counts of an RLE, as `coco_mask.decode` needs them."""
-    return coco_mask.frPyObjects(rle, *rle["size"]) if isinstance(rle["counts"], list) else rle
+    return [i.category_id for i in instances], masks, [i.score for i in instances]
 
 
 def _log_scores(class_ids: Tensor, num_classes: int, confidence: float) -> Tensor:

@@ -29,6 +29,7 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.class_links import link_by_name, link_classes
 from clipself_d2.panoptic.masks import MaskPredictions, binary_logits
+from clipself_d2.schema import parse_json
 from clipself_d2.vocabulary import ClassNames, Vocabulary, check_vocabulary
 from clipself_d2.vocabulary.synonyms import embed_synonyms
 
@@ -181,7 +182,7 @@ def read_predictions(path: str | Path) -> tuple[MaskPredictions, Classes, tuple[
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: its format is {metadata.get('format')!r}, not {FORMAT!r}: use save_predictions")
     try:
-        classes = tuple(check_vocabulary([list(c) for c in json.loads(metadata["classes"])]))
+        classes = tuple(check_vocabulary(parse_json(metadata["classes"].encode(), list[list[str]], path)))
         height, width = int(metadata["height"]), int(metadata["width"])
         masks, log_scores = tensors["masks"], tensors["log_scores"]
     except (KeyError, ValueError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from clipself_d2 import schema
 from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,7 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
     Boxes without area, or outside their image (if the file gives its size), are left out and counted in the log.
 
     Args:
-        json_file: ``{"annotations": [{"image_id", "bbox": [x, y, width, height]}, ...], "images": [...]}``;
-            ``"images"`` may be missing.
+        json_file: see `schema.Proposals`.
         image_ids: images that the proposals may name. None: those of the file's own ``"images"``, if any.
 
     Returns:
@@ -35,26 +34,17 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
     Raises:
         InputError: a file that cannot be read, has another format, or names unknown images.
     """
-    try:
-        content = json.loads(Path(json_file).read_text())
-        annotations = content["annotations"]
-        owner = np.array([a["image_id"] for a in annotations], dtype=np.int64)
-        boxes = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(len(annotations), 4)
-        sizes = {image["id"]: (image.get("width"), image.get("height")) for image in content.get("images", ())}
-    except OSError as error:
-        raise InputError(f"{json_file}: the proposals cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{json_file}: not a COCO-format file of proposals ({type(error).__name__}: {error}): it needs "
-            "'annotations' whose entries have 'image_id' and 'bbox' [x, y, width, height]"
-        ) from error
-
-    if image_ids is not None or "images" in content:
-        _check_known(json_file, np.unique(owner).tolist(), sizes if image_ids is None else image_ids)
-
+    content = schema.read_json(json_file, schema.Proposals)
+    images = schema.index_by_id(content.images or (), "image", json_file)
+    named = {image_id: n for n, image_id in enumerate(dict.fromkeys(r.image_id for r in content.annotations))}
+    if image_ids is not None or content.images is not None:
+        _check_known(json_file, named, images if image_ids is None else image_ids)
+    owner = np.array([named[region.image_id] for region in content.annotations], dtype=np.int64)
+    boxes = np.array([region.bbox for region in content.annotations], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    limits = np.array([[size or np.inf for size in sizes.get(i, (None, None))] for i in owner.tolist()]).reshape(-1, 2)
-    valid = (np.minimum(boxes[:, 2:], limits) > np.maximum(boxes[:, :2], 0)).all(axis=1)  # false for NaN
+    listed = [images.get(image_id, schema.Image(image_id)) for image_id in named]
+    limits = np.array([[image.width or np.inf, image.height or np.inf] for image in listed]).reshape(-1, 2)
+    valid = (np.minimum(boxes[:, 2:], limits[owner]) > np.maximum(boxes[:, :2], 0)).all(axis=1)
     if not valid.all():
         logger.warning(
             "%s: %d of %d boxes are empty or outside their image and are left out",
@@ -64,14 +54,14 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
         )
     owner, boxes = owner[valid], boxes[valid]
     order = np.argsort(owner, kind="stable")
-    ids, starts = np.unique(owner[order], return_index=True)
-    return dict(zip(ids.tolist(), np.split(boxes[order], starts[1:]), strict=False))
+    ends = np.bincount(owner, minlength=len(named)).cumsum()
+    return {i: found for i, found in zip(named, np.split(boxes[order], ends[:-1]), strict=False) if len(found)}
 
 
 def _check_known(json_file: str | Path, named: Collection[int], known: Collection[int]) -> None:
-    unknown = sorted(set(named).difference(known))
+    unknown = list(set(named).difference(known))
     if unknown:
-        some = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        some = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         raise InputError(
             f"{json_file}: proposals name {len(unknown)} unknown image ids ({some}): use the proposals of this data set"
         )

@@ -34,12 +34,12 @@ def test_lvis_names_come_from_the_address(tmp_path):
     ("content", "say"),
     [
         ('{"annotations": []}', "images"),
-        ("[1]", "list"),
+        ("[1]", "got array"),
         ("{", "json"),
         ('{"images": []}', "no images"),
         ('{"images": [{"id": 1}]}', "file_name"),
         ('{"images": [{"file_name": "1.jpg"}]}', "'id'"),
-        ('{"images": ["1.jpg"]}', "'id'"),
+        ('{"images": ["1.jpg"]}', "'1.jpg'"),
     ],
 )
 def test_bad_image_lists(tmp_path, content, say):
@@ -79,7 +79,10 @@ def test_panoptic_classes_are_in_the_order_of_ids(tmp_path):
         (lambda c: c.update(annotations=[]), "empty"),
         (lambda c: c["annotations"][0].update(image_id=8), "8"),
         (lambda c: c["annotations"][0].pop("segments_info"), "'segments_info'"),
-        (lambda c: c["annotations"][0]["segments_info"][0].pop("bbox"), "'bbox'"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(id=0), "segment id 0 means unlabeled"),
+        (lambda c: c["annotations"][0]["segments_info"].append({"id": 1000, "category_id": 9}), "segment id 1000 is given"),
+        (lambda c: c["annotations"].append(c["annotations"][0]), "image id 7 is annotated twice"),
+        (lambda c: c["annotations"][0].update(file_name="../7.png"), r"'\.\./7\.png'"),
         (lambda c: c["categories"][0].pop("isthing"), "'isthing'"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(category_id=77), "77"),
     ],

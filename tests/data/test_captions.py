@@ -35,17 +35,17 @@ def test_captions_by_image(tmp_path):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        ("[", "is not json"),
-        ([], "is a list"),
+        ("[", "is no json"),
+        ([], "expected object, got array"),
         ({"images": []}, "has no 'annotations'"),
-        ({"annotations": {}}, "has no 'annotations'"),
+        ({"annotations": {}}, "annotations: expected array"),
         ({"annotations": []}, "'annotations' is empty"),
-        ({"annotations": ["a cat"]}, "has no 'image_id'"),
+        ({"annotations": ["a cat"]}, r"'annotations\[0\]' is 'a cat'"),
         ({"annotations": [{"caption": "a cat"}]}, "has no 'image_id'"),
         ({"annotations": [{"image_id": 3, "bbox": []}]}, "has no 'caption'"),
-        ({"annotations": [{"image_id": "3", "caption": "a cat"}]}, "'image_id' '3' .* no whole number"),
-        ({"annotations": [{"image_id": [3], "caption": "a cat"}]}, "no whole number"),
-        ({"annotations": [{"image_id": 3, "caption": ["a cat"]}]}, "of image 3 is no text"),
+        ({"annotations": [{"image_id": 3.5, "caption": "a cat"}]}, "'image_id' is 3.5"),
+        ({"annotations": [{"image_id": [3], "caption": "a cat"}]}, r"'image_id' is \[3\]: expected int \| str"),
+        ({"annotations": [{"image_id": 3, "caption": ["a cat"]}]}, r"\(image_id 3\): 'caption' is \['a cat'\]"),
         ({"annotations": [{"image_id": 3, "caption": " \n"}]}, "of image 3 is no text"),
     ],
 )
@@ -78,7 +78,7 @@ def test_no_warning_when_all_have_captions(tmp_path, caplog):
 
 def test_a_caption_of_no_image(tmp_path):
     json_file = captioned(tmp_path, [(0, "a cat"), (9, "a dog"), (8, "a dog")])
-    with pytest.raises(InputError, match="unknown image id 8"):
+    with pytest.raises(InputError, match="unknown image id 9"):
         load_captioned_images(json_file, tmp_path / "photos")
 
 

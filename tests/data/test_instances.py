@@ -25,6 +25,7 @@ from clipself_d2.data.classes import (
 )
 from clipself_d2.data.instances import fold, load_instances, match_classes
 from clipself_d2.errors import InputError
+from clipself_d2.schema import Category
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "wine glass"}, {"id": 5, "name": "cat"}]
 CLASSES = [["cat"], ["Wine Glass", "wineglass"], ["dog", "hound"]]
@@ -99,7 +100,7 @@ def test_names_are_compared_without_case_and_blanks():
 
 
 def test_unknown_and_missing_classes_are_listed():
-    wrong = [{"id": 1, "name": "cat"}, {"id": 2, "name": "fox"}, {"id": 3, "name": "owl"}]
+    wrong = [Category(id=1, name="cat"), Category(id=2, name="fox"), Category(id=3, name="owl")]
     with pytest.raises(InputError, match=r"a\.json.*'fox', 'owl'.*missing.*'Wine Glass', 'dog'") as caught:
         match_classes("a.json", wrong, CLASSES)
     assert "\n" not in str(caught.value)
@@ -220,7 +221,7 @@ def test_objects365_in_any_order_and_spelling(tmp_path, fresh_catalog, version):
     [record] = get_dataset(name)
     assert record["file_name"] == f"{meta.image_root}/images/v1/patch0/a.jpg"
     for annotation in record["annotations"]:
-        written = categories[annotation["bbox"][2] - 1]["name"]
+        written = categories[int(annotation["bbox"][2]) - 1]["name"]
         assert meta.thing_classes[annotation["category_id"]] == OFFICIAL[version].get(written, written)
 
     content["categories"][0]["name"] = "unicorn"

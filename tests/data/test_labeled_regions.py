@@ -78,12 +78,12 @@ def test_pairs_of_another_data_set_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "not a COCO-format"),
-        ("{", "is not json"),
+        ("[]", "expected object"),
+        ("{", "is no json"),
         ({"annotations": []}, "has no 'categories'"),
         ({"annotations": [], "categories": []}, "'categories' is empty"),
         ({"annotations": [], "categories": CATEGORIES}, "nothing to train on"),
-        ({"annotations": [], "categories": [*CATEGORIES, CATEGORIES[0]]}, "two categories have one id"),
+        ({"annotations": [], "categories": [*CATEGORIES, CATEGORIES[0]]}, "category id 9 is given twice"),
         ({"annotations": [pair(1, [0, 0, 1, 1], 5)], "categories": CATEGORIES}, "unknown category_id 5"),
         ({"annotations": [pair(1, [0, 0, 1])], "categories": CATEGORIES}, "'bbox'"),
         ({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}], "categories": CATEGORIES}, "no 'category_id'"),

@@ -145,8 +145,9 @@ def test_a_panoptic_result_that_does_not_fit(main, tmp_path, annotations, panopt
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"segmentation": [[0, 0, 1, 1, 2, 2]]}, "no RLE"),
-        ({"segmentation": {"size": [12, 20]}}, "no RLE"),
+        ({"segmentation": [[0, 0, 1, 1, 2, 2]]}, "expected object"),
+        ({"segmentation": {"size": [12, 20]}}, "has no 'counts'"),
+        ({"segmentation": {"size": [12, 20], "counts": [3]}}, "counts of 3 pixels, its image 240"),
         ({"image_id": 9}, "image 9"),
         ({"category_id": 4}, "category 4"),
     ],
