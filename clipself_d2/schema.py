@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -148,6 +148,9 @@ class Panoptic(ImageList):
     categories: list[PanopticCategory] | None = None
 
 
+C = TypeVar("C", bound=Category)
+
+
 def read_json(path: str | Path, kind: type[T]) -> T:
     """Read a json file.
 
@@ -206,7 +209,7 @@ def index_by_id(records: Iterable[Any], what: str, source: str | Path) -> dict[A
     return index
 
 
-def index_categories(categories: Sequence[Category], source: str | Path) -> dict[int, Category]:
+def index_categories(categories: Iterable[C], source: str | Path) -> dict[int, C]:
     """Index categories by their ids, in ascending order.
 
     Raises:
@@ -219,13 +222,13 @@ def index_categories(categories: Sequence[Category], source: str | Path) -> dict
     for category in index.values():
         if (first := of_name.setdefault(category.name, category.id)) != category.id:
             raise InputError(
-                f"{source}: categories {first} and {category.id} are both called {category.name!r}: rename or merge them"
+                f"{source}: categories {first} and {category.id} are both called {category.name!r}: rename one"
             )
     return index
 
 
 def _loads(data: bytes) -> Any:
-    """Decode what Python's writer makes of NaN and Infinity, which json lacks, as texts; None if it is no json either."""
+    """Decode with NaN and Infinity, which Python writes although json lacks them, as texts; None if it is no json."""
     try:
         return json.loads(data.decode(), parse_constant=str)
     except (ValueError, RecursionError):

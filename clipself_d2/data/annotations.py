@@ -125,7 +125,7 @@ def load_captions(json_file: PathLike) -> dict[Any, list[str]]:
     Raises:
         InputError: if the file is missing, is no json or holds no captions, or one of them is blank.
     """
-    return _captions(json_file, schema.read_json(json_file, schema.Captions))
+    return _captions(json_file, schema.read_json(json_file, schema.Captions).annotations)
 
 
 def load_captioned_images(json_file: PathLike, image_root: PathLike) -> Records:
@@ -144,7 +144,7 @@ def load_captioned_images(json_file: PathLike, image_root: PathLike) -> Records:
     """
     root = check_folder(image_root, "images")
     content = schema.read_json(json_file, schema.CaptionedImages)
-    captions = _captions(json_file, content)
+    captions = _captions(json_file, content.annotations)
     images = image_records(json_file, content.images, root)
     if unknown := [image_id for image_id in captions if image_id not in images]:
         raise InputError(f"{json_file}: a caption names the unknown image id {unknown[0]!r}: fix its 'images'")
@@ -156,9 +156,9 @@ def load_captioned_images(json_file: PathLike, image_root: PathLike) -> Records:
     return records
 
 
-def _captions(json_file: PathLike, content: schema.Captions) -> dict[Any, list[str]]:
+def _captions(json_file: PathLike, entries: Sequence[schema.Caption]) -> dict[Any, list[str]]:
     captions: dict[Any, list[str]] = {}
-    for entry in content.annotations:
+    for entry in entries:
         if not entry.caption.strip():
             raise InputError(
                 f"{json_file}: 'caption' {entry.caption!r} of image {entry.image_id!r} is no text: fix or remove it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from detectron2.structures import Instances
 from clipself_d2.data.image import read_record
 from clipself_d2.data.transforms import Size, random_resize_crop
 from clipself_d2.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 10  # windows drawn in search of an object, before the whole image is taken
 _SMALLEST = 0.01  # pixels; an object whose box has a shorter side after the crop is dropped, as in the released code
@@ -57,11 +60,14 @@ class DetectionMapper:
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Raise InputError if the data set has no objects, or no masks where they are asked for."""
-        objects = [x for record in records for x in record.get("annotations", ())]
+        objects = [x for record in records for x in record.get("annotations", ()) if not x.get("iscrowd", 0)]
         if not objects:
             raise InputError("the data set of the detector has no boxes: name one with objects (datasets/README.md)")
-        if self.masks and not any("segmentation" in x for x in objects):
+        bare = sum("segmentation" not in x for x in objects) if self.masks else 0
+        if bare == len(objects):
             raise InputError("the data set of the detector has no 'segmentation': set masks=False, or name another")
+        if bare:
+            logger.warning("Left out %d of %d objects: they have no mask and become background", bare, len(objects))
 
     def __call__(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Map a dataset dict to a training sample.

@@ -21,7 +21,7 @@ with suppress(ImportError):  # HEIC is read where it is installed
 
     register_heif_opener()
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .webp .tif .tiff .heic .heif .avif".split())
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif"])
 """Of the files that are images; letters of any case."""
 
 MAX_PIXELS = os.environ.get("CLIPSELF_D2_MAX_PIXELS", "178956970")
@@ -55,9 +55,7 @@ def find_images(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
 def check_pixels(height: int, width: int, source: str) -> None:
     """Raise InputError for more pixels than are read."""
     if height * width > int(MAX_PIXELS):
-        raise InputError(
-            f"{source}: has {width} x {height} pixels, more than {MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS"
-        )
+        raise InputError(f"{source}: has {width} x {height} pixels, more than {MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS")
 
 
 def read_record(record: Mapping[str, Any], min_decode_size: int | None = None) -> dict[str, Any]:

@@ -71,9 +71,7 @@ def load_instances(
     for annotation in content.annotations:
         for field, known in (("image_id", records), ("category_id", index)):
             if (value := getattr(annotation, field)) not in known:
-                raise InputError(
-                    f"{json_file}: annotation {annotation.id!r} has the unknown {field} {value!r}: fix it"
-                )
+                raise InputError(f"{json_file}: annotation {annotation.id!r} has the unknown {field} {value!r}: fix it")
         record, category = records[annotation.image_id], index[annotation.category_id]
         kept = _annotation(json_file, annotation, category, record)
         if not _is_inside(annotation.bbox, record):

@@ -45,13 +45,17 @@ class RegionDataLoader:
         """Raise an InputError for too many unreadable images, and for a sample that is wrong in another way."""
         self.num_unreadable = 0
         self._files.clear()
+        found = False
         for batch in self.loader:
             for read in batch:
                 self._count(read.unreadable)
                 if read.error is not None:
                     raise read.error
             if samples := [read.sample for read in batch if read.sample is not None]:
+                found = True
                 yield samples
+        if self._files and not found:
+            raise InputError(f"none of the images can be read; one of them: {min(self._files)}")
 
     def _count(self, unreadable: list[str]) -> None:
         records: _MappedRecords = self.loader.dataset  # type: ignore[assignment]

@@ -12,7 +12,9 @@ from clipself_d2.schema import RunLength
 _LONGEST_OUTLINE = 100  # times the sides of the image; pycocotools takes memory for every pixel of an outline
 
 
-def check_segmentation(segmentation: list[Any] | RunLength, height: int, width: int) -> list[list[float]] | dict[str, Any]:
+def check_segmentation(
+    segmentation: list[Any] | RunLength, height: int, width: int
+) -> list[list[float]] | dict[str, Any]:
     """Check an object's mask.
 
     Args:
@@ -48,12 +50,12 @@ def check_segmentation(segmentation: list[Any] | RunLength, height: int, width: 
 def _check_run_length(mask: RunLength, height: int, width: int) -> dict[str, Any]:
     if mask.size != [height, width]:
         raise ValueError(f"has the size {mask.size} (height, width), its image [{height}, {width}]")
-    compressed = mask.counts.encode() if isinstance(mask.counts, str) else None
-    pixels = sum(mask.counts) if compressed is None else sum(run_lengths(compressed))
+    counts = mask.counts.encode() if isinstance(mask.counts, str) else mask.counts
+    pixels = sum(run_lengths(counts) if isinstance(counts, bytes) else counts)
     if pixels != height * width:
         raise ValueError(f"has counts of {pixels} pixels, its image {height * width}")
-    rle = {"size": mask.size, "counts": compressed or mask.counts}
-    return rle if compressed else coco_mask.frPyObjects(rle, height, width)
+    rle = {"size": mask.size, "counts": counts}
+    return rle if isinstance(counts, bytes) else coco_mask.frPyObjects(rle, height, width)
 
 
 def run_lengths(counts: bytes) -> list[int]:

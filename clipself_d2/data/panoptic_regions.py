@@ -17,9 +17,9 @@ from clipself_d2.regions import enlarge
 class PanopticRegionMapper:
     """Reads an image and its panoptic segments as labeled regions, by the rules of the released code.
 
-    A thing's box is that of the json (without one, that of its mask) and its crop 1.5 times as large. The box of stuff is the tight one of its mask,
-    and its crop the same. Segments without a pixel, or with a box too small or too large, are left out and counted.
-    Crowds stay.
+    A thing's box is that of the json (without one, that of its mask) and its crop 1.5 times as large. The box of stuff
+    is the tight one of its mask, and its crop the same. Segments without a pixel, or with a box too small or too large,
+    are left out and counted. Crowds stay.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ Each takes further metadata by keyword, see `register`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ Categories = Sequence[Mapping[str, Any]]
 PathLike = str | Path
 
 
+def _path(path: PathLike) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 (Path raises for an unknown user)
+
+
 def register_image_list(name: str, json_file: PathLike | None, image_root: PathLike, **metadata: Any) -> None:
     """Register images for training; see `load_image_list` for the arguments."""
-    files = {"image_root": str(image_root), **({"json_file": str(json_file)} if json_file else {})}
-    register(name, partial(load_image_list, json_file and str(json_file), str(image_root)), **files, **metadata)
+    files = {"image_root": _path(image_root), **({"json_file": _path(json_file)} if json_file else {})}
+    register(name, partial(load_image_list, json_file and _path(json_file), _path(image_root)), **files, **metadata)
 
 
 def register_captions(name: str, json_file: PathLike, image_root: PathLike, **metadata: Any) -> None:
     """Register captioned images for training; see `load_captioned_images` for the arguments."""
-    files = {"json_file": str(json_file), "image_root": str(image_root)}
+    files = {"json_file": _path(json_file), "image_root": _path(image_root)}
     register(name, partial(load_captioned_images, **files), **files, **metadata)
 
 
@@ -63,12 +68,12 @@ def register_instances(
         metadata: more of it.
     """
     listed = None if classes is None else check_vocabulary(classes)
-    load = partial(_load_instances, name, str(json_file), str(image_root), listed, tuple(novel), training)
+    load = partial(_load_instances, name, _path(json_file), _path(image_root), listed, tuple(novel), training)
     if listed is not None:
         metadata["thing_classes"] = [spellings[0] for spellings in listed]
     if novel:
         metadata["novel_classes"] = list(novel)
-    files = {"json_file": str(json_file), "image_root": str(image_root)}
+    files = {"json_file": _path(json_file), "image_root": _path(image_root)}
     register(name, load, evaluator_type=evaluator_type, **files, **metadata)
 
 
@@ -90,9 +95,9 @@ def register_voc(name: str, folder: PathLike, split: str, classes: ClassNames) -
     listed = check_vocabulary(classes)
     register(
         name,
-        partial(load_voc, str(folder), split, listed),
+        partial(load_voc, _path(folder), split, listed),
         thing_classes=[spellings[0] for spellings in listed],
-        image_root=str(Path(folder) / "JPEGImages"),
+        image_root=str(Path(_path(folder)) / "JPEGImages"),
         evaluator_type="coco",
     )
 
@@ -118,10 +123,10 @@ def register_panoptic_regions(
         categories: the classes (``id``, ``name``, ``isthing``), instead of the json's.
         metadata: more of it.
     """
-    load = partial(_load_regions, name, str(panoptic_json), str(panoptic_root), str(image_root), categories)
+    load = partial(_load_regions, name, _path(panoptic_json), _path(panoptic_root), _path(image_root), categories)
     if categories is not None:
         metadata |= _region_classes(sorted(categories, key=lambda c: c["id"]))
-    register(name, load, image_root=str(image_root), panoptic_json=str(panoptic_json), **metadata)
+    register(name, load, image_root=_path(image_root), panoptic_json=_path(panoptic_json), **metadata)
 
 
 def _load_regions(
@@ -145,8 +150,8 @@ def register_panoptic(
     image_root: PathLike,
     panoptic_json: PathLike,
     panoptic_root: PathLike,
-    instances_json: PathLike,
     categories: Categories,
+    instances_json: PathLike | None = None,
     synonyms: Sequence[Sequence[str]],
     novel_classes: Sequence[str] = (),
     semantic_root: PathLike | None = None,
@@ -163,8 +168,9 @@ def register_panoptic(
         image_root: the folder of the images.
         panoptic_json: the segments, in COCO's format.
         panoptic_root: the folder of the panoptic PNGs.
-        instances_json: the instances of the things, in COCO's format, with the same category and image ids.
         categories: the classes (``id``, ``isthing``) in the order of their ids.
+        instances_json: the instances of the things, in COCO's format, with the same category and image ids. None: mask
+            AP is not evaluated.
         synonyms: the names of each.
         novel_classes: names (`class_names`) of the classes that are not trained on.
         semantic_root: the folder of semantic label PNGs, named as the panoptic ones. None: the segments' labels.
@@ -175,14 +181,16 @@ def register_panoptic(
     index = {category["id"]: number for number, category in enumerate(categories)}
     things = {category["id"] for category in categories if category["isthing"]}
     if semantic_root is not None:
-        metadata["sem_seg_root"] = str(semantic_root)
+        metadata["sem_seg_root"] = _path(semantic_root)
+    if instances_json is not None:
+        metadata["json_file"] = _path(instances_json)
     register(
         name,
         partial(
             _load_panoptic,
-            str(panoptic_json),
-            str(panoptic_root),
-            str(image_root),
+            _path(panoptic_json),
+            _path(panoptic_root),
+            _path(image_root),
             categories,
             metadata.get("sem_seg_root"),
         ),
@@ -195,10 +203,9 @@ def register_panoptic(
         evaluator_type=evaluator_type,
         ignore_label=255,
         label_divisor=1000,
-        image_root=str(image_root),
-        panoptic_json=str(panoptic_json),
-        panoptic_root=str(panoptic_root),
-        json_file=str(instances_json),
+        image_root=_path(image_root),
+        panoptic_json=_path(panoptic_json),
+        panoptic_root=_path(panoptic_root),
         **metadata,
     )
 
@@ -226,13 +233,13 @@ def register_semantic(
     """Register a data set for semantic evaluation; see `load_semantic` for the files and `register_panoptic`."""
     register(
         name,
-        partial(load_semantic, str(image_root), str(label_root), ignore_label),
+        partial(load_semantic, _path(image_root), _path(label_root), ignore_label),
         stuff_classes=class_names(synonyms),
         class_synonyms=[list(s) for s in synonyms],
         novel_classes=list(novel_classes),
         evaluator_type="sem_seg",
         ignore_label=ignore_label,
-        image_root=str(image_root),
-        sem_seg_root=str(label_root),
+        image_root=_path(image_root),
+        sem_seg_root=_path(label_root),
         **metadata,
     )

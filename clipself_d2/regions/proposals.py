@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 _NONE = np.zeros((0, 4), np.float32)
 
 
-def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = None) -> dict[int, np.ndarray]:
+def load_proposals(json_file: str | Path, image_ids: Collection[Any] | None = None) -> dict[Any, np.ndarray]:
     """Read boxes by image; categories and scores are ignored.
 
     Boxes without area, or outside their image (if the file gives its size), are left out and counted in the log.
@@ -58,7 +59,7 @@ def load_proposals(json_file: str | Path, image_ids: Collection[int] | None = No
     return {i: found for i, found in zip(named, np.split(boxes[order], ends[:-1]), strict=False) if len(found)}
 
 
-def _check_known(json_file: str | Path, named: Collection[int], known: Collection[int]) -> None:
+def _check_known(json_file: str | Path, named: Collection[Any], known: Collection[Any]) -> None:
     unknown = list(set(named).difference(known))
     if unknown:
         some = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")

@@ -80,7 +80,10 @@ def test_panoptic_classes_are_in_the_order_of_ids(tmp_path):
         (lambda c: c["annotations"][0].update(image_id=8), "8"),
         (lambda c: c["annotations"][0].pop("segments_info"), "'segments_info'"),
         (lambda c: c["annotations"][0]["segments_info"][0].update(id=0), "segment id 0 means unlabeled"),
-        (lambda c: c["annotations"][0]["segments_info"].append({"id": 1000, "category_id": 9}), "segment id 1000 is given"),
+        (
+            lambda c: c["annotations"][0]["segments_info"].append({"id": 1000, "category_id": 9}),
+            "segment id 1000 is given",
+        ),
         (lambda c: c["annotations"].append(c["annotations"][0]), "image id 7 is annotated twice"),
         (lambda c: c["annotations"][0].update(file_name="../7.png"), r"'\.\./7\.png'"),
         (lambda c: c["categories"][0].pop("isthing"), "'isthing'"),

@@ -35,7 +35,7 @@ def test_captions_by_image(tmp_path):
 @pytest.mark.parametrize(
     "content, reason",
     [
-        ("[", "is no json"),
+        ("{", "is no json"),
         ([], "expected object, got array"),
         ({"images": []}, "has no 'annotations'"),
         ({"annotations": {}}, "annotations: expected array"),
