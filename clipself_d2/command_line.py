@@ -2,11 +2,15 @@
 
 import argparse
 import functools
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import NoReturn, ParamSpec
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, ParamSpec
 
-from clipself_d2.errors import InputError, RunError
+from clipself_d2.errors import InputError, Interrupted, RunError, lack_of_resources
 
 P = ParamSpec("P")
 
@@ -36,7 +40,8 @@ def exit_codes(
     """Decorate the `main` of a tool: errors become one line on stderr, and the function returns the exit code.
 
     0 for success; 2 for wrong input (`InputError`, or a file that cannot be read or written); 1 for a run that
-    had to stop (`RunError`); 130 after Ctrl-C. Any other exception is a bug and keeps its traceback.
+    had to stop (`RunError`, or a lack of memory); 130 after Ctrl-C and 143 after SIGTERM. Any other exception is a bug
+    and keeps its traceback.
 
     Args:
         interrupted: what the user can do after Ctrl-C.
@@ -46,18 +51,46 @@ def exit_codes(
         @functools.wraps(main)
         def with_exit_code(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                main(*args, **kwargs)
+                with _sigterm_raises():
+                    main(*args, **kwargs)
             except (InputError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             except RunError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
-            except KeyboardInterrupt:
-                print(f"interrupted; {interrupted}", file=sys.stderr)
-                return 130
+            except KeyboardInterrupt as error:
+                print(f"{error if str(error) else 'interrupted'}; {interrupted}", file=sys.stderr)
+                return 128 + getattr(error, "signum", signal.SIGINT)
+            except (MemoryError, RuntimeError) as error:
+                line = lack_of_resources(error)
+                if line is None:
+                    raise
+                print(f"error: {line}", file=sys.stderr)
+                return 1
             return 0
 
         return with_exit_code
 
     return decorate
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within the block, SIGTERM ends this process as Ctrl-C does, and forks of it as usual."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield
+        return
+    pid = os.getpid()
+
+    def end(signum: int, frame: Any) -> None:
+        if os.getpid() == pid:
+            raise Interrupted(signum)
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,8 @@
-"""The two exceptions that tools print in one line; `command_line.exit_codes` gives them their exit codes."""
+"""What ends a tool in one line; `command_line.exit_codes` gives each its exit code."""
+
+from __future__ import annotations
+
+import signal
 
 
 class InputError(ValueError):
@@ -10,3 +14,39 @@ class InputError(ValueError):
 
 class RunError(Exception):
     """A run cannot go on although its input was correct, in one line. Tools print it and exit with code 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended a run. Tools exit with code 128 + the signal's number, as shells say it.
+
+    Args:
+        signum: the signal.
+        done: what had been finished, for the printed line.
+    """
+
+    def __init__(self, signum: int, done: str = "") -> None:
+        super().__init__(signum, done)
+        self.signum = signum
+        self.done = done
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signum).name
+        return f"stopped by {name}{' ' if self.done else ''}{self.done}"
+
+
+def lack_of_resources(error: BaseException) -> RunError | None:
+    """The line for a lack of memory, or for a process that the system ended; None for any other error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text:
+        return RunError(
+            f"a process that reads images ended ({text[:120]}): memory may be short; lower "
+            "dataloader.train.num_workers (in an evaluation dataloader.test.num_workers)"
+        )
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in ("out of memory", "can't allocate memory"))
+    ):
+        return RunError(
+            f"out of memory ({text[:120] or 'MemoryError'}): raise train.accumulate, pass "
+            "train.activation_checkpointing=true, or lower the batch or the image size"
+        )
+    return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -134,6 +136,13 @@ class _MappedRecords(Dataset):
             return _Read(None, [], error)
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole group lets the run finish its step: a worker that is ended has not failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(0))
+
+
 def _as_list(batch: list[Any]) -> list[Any]:
     return batch
 
@@ -229,6 +238,7 @@ def _reading(num_workers: int) -> dict[str, Any]:
     return {
         "num_workers": num_workers,
         "collate_fn": _as_list,
+        "worker_init_fn": _leave_signals_to_the_run,
         "persistent_workers": workers,
         "pin_memory": workers and torch.cuda.is_initialized(),
     }

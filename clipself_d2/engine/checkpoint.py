@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
+import os
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.engine.errors import CheckpointError
+from clipself_d2.engine.errors import CheckpointError, NonFiniteWeightsError
 from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 POINTER = "last_checkpoint"
 _NAME = re.compile(r"checkpoint_(\d+)\.pth")
+_DIGEST_SIZE = 24  # two bits of a zip's field that says how long its comment is: one flipped bit does not make it 0
 
 
 class Stateful(Protocol):
@@ -37,13 +41,15 @@ class Checkpointer:
     """Saves and restores the named parts of a run: `DIRECTORY/checkpoint_0000120.pth` after 120 iterations.
 
     Unlike fvcore's, which Detectron2 uses, it replaces files atomically (after a kill or a full disk, each file is
-    complete), reads with `weights_only=True`, falls back to an earlier file, and refuses weights of another model.
-    Rank 0 writes; every rank reads. `last_checkpoint` holds the name of the newest file.
+    complete), reads with `weights_only=True`, notices each flipped bit, falls back to an earlier file, and neither
+    saves nor restores weights that are not finite. Rank 0 writes; every rank reads. `last_checkpoint` holds the name of
+    the newest file.
 
     Args:
         directory: where the files are; created when missing.
         max_to_keep: number of checkpoints to keep, at least 1.
-        parts: objects with `state_dict` and `load_state_dict`: model, optimizer, trainer.
+        parts: objects with `state_dict` and `load_state_dict`: model, optimizer, trainer. An `InputError` of
+            `load_state_dict` refuses to resume; any other exception means that the file is damaged.
     """
 
     def __init__(self, directory: str | Path, max_to_keep: int = 3, **parts: Stateful) -> None:
@@ -58,20 +64,20 @@ class Checkpointer:
 
         Args:
             iteration: number of finished iterations.
-            required: raise upon a failure, instead of logging it.
+            required: raise upon a failure to write, instead of logging it.
 
         Raises:
             CheckpointError: when `required` and the file could not be written.
+            NonFiniteWeightsError: a weight of the model is NaN or infinite.
         """
         if not comm.is_main_process():
             return
         path = self.directory / f"checkpoint_{iteration:07d}.pth"
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
+        state["iteration"] = iteration
+        check_finite(state.get("model", {}), f"after {iteration} iterations")
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            state = {name: part.state_dict() for name, part in self.parts.items()} | {"iteration": iteration}
-            for leftover in self.directory.glob(".checkpoint_*"):  # of a run killed while it wrote
-                leftover.unlink()
-            write_atomically(path, lambda file: torch.save(state, file))
+            write_atomically(path, lambda file: _write(state, file))
             write_atomically(self.directory / POINTER, lambda file: file.write_text(path.name))
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
             message = f"{path}: cannot save the checkpoint ({_first_line(error)}); free some disk space"
@@ -79,64 +85,96 @@ class Checkpointer:
                 raise CheckpointError(message) from error
             logger.error("%s. The run goes on with the last good checkpoint.", message)
             return
-        older = [old for old in self.checkpoints() if _iteration(old) < iteration]
+        older = [old for old in self.checkpoints() if _iteration(old) < iteration and old.is_file()]
         for old in older[self.max_to_keep - 1 :]:
             old.unlink(missing_ok=True)
 
     def resume(self) -> int | None:
-        """Restore the newest complete checkpoint on every rank.
+        """Restore the newest checkpoint that is whole, on every rank.
 
         Returns:
             The number of finished iterations, or None when the directory holds no checkpoint.
 
         Raises:
-            InputError: when no checkpoint is readable, or the checkpoint belongs to another model or optimizer.
-            OSError: when a checkpoint cannot be opened, which says nothing about its content.
+            InputError: no checkpoint is usable, or a part refuses it.
+            OSError: a checkpoint cannot be opened or read, which says nothing about its content.
         """
-        path, state = self._newest_readable() if comm.is_main_process() else (None, {})
+        path = self._restore_newest() if comm.is_main_process() else None
         path = comm.all_gather(path)[0]
         if path is None:
             return None
-        state = state or read(path)
-        for name, part in self.parts.items():
-            try:
-                part.load_state_dict(state[name])
-            except Exception as error:
-                raise InputError(f"{path}: does not fit this config's {name} ({_first_line(error)})") from error
+        if not comm.is_main_process():
+            self._restore(path)
         logger.info("Resumed from %s", path)
-        return int(state["iteration"])
+        return _iteration(path)
 
     def checkpoints(self) -> list[Path]:
-        """The complete checkpoints, newest first."""
+        """What has a checkpoint's name, newest first."""
         found = [path for path in self.directory.glob("checkpoint_*.pth") if _NAME.fullmatch(path.name)]
         return sorted(found, key=_iteration, reverse=True)
 
-    def _newest_readable(self) -> tuple[Path | None, dict[str, Any]]:
+    def _restore_newest(self) -> Path | None:
         candidates = self.checkpoints()
         pointer = self.directory / POINTER
         if pointer.is_file():
-            named = self.directory / pointer.read_text().strip()
+            named = self.directory / pointer.read_bytes().decode(errors="replace").strip()
             if named in candidates:
                 candidates = [named, *(path for path in candidates if path != named)]
             else:
                 logger.warning("%s names %s, which does not exist; looking for the newest one", pointer, named.name)
+        reasons = []
         for path in candidates:
             try:
-                return path, read(path)
-            except Exception as error:  # whatever torch raises about a damaged file
-                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek in a truncated file
+                self._restore(path)
+                return path
+            except InputError:
+                raise
+            except Exception as error:  # whatever a damaged file makes of the readers
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek in a damaged file
                     raise
-                logger.warning("%s is not readable (%s); trying an earlier one", path, _first_line(error))
-        if candidates:
+                reasons.append(f"{path.name}: {_first_line(error)}")
+                logger.warning("%s cannot be used (%s); trying an earlier one", path, _first_line(error))
+        if reasons:
             raise InputError(
-                f"{self.directory}: none of its {len(candidates)} checkpoints is readable; remove them to start anew"
+                f"{self.directory}: none of its {len(reasons)} checkpoints can be used; remove them to start anew, or "
+                f"pass the config that wrote them ({reasons[0]})"
             )
-        return None, {}
+        return None
+
+    def _restore(self, path: Path) -> None:
+        """Raise whatever comes where the file is not what `save` wrote for these parts."""
+        state = read(path)
+        if type(state["iteration"]) is not int or state["iteration"] != _iteration(path):
+            raise ValueError(f"it is of iteration {state['iteration']!r:.50}")
+        for name, part in self.parts.items():
+            try:
+                part.load_state_dict(state[name])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            except Exception as error:
+                raise ValueError(f"does not fit this config's {name}: {_first_line(error)}") from error
+        check_finite(state.get("model", {}), "in it")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, on the CPU, read without unpickling."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """A checkpoint's contents, on the CPU, read without unpickling.
+
+    Raises:
+        ValueError: not a checkpoint, or a damaged one; torch raises other exceptions for some.
+        OSError: the file cannot be opened or read.
+    """
+    if path.is_dir():
+        raise ValueError("is a folder")
+    with path.open("rb") as file:
+        if _digest(file) != file.read(_DIGEST_SIZE):
+            with zipfile.ZipFile(file) as archive:  # what torch.save wrote alone has no comment, but checksums
+                if archive.comment or archive.testzip():
+                    raise ValueError("is damaged: its checksum is not that of its content")
+        file.seek(0)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict):
+        raise ValueError("holds no dictionary")
+    return state
 
 
 def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) -> None:
@@ -148,16 +186,47 @@ def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) 
         without: beginnings of names in the checkpoint to leave out.
 
     Raises:
-        InputError: when the file is missing, unreadable or of another model, or has no name that starts like one in
-            `without`.
+        InputError: when the file is missing, unreadable, of another model or not finite, or has no name that starts
+            like one in `without`.
     """
     try:
         state = read(Path(path))["model"]
         if absent := [part for part in without if not any(name.startswith(part) for name in state)]:
             raise ValueError(f"train.init_without: it has no {absent[0]!r}")
-        model.load_state_dict({name: value for name, value in state.items() if not name.startswith(tuple(without))})
+        state = {name: value for name, value in state.items() if not name.startswith(tuple(without))}
+        model.load_state_dict(state)
+        check_finite(state, "in it")
     except Exception as error:
         raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_first_line(error)})") from error
+
+
+def check_finite(state: Mapping[str, Any], where: str) -> None:
+    """Raise a NonFiniteWeightsError that names the first tensor of a state dict that has NaN or infinite values."""
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            raise NonFiniteWeightsError(f"{name} is not finite {where}; a lower optimizer.lr may help")
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    """Write a zip whose comment is a hash of everything before it."""
+    torch.save(state, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(_DIGEST_SIZE)
+    with path.open("rb+") as file:
+        digest = _digest(file)
+        file.seek(-_DIGEST_SIZE, os.SEEK_END)
+        file.write(digest)
+
+
+def _digest(file: Any) -> bytes:
+    """The hash of an open file but its end, where `_write` puts the hash."""
+    left = file.seek(0, os.SEEK_END) - _DIGEST_SIZE
+    digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
+    file.seek(0)
+    while left > 0 and (block := file.read(min(left, 2**20))):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest()
 
 
 def _iteration(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -27,21 +28,47 @@ logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
+# What a config from somebody else may call: parts of models, data and evaluation. All of it keeps to its arguments;
+# the rest of these packages can start commands, load libraries or read Python files.
+_HARMLESS = (
+    *(f"clipself_d2.{part}." for part in ("clip", "vocabulary", "regions", "backbones", "data", "evaluation")),
+    *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic", "miniature")),
+    "clipself_d2.engine.config.on_device",
+    "clipself_d2.engine.optim.",
+    *(f"detectron2.{part}." for part in ("modeling", "layers", "data", "evaluation", "solver", "structures")),
+    "fvcore.common.param_scheduler.",
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.models.",
+    "torchvision.ops.",
+    "torchvision.transforms.",
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: bool = False) -> DictConfig:
     """Read a config file and apply overrides.
+
+    A `.py` file is executed, and `_target_` of a `.yaml` may name any function of any package.
 
     Args:
         path: a LazyConfig `.py` file, or the `config.yaml` that a run wrote.
         overrides: `key=value` with dots in the key; values in Hydra's grammar (numbers, true, null, [1,2], text).
+        untrusted: read a `.yaml` alone, and accept only parts of models, data sets and evaluators of this package,
+            Detectron2, torch and torchvision as `_target_`.
 
     Returns:
         The config, its `train` section completed with the defaults of `TrainSettings`; `train.output_dir` defaults to
         `output/NAME` for the file `NAME.py`.
 
     Raises:
-        InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), or a bad value.
+        InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), a bad value, or
+            a `_target_` that is not accepted.
     """
+    if untrusted and Path(path).suffix == ".py":
+        raise InputError(f"{path}: is Python, which is executed; --untrusted-config takes a run's config.yaml")
     cfg = _read(Path(path))
+    if untrusted:
+        _check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, str(path))
     known = asdict(TrainSettings()) | {"output_dir": f"output/{Path(path).stem}"}
     _check_keys(cfg.train, known, f"{path}: train")
@@ -55,6 +82,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> DictConfig:
             LazyConfig.apply_overrides(cfg, [override])
         except (HydraException, OmegaConfBaseException, KeyError) as error:
             raise InputError(f"{override}: {_first_line(error)}") from error
+    if untrusted:
+        _check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, " ".join(overrides))
     for key, old in before.items():
         _check_kind(key, old, _value(cfg, key))
@@ -119,6 +148,27 @@ def _read(path: Path) -> DictConfig:
         return cfg
     except (SyntaxError, ImportError, NameError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{path}: {_first_line(error)}") from error
+
+
+def _check_harmless(node: Any, where: str) -> None:
+    """Raise an InputError for a `_target_` that is not in `_HARMLESS`, and for values that make new ones."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if key == "_target_":
+            if not (isinstance(value, str) and value.startswith(_HARMLESS) and _name(value).startswith(_HARMLESS)):
+                raise InputError(f"{where}: _target_ {value!s:.80} is not accepted with --untrusted-config")
+        elif isinstance(value, str) and re.search(r"\$\{(?!oc\.env:|[\w.\[\]]+\})", value):  # ${oc.create:...}
+            raise InputError(f"{where}.{key}: {value:.80} is not accepted with --untrusted-config")
+        else:
+            _check_harmless(value, f"{where}.{key}")
+
+
+def _name(path: str) -> str:
+    """What the object at a path is called where it was defined: torch.nn.modules.os.system is posix.system."""
+    try:
+        called = locate(path)
+        return f"{called.__module__}.{called.__qualname__}"
+    except Exception:  # a module's code may raise anything
+        return ""
 
 
 def _check_sections(cfg: DictConfig, source: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.engine.checkpoint import Checkpointer
@@ -20,26 +21,34 @@ _LONG_WAIT = 0.2  # fraction of the time waiting for data above which the log gi
 
 
 class SaveCheckpoint(HookBase):
-    """Saves every `period` iterations and after the last one, which must succeed.
+    """Saves every `period` iterations, before an evaluation, after the last iteration, and where a signal stopped.
 
     Detectron2's `PeriodicCheckpointer` writes the last state twice, and after a resumption it keeps the checkpoints of
     the interrupted run beside its own.
 
     Args:
         checkpointer: writes the files.
-        period: iterations between checkpoints; 0 saves only after the last iteration.
+        period: iterations between checkpoints; 0 for none.
+        eval_period: iterations between evaluations, which a signal ends at once; 0 for none.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+    def __init__(self, checkpointer: Checkpointer, period: int, eval_period: int = 0) -> None:
         self.checkpointer = checkpointer
-        self.period = period
+        self.periods = [each for each in (period, eval_period) if each > 0]
 
     def after_step(self) -> None:
-        """Save when the number of finished iterations is a multiple of the period, or the last."""
+        """Save when the number of finished iterations is a multiple of a period, or the last."""
         done = self.trainer.iter + 1
         last = done == self.trainer.max_iter
-        if last or (self.period > 0 and done % self.period == 0):
+        if last or any(done % period == 0 for period in self.periods):
             self.checkpointer.save(done, required=last)
+
+    def after_train(self) -> None:
+        """Save after a signal, unless nothing has been done; all ranks wait for the file."""
+        if self.trainer.stopped:
+            if self.trainer.iter > self.trainer.start_iter:
+                self.checkpointer.save(self.trainer.iter)
+            comm.synchronize()
 
 
 class Throughput(HookBase):
@@ -74,11 +83,11 @@ def trim_metrics(path: Path, iteration: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         try:
             if json.loads(line)["iteration"] < iteration:
                 kept.append(line + "\n")
-        except ValueError:  # a line cut short by a kill
+        except (ValueError, KeyError, TypeError):  # a line cut short by a kill, or damaged
             continue
     write_atomically(path, lambda file: file.write_text("".join(kept)))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +17,8 @@ from detectron2.engine import launch as launch_processes
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
-from clipself_d2.errors import InputError, RunError
+from clipself_d2.engine.signals import SIGNALS
+from clipself_d2.errors import InputError, Interrupted, RunError, lack_of_resources
 
 
 def launch(
@@ -30,12 +34,13 @@ def launch(
     """Run `function(*args)` on each rank.
 
     Adds to Detectron2's launcher: torchrun's environment is followed; a machine with GPUs can start ranks on the CPU;
-    and an `InputError` or `RunError` of a rank is raised here as itself, not as the text of a traceback.
+    signals are passed on to the ranks; and an `InputError`, `RunError` or `Interrupted` of a rank is raised here as
+    itself, not as the text of a traceback.
 
     Args:
         function: importable by name, because ranks are spawned.
         args: its arguments, picklable when there are several ranks.
-        device: "cuda" (NCCL) or "cpu" (gloo).
+        device: "cuda" (NCCL), "cpu" (gloo), or "auto": CUDA where there is a device, else a single rank on the CPU.
         ranks_per_machine: GPUs, or CPU processes.
         num_machines: number of machines that run the same command.
         machine_rank: number of this machine, from 0.
@@ -43,7 +48,8 @@ def launch(
 
     Raises:
         InputError: for a wrong number of devices or machines, or raised by any rank.
-        RunError: raised by any rank.
+        RunError: raised by any rank, or the system ended one.
+        Interrupted: a signal ended the ranks.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _run_in_torchrun(function, args, device, os.environ)
@@ -52,7 +58,7 @@ def launch(
         raise InputError("--num-gpus and --num-machines must be at least 1, and --machine-rank below --num-machines")
     if num_machines > 1 and dist_url == "auto":
         raise InputError("--dist-url: give tcp://HOST:PORT of machine 0 when there are several machines")
-    _check_devices(device, ranks_per_machine)
+    device = _usable(device, ranks_per_machine, ranks_per_machine * num_machines)
     if ranks_per_machine * num_machines == 1:
         function(*args)
         return
@@ -62,16 +68,45 @@ def launch(
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where Detectron2 sees a GPU, it takes NCCL
     try:
-        launch_processes(_run_rank, ranks_per_machine, num_machines, machine_rank, dist_url, arguments)
-    except (mp.ProcessExitedException, mp.ProcessRaisedException):
-        if errors.empty():
-            raise
-        raise errors.get() from None
+        with _signals_reach_ranks() as received:
+            launch_processes(_run_rank, ranks_per_machine, num_machines, machine_rank, dist_url, arguments)
+        if received:  # before the ranks had anything to finish
+            raise Interrupted(received[0])
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        if not errors.empty():
+            raise errors.get() from None
+        if received:
+            raise Interrupted(received[0]) from None
+        if isinstance(error, mp.ProcessExitedException):
+            raise RunError(f"{error}: the system ended a rank; memory may be short") from None
+        raise
     finally:
         if visible is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
         elif device == "cpu":
             del os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@contextmanager
+def _signals_reach_ranks() -> Iterator[list[int]]:
+    """Within the block, pass each signal on to the ranks; the list has those that came."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
+        yield received
+        return
+
+    def pass_on(signum: int, frame: Any) -> None:
+        received.append(signum)
+        for rank in mp.active_children():
+            if rank.pid:
+                os.kill(rank.pid, signum)
+
+    before = {each: signal.signal(each, pass_on) for each in SIGNALS}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, local_size: int, errors: Any) -> None:
@@ -80,14 +115,20 @@ def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, 
     try:
         function(*args)
         dist.destroy_process_group()
-    except (InputError, RunError) as error:
+    except (InputError, RunError, Interrupted) as error:
         errors.put(error)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:
+        line = lack_of_resources(error)
+        if line is None:
+            raise
+        errors.put(line)
         sys.exit(1)
 
 
 def _run_in_torchrun(function: Callable[..., Any], args: tuple[Any, ...], device: str, env: Mapping[str, str]) -> None:
     local_rank, local_size = int(env.get("LOCAL_RANK", 0)), int(env.get("LOCAL_WORLD_SIZE", 1))
-    _check_devices(device, local_size)
+    device = _usable(device, local_size, int(env["WORLD_SIZE"]))
     if device == "cuda":
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=DEFAULT_TIMEOUT)
@@ -98,9 +139,18 @@ def _run_in_torchrun(function: Callable[..., Any], args: tuple[Any, ...], device
         dist.destroy_process_group()
 
 
-def _check_devices(device: str, ranks: int) -> None:
-    if device == "cuda" and torch.cuda.device_count() < ranks:
+def _usable(device: str, local_ranks: int, ranks: int) -> str:
+    """The device of the ranks, "cuda" or "cpu"; an InputError if there are not enough."""
+    found = torch.cuda.device_count()
+    if device == "auto" and found == 0 and ranks > 1:
         raise InputError(
-            f"train.device=cuda needs {ranks} CUDA device(s), {torch.cuda.device_count()} are visible; "
+            f"--num-gpus: {ranks} ranks were asked for, and this machine has no usable GPU; pass train.device=cpu for "
+            "ranks on the CPU"
+        )
+    device = ("cuda" if found else "cpu") if device == "auto" else device
+    if device == "cuda" and found < local_ranks:
+        raise InputError(
+            f"train.device=cuda needs {local_ranks} CUDA device(s), {found} are visible; "
             "pass train.device=cpu or a smaller --num-gpus"
         )
+    return device

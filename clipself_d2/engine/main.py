@@ -21,6 +21,8 @@ examples:
     python tools/train_net.py --config-file FILE --eval-only
     python tools/train_net.py --config-file FILE --eval-only clip.pretrained=output/mine/tower.safetensors
     python tools/train_net.py --config-file FILE --eval-only train.init_checkpoint=output/mine/checkpoint_0001000.pth
+  evaluate a run's folder that you downloaded:
+    python tools/train_net.py --config-file DIR/config.yaml --untrusted-config --eval-only --resume train.output_dir=DIR
   keep the teacher's embeddings on disk; a run fills the cache as it goes, or this command fills it beforehand:
     python tools/train_net.py --config-file FILE model.teacher_cache.folder=output/teacher_cache
     python tools/train_net.py --config-file FILE model.teacher_cache.folder=output/teacher_cache --fill-teacher-cache
@@ -32,6 +34,11 @@ examples:
 The run writes config.yaml, log.txt, metrics.json (the training curve), checkpoints, results.json (the last evaluation),
 and at the end tower.safetensors + tower.json where the config has an `export`, to train.output_dir (by default
 output/NAME for the config NAME.py). $DETECTRON2_DATASETS names the folder of the data sets.
+
+Ctrl-C, SIGTERM or SIGUSR1 ends a training after its step, with a checkpoint; a second one ends it at once.
+
+A config runs code: a .py file is executed, and a config.yaml may call any function of any package. Read what you did
+not write, or pass --untrusted-config.
 """
 
 
@@ -40,16 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
     from clipself_d2.engine.config import load_config
-    from clipself_d2.engine.inference import resolve_device
     from clipself_d2.engine.launch import launch
     from clipself_d2.engine.run import run
 
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts, untrusted=args.untrusted_config)
     spawns = args.num_gpus * args.num_machines > 1
     launch(
         run,
         (args, None if spawns else cfg),
-        device=resolve_device(cfg.train.device),
+        device=cfg.train.device,
         ranks_per_machine=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
@@ -78,5 +84,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--num-machines", type=int, default=1, metavar="M", help="machines that run this command")
     add("--machine-rank", type=int, default=0, metavar="I", help="number of this machine, from 0")
     add("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines")
+    add("--untrusted-config", action="store_true", help="FILE is a downloaded config.yaml: let it call no other code")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     return parser.parse_intermixed_args(argv)

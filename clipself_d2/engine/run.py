@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ from omegaconf import DictConfig
 from torch import nn
 
 from clipself_d2 import __version__
+from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.engine.allocator import keep_freed_memory
-from clipself_d2.engine.checkpoint import Checkpointer, load_model
+from clipself_d2.engine.checkpoint import Checkpointer, check_finite, load_model
 from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
+from clipself_d2.engine.folder import locked
 from clipself_d2.engine.hooks import SaveCheckpoint, Throughput, trim_metrics
 from clipself_d2.engine.inference import autocast, resolve_device
+from clipself_d2.engine.resume import ConfigRecord, OptimizerState
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import Trainer
 from clipself_d2.errors import InputError, RunError
@@ -47,24 +52,25 @@ def run(args: argparse.Namespace, cfg: DictConfig | None = None) -> Results:
         RunError: when training had to stop, or a file could not be written (a full disk).
     """
     if cfg is None:
-        cfg = load_config(args.config_file, args.opts)
+        cfg = load_config(args.config_file, args.opts, untrusted=args.untrusted_config)
     cfg.train.device = resolve_device(cfg.train.device)
     if cfg.train.device == "cpu":
         keep_freed_memory()
     settings = train_settings(cfg)
     try:
-        _set_up(cfg, settings, args.config_file)
-        model: nn.Module = build(cfg, "model").to(settings.device)
-        if settings.init_checkpoint:
-            load_model(model, settings.init_checkpoint, settings.init_without)
-        if args.fill_teacher_cache:
-            fill_teacher_cache(cfg, model)
-            return {}
-        if args.eval_only:
-            if args.resume and Checkpointer(settings.output_dir, model=model).resume() is None:
-                raise InputError(f"--resume: {settings.output_dir} holds no checkpoint to evaluate")
-            return evaluate(cfg, model, build_evaluation(cfg))
-        return train(cfg, model, resume=args.resume, source=args.config_file)
+        with locked(Path(settings.output_dir)) if comm.is_main_process() else nullcontext():
+            _set_up(settings, args.config_file)
+            model: nn.Module = build(cfg, "model").to(settings.device)
+            if settings.init_checkpoint:
+                load_model(model, settings.init_checkpoint, settings.init_without)
+            if args.fill_teacher_cache:
+                fill_teacher_cache(cfg, model)
+                return {}
+            if args.eval_only:
+                if args.resume and Checkpointer(settings.output_dir, model=model).resume() is None:
+                    raise InputError(f"--resume: {settings.output_dir} holds no checkpoint to evaluate")
+                return evaluate(cfg, model, build_evaluation(cfg))
+            return train(cfg, model, resume=args.resume, source=args.config_file)
     except OSError as error:
         where = "" if settings.output_dir in str(error) else f"{settings.output_dir}: "
         raise RunError(
@@ -85,12 +91,14 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         The results of the last evaluation on rank 0, else an empty dictionary.
 
     Raises:
-        InputError: when the folder holds checkpoints and `resume` is False, or the config is for evaluation alone.
-        RunError: when the loss is not finite or the last checkpoint cannot be written.
+        InputError: the folder holds checkpoints and `resume` is False, or the config is for evaluation alone, or has a
+            value that cannot take effect any more.
+        RunError: the loss or a weight is not finite, or the last checkpoint cannot be written.
+        Interrupted: a signal came; there is a checkpoint of all finished iterations.
     """
     if not cfg.dataloader.get("train"):
         raise InputError(f"{source or 'config'}: has no dataloader.train: it is for evaluation, pass --eval-only")
-    settings = train_settings(cfg)
+    settings, given = train_settings(cfg), copy.deepcopy(cfg)
     output = Path(settings.output_dir)
     cfg.optimizer.params.model = model
     optimizer = build(cfg, "optimizer")
@@ -106,13 +114,20 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         clip_grad_norm=settings.clip_grad_norm,
     )
     checkpointer = Checkpointer(
-        output, settings.checkpointer.max_to_keep, model=model, optimizer=optimizer, trainer=trainer
+        output,
+        settings.checkpointer.max_to_keep,
+        config=ConfigRecord(given),
+        model=model,
+        optimizer=OptimizerState(optimizer, model),
+        trainer=trainer,
     )
     start = 0
     if resume:
         start = checkpointer.resume() or 0
     elif checkpointer.checkpoints():
         raise InputError(f"{output}: holds checkpoints of an earlier run; pass --resume, or another train.output_dir")
+    if start > settings.max_iter:
+        raise InputError(f"train.max_iter={settings.max_iter}: {output} has finished {start}; pass at least {start}")
     cfg.dataloader.train.start_iter = start
     trainer.data_loader = build(cfg, "dataloader.train")
     cache: Any = getattr(model, "teacher_cache", None)
@@ -124,17 +139,21 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     results: Results = {}
 
     def test() -> Results:
-        results.update(evaluate(cfg, model, evaluation))
+        if trainer.iter == settings.max_iter - 1:  # EvalHook evaluates after a failure in the last iteration too
+            return {}
+        with trainer.stop_request.suspended():
+            results.update(evaluate(cfg, model, evaluation))
         return results
 
     hooks = [
         IterationTimer(),
         LRScheduler(optimizer, build(cfg, "lr_multiplier")),
         Throughput(),
-        SaveCheckpoint(checkpointer, settings.checkpointer.period),
+        SaveCheckpoint(checkpointer, settings.checkpointer.period, settings.eval_period if evaluation else 0),
         EvalHook(settings.eval_period, test) if evaluation else None,
     ]
     if comm.is_main_process():
+        write_atomically(output / "config.yaml", lambda file: LazyConfig.save(given, str(file)))
         trim_metrics(output / "metrics.json", start)
         hooks.append(PeriodicWriter(default_writers(str(output), settings.max_iter), settings.log_period))
     trainer.register_hooks(hooks)
@@ -166,6 +185,7 @@ def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> 
     """Call the config's `export(model, path, card)`, which writes a usable model to `tower.safetensors`."""
     settings = train_settings(cfg)
     path = Path(settings.output_dir) / "tower.safetensors"
+    check_finite(model.state_dict(), f"after {settings.max_iter} iterations")
     card = {
         "config": Path(source).name,
         "data": _dataset_name(cfg.dataloader.train.get("dataset")),
@@ -184,22 +204,16 @@ def _dataset_name(dataset: Any) -> str:
     return dataset if isinstance(dataset, str) else ", ".join(map(str, dataset or ()))
 
 
-def _set_up(cfg: DictConfig, settings: TrainSettings, source: str) -> None:
-    """Make the folder, and set up logs, seeds and CUDA.
+def _set_up(settings: TrainSettings, source: str) -> None:
+    """Set up logs, seeds and CUDA.
 
     Detectron2's `default_setup` seeds each rank differently. Here all ranks must build the same model: DDP does not
     send modules that are kept outside of it, such as a frozen teacher, to the other ranks.
     """
-    output = Path(settings.output_dir)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"train.output_dir={output}: cannot be made ({error})") from error
+    output = settings.output_dir
     logging.raiseExceptions = False  # no traceback per line while the disk is full
     for name in ("clipself_d2", "detectron2", "fvcore"):
-        setup_logger(str(output), distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
-    if comm.is_main_process():
-        LazyConfig.save(cfg, str(output / "config.yaml"))
+        setup_logger(output, distributed_rank=comm.get_rank(), name=name, abbrev_name=name)
     logger.info("%s; %d rank(s) on %s; writing to %s", source, comm.get_world_size(), settings.device, output)
     if settings.device != "cpu":
         torch.backends.cudnn.benchmark = True

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipself_d2.engine.errors import NonFiniteLossError
+from clipself_d2.engine.signals import StopRequest
+from clipself_d2.errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +69,23 @@ class Trainer(TrainerBase):
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
         self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.stop_request = StopRequest()
+        self.stopped = False
         self._batches: Iterator[list[dict[str, Any]]] | None = None
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """Run iterations `start_iter` to `max_iter - 1`; hooks find `self.iter == max_iter` only after success."""
+        """Run iterations `start_iter` to `max_iter - 1`; hooks find `self.iter == max_iter` only after success.
+
+        Raises:
+            Interrupted: a signal came to any rank. All ranks have finished the same `self.iter` iterations, and
+                `self.stopped` is True.
+            NonFiniteLossError: a loss or a gradient is NaN or infinite.
+        """
         logger.info("Training from iteration %d to %d", start_iter, max_iter)
         self.model.train()
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
-        with EventStorage(start_iter) as self.storage:
+        with self.stop_request, EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
                 for self.iter in range(start_iter, max_iter):
@@ -87,14 +97,17 @@ class Trainer(TrainerBase):
                 self.after_train()
 
     def run_step(self) -> None:
-        """Read a batch, add up the gradients of its chunks, and update the weights."""
+        """Read a batch, add up the gradients of its chunks, and update the weights; or stop before that on a signal."""
         start = time.perf_counter()
         batch = self._next_batch()
         data_time = time.perf_counter() - start
         torch.manual_seed(step_seed(self.seed, self.iter, comm.get_rank()))
 
-        chunks = split(batch, self.accumulate)
-        weights, unreadable = self._chunk_weights(chunks)
+        chunks = split(batch, self.accumulate) if batch else []
+        weights, unreadable, stop = self._agree(chunks)
+        if stop:
+            self.stopped = True
+            raise Interrupted(max(comm.all_gather(self.stop_request.signum)), f"after {self.iter} iterations")
         num_images = len(batch) * comm.get_world_size()
         self.storage.put_scalars(
             data_time=data_time, num_images=num_images, unreadable_images=unreadable, smoothing_hint=False
@@ -112,28 +125,42 @@ class Trainer(TrainerBase):
         self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The iteration, the hooks' states and the gradient scaler's."""
-        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+        """The gradient scaler's state. That of Detectron2's hooks follows from the iteration."""
+        return {"grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        super().load_state_dict(state_dict)
-        if self.grad_scaler.is_enabled() and state_dict["grad_scaler"]:
-            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        """Restore what `state_dict` gave; ValueError for something else."""
+        state = state_dict["grad_scaler"]
+        if not all(isinstance(value, int | float) for value in state.values()):
+            raise ValueError(f"the gradient scaler's state is {state!r:.80}")
+        if self.grad_scaler.is_enabled() and state:
+            self.grad_scaler.load_state_dict(state)
 
     def _next_batch(self) -> list[dict[str, Any]]:
+        """The next batch; an empty one after a signal, which makes all ranks stop before the step."""
         if self._batches is None:
             self._batches = iter(self.data_loader)
-        return next(self._batches)
+        try:
+            return [] if self.stop_request.signum else next(self._batches)
+        except RuntimeError:  # the signal may have ended the processes that read images
+            if not self.stop_request.signum:
+                raise
+            return []
 
-    def _chunk_weights(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int]:
-        """Weights of this rank's chunks, which average to 1 / len(chunks) over all ranks' chunks, and the number of
-        unreadable images on all ranks. Gradients are averaged over ranks, hence the factor `world_size`."""
+    def _agree(self, chunks: Sequence[list[dict[str, Any]]]) -> tuple[list[float], int, bool]:
+        """Exchange, in the one small reduction of a step, what ranks must know of each other.
+
+        Returns:
+            The weights of this rank's chunks, which average to 1 / len(chunks) over all ranks' chunks; the number of
+            unreadable images on all ranks; whether a signal came to any rank. Gradients are averaged over ranks, hence
+            the factor `world_size`.
+        """
         num_items = getattr(unwrap(self.model), "num_loss_items", len)
         items = [num_items(chunk) for chunk in chunks]
-        sums = torch.tensor([sum(items), getattr(self.data_loader, "num_unreadable", 0)], dtype=torch.float64)
-        total, unreadable = reduce_sum(sums.to(self.device)).tolist()
-        return [count * comm.get_world_size() / max(total, 1) for count in items], int(unreadable)
+        unreadable = getattr(self.data_loader, "num_unreadable", 0)
+        sums = torch.tensor([sum(items), unreadable, self.stop_request.signum], dtype=torch.float64)
+        total, unreadable, stop = reduce_sum(sums.to(self.device)).tolist()
+        return [count * comm.get_world_size() / max(total, 1) for count in items], int(unreadable), stop > 0
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=PRECISIONS[self.precision], enabled=self.precision != "fp32")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from clipself_d2.engine import run as run_module
 from clipself_d2.engine.hooks import trim_metrics
@@ -53,7 +54,7 @@ def metrics(output) -> list[dict]:
 def test_a_run_writes_everything(config, tmp_path):
     out = tmp_path / "out"
     assert train(config, out) == 0
-    names = {path.name.split(".")[0] if "events" in path.name else path.name for path in out.iterdir()}
+    names = {path.name.split(".")[0] if "events" in path.name else path.name for path in out.glob("[!.]*")}
     assert names == {
         "config.yaml", "log.txt", "metrics.json", "results.json", "tower.safetensors", "events", "last_checkpoint",
         "checkpoint_0000008.pth", "checkpoint_0000012.pth",
@@ -109,6 +110,48 @@ def test_resumed_equals_uninterrupted_to_the_bit(config, tmp_path, monkeypatch):
         assert a.get("lr") == b.get("lr") and a.get("fit/error") == b.get("fit/error")
 
 
+def test_overrides_of_a_resumed_run_take_effect_and_are_told(config, tmp_path):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    more = ["train.max_iter=14", "optimizer.lr=0.5", "dataloader.train.batch_size=2", "train.log_period=1"]
+    assert train(config, out, "--resume", *more) == 0
+    log = (out / "log.txt").read_text()
+    assert "is ignored" not in log
+    [told] = [line for line in log.splitlines() if "Other settings than those" in line]
+    for change in (
+        "dataloader.train.batch_size 4 -> 2", "optimizer.lr 0.05 -> 0.5", "train.log_period 2 -> 1",
+        "train.max_iter 12 -> 14",
+    ):  # fmt: skip
+        assert change in told
+    assert told.count("->") == 4
+    # Step 12 of 14, after 3 of warm-up.
+    cosine = [0.25 * (1 + torch.cos(torch.tensor(torch.pi * (step - 3) / 11)).item()) for step in (12, 13)]
+    assert [line["lr"] for line in metrics(out) if "lr" in line][-2:] == pytest.approx(cosine, rel=1e-5)
+    assert [line["num_images"] for line in metrics(out) if "num_images" in line][-2:] == [2, 2]
+    assert yaml.safe_load((out / "config.yaml").read_text())["optimizer"]["lr"] == 0.5
+    assert torch.load(io.BytesIO((out / "tower.safetensors").read_bytes()))["card"]["steps"] == 14
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_iter=8", "train.max_iter=8: "),
+        ("train.init_checkpoint=OUT/checkpoint_0000008.pth", "train.init_checkpoint=OUT/checkpoint_0000008.pth would"),
+        ("optimizer._target_=torch.optim.Adam", "optimizer._target_=torch.optim.Adam would have no effect"),
+        ("model._target_=tests.engine.toy.ToyEvaluator", "model"),
+    ],
+)
+def test_overrides_that_cannot_take_effect_are_refused(config, tmp_path, capsys, override, message):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    before = (out / "config.yaml").read_text(), final(out)
+    capsys.readouterr()
+    assert train(config, out, "--resume", override.replace("OUT", str(out))) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ") and message.replace("OUT", str(out)) in line
+    assert (out / "config.yaml").read_text() == before[0] and same(final(out), before[1])
+
+
 def test_resuming_a_finished_run_evaluates_and_exports_again(config, tmp_path):
     out = tmp_path / "out"
     assert train(config, out) == 0
@@ -154,7 +197,7 @@ def test_evaluation_while_training(config, tmp_path):
     assert [line["iteration"] for line in metrics(tmp_path / "out") if "fit/error" in line] == [4, 9, 12]
     # The weights do not feel it.
     assert train(config, tmp_path / "other") == 0
-    assert same(final(tmp_path / "out"), final(tmp_path / "other"))
+    assert same(final(tmp_path / "out")["model"], final(tmp_path / "other")["model"])
 
 
 def test_a_config_without_evaluation_and_export(config, tmp_path, capsys):
@@ -177,7 +220,7 @@ def test_a_config_without_evaluation_and_export(config, tmp_path, capsys):
         (["--config-file", "CONFIG", "--num-machines", "2"], "--dist-url"),
         (["--config-file", "CONFIG", "train.max_itr=2"], "did you mean"),
         (["--config-file", "CONFIG", "train.init_checkpoint=missing.pth"], "missing.pth"),
-        (["--config-file", "CONFIG", "train.output_dir=/dev/null/x"], "cannot be made"),
+        (["--config-file", "CONFIG", "train.output_dir=/dev/null/x"], "cannot be made or written to"),
         (["--config-file", "CONFIG", "optimizer.lr=-1"], "optimizer: Invalid learning rate"),
     ],
 )
@@ -210,6 +253,31 @@ def test_a_full_disk_at_the_export_is_one_line_and_the_run_can_go_on(config, tmp
 def test_unreadable_images_are_in_the_curve(config, tmp_path):
     assert train(config, tmp_path / "out") == 0
     assert [line["unreadable_images"] for line in metrics(tmp_path / "out")[:-1]] == [0.0] * 6
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_restored(config, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(config, out) == 0
+    state = final(out)
+    state["model"]["linear.bias"][0] = torch.nan
+    torch.save(state, out / "checkpoint_0000012.pth")
+    assert train(config, out, "--resume", "train.max_iter=8") == 0  # from the one before
+    assert "linear.bias is not finite" in (out / "log.txt").read_text()
+    capsys.readouterr()
+    checkpoint = f"train.init_checkpoint={out}/checkpoint_0000012.pth"
+    torch.save(state, out / "checkpoint_0000012.pth")
+    assert train(config, tmp_path / "other", "--eval-only", checkpoint) == 2
+    assert "linear.bias is not finite" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_one_line(config, tmp_path, capsys, monkeypatch):
+    def grow(self) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+    monkeypatch.setattr(run_module.Trainer, "run_step", grow)
+    assert train(config, tmp_path / "out") == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: out of memory (") and "train.accumulate" in line
 
 
 def test_help_teaches(capsys):

@@ -1,6 +1,7 @@
 """A model, a loader and an evaluator of a few lines, and the config that puts them together."""
 
 import errno
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,18 @@ class ToyModel(nn.Module):
         points = points + self.noise * torch.randn(points.shape)
         target = torch.cat([x["points"] @ TRUTH for x in inputs])
         return {"loss_fit": (self.linear(points)[:, 0] - target).square().sum() / max(len(points), 1)}
+
+
+class SlowModel(ToyModel):
+    """Its steps take some time."""
+
+    def __init__(self, noise: float = 0.0, seconds: float = 0.01) -> None:
+        super().__init__(noise)
+        self.seconds = seconds
+
+    def forward(self, inputs: list[dict]) -> dict[str, Tensor] | list[Tensor]:
+        time.sleep(self.seconds)
+        return super().forward(inputs)
 
 
 def sample(draw: int, seed: int = 0) -> dict:

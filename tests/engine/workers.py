@@ -1,8 +1,13 @@
-"""Functions that ranks run: importable, and quick to import."""
+"""Functions that processes run: importable, and quick to import."""
+
+import os
+import signal
+import sys
+from pathlib import Path
 
 import torch
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, Interrupted
 
 
 def fail_on_rank_1(message: str) -> None:
@@ -10,3 +15,38 @@ def fail_on_rank_1(message: str) -> None:
     if torch.distributed.get_rank() == 1:
         raise InputError(message)
     torch.distributed.barrier()
+
+
+def train_until_stopped(folder: Path) -> None:
+    """Train without end; on rank 1, iteration 3 sends SIGTERM to the process that started the ranks."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    from clipself_d2.engine.trainer import Trainer
+    from tests.engine.toy import ToyLoader, ToyModel
+
+    class Loader(ToyLoader):
+        def __iter__(self):
+            for iteration, batch in enumerate(super().__iter__()):
+                if iteration == 3 and rank == 1:
+                    os.kill(os.getppid(), signal.SIGTERM)
+                yield batch
+
+    rank = torch.distributed.get_rank()
+    model = ToyModel()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    trainer = Trainer(DistributedDataParallel(model), Loader(2, seed=rank), optimizer)
+    try:
+        trainer.train(0, 10**6)
+    except Interrupted:
+        torch.save((trainer.iter, model.state_dict()), folder / f"{rank}.pth")
+        raise
+
+
+def run_train_net(argv: list[str], output: str) -> None:
+    """tools/train_net.py, its output in a file."""
+    from clipself_d2.engine.main import main
+
+    file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.exit(main(argv))
