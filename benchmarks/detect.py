@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import harness
-import torch
+import arguments
 
 from clipself_d2.command_line import exit_codes
-from clipself_d2.engine.config import build
-from clipself_d2.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from clipself_d2.vocabulary import Vocabulary
 
 CONFIG = "detection/fvit_eva02_b16_ovcoco.py"
 
 
 def random_vocabulary(classes: int, embed_dim: int) -> Vocabulary:
     """Classes and a background with random embeddings."""
+    import torch
+
+    from clipself_d2.vocabulary import Vocabulary
+
     embeddings = torch.randn(classes + 1, embed_dim)
     return Vocabulary([f"class {i}" for i in range(classes)], embeddings[:-1], background=embeddings[-1])
 
@@ -31,11 +35,18 @@ def random_vocabulary(classes: int, embed_dim: int) -> Vocabulary:
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = harness.argument_parser(__doc__)
-    harness.add_recipe(parser, CONFIG)
+    parser = arguments.argument_parser(__doc__)
+    arguments.add_recipe(parser, CONFIG)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (the recipe's)")
-    parser.add_argument("--classes", type=harness.at_least(1), default=65, metavar="K", help="(%(default)s)")
-    args = harness.parse(parser, argv)
+    parser.add_argument("--classes", type=arguments.at_least(1), default=65, metavar="K", help="(%(default)s)")
+    args = parser.parse_args(argv)
+
+    import harness
+    import torch
+
+    from clipself_d2.engine.config import build
+
+    harness.prepare(args)
     cfg = harness.load_random(args, model__size=args.size)
     cfg.model.vocabulary = {"_target_": random_vocabulary, "classes": args.classes, "embed_dim": cfg.shape.embed_dim}
     model: Any = build(cfg, "model").to(args.device).eval()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: arguments, random images, timing in turns, operations, memory and the report."""
+"""What the benchmarks share: random images, timing in turns, operations, memory and the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import ctypes
 import json
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from torch.utils.benchmark import Compare, Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.command_line import ArgumentParser
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.inference import resolve_device
 from clipself_d2.engine.trainer import PRECISIONS
@@ -31,54 +31,16 @@ IMAGE_SIZE = (480, 640)
 """Rows and columns of most COCO images."""
 
 
-def argument_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Make a parser with the options of every benchmark; `doc` is the script's docstring."""
-    parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--batch", type=at_least(1), default=1, metavar="N", help="images at once (%(default)s)")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="%(default)s")
-    add("--precision", default="bf16", choices=sorted(PRECISIONS), help="of ours (%(default)s); a reference is fp32")
-    add("--rounds", type=at_least(1), default=5, metavar="N", help="turns of each call (%(default)s)")
-    add("--output", type=Path, default=Path("output/benchmark"), metavar="DIR", help="%(default)s")
-    return parser
-
-
-def add_recipe(parser: argparse.ArgumentParser, config_file: str) -> None:
-    """Add `--config-file` with a default below `configs`, and overrides."""
-    path = Path(__file__).resolve().parents[1] / "configs" / config_file
-    parser.add_argument("--config-file", type=Path, default=path, metavar="FILE", help=f"configs/{config_file}")
-    parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the recipe")
-
-
-def add_tower(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`."""
-    text = "a CLIP of open_clip, or the path of its config (%(default)s)"
-    parser.add_argument("--model", default="EVA02-B-16", metavar="NAME", help=text)
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that is an integer of at least `least`."""
-
-    def integer(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}")
-        return int(text)
-
-    return integer
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line and resolve the device.
+def prepare(args: argparse.Namespace) -> None:
+    """Resolve the device and seed torch.
 
     Raises:
-        InputError: a wrong argument, or no GPU where one is asked for.
+        InputError: no GPU where one is asked for.
     """
-    args = parser.parse_args(argv)
     args.device = resolve_device(args.device)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
     torch.manual_seed(0)
-    return args
 
 
 def autocast(args: argparse.Namespace) -> torch.autocast:
@@ -97,6 +59,14 @@ def load_random(args: argparse.Namespace, **values: Any) -> DictConfig:
     values = {"clip__pretrained": "random", "train__device": args.device, "train__precision": args.precision, **values}
     overrides = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
     return load_config(args.config_file, [*overrides, *args.opts])
+
+
+@contextmanager
+def with_padding(module: Any) -> Iterator[None]:
+    """Let a module read the padding of letterboxed images, as the reference does."""
+    skip_padding, module.skip_padding = module.skip_padding, False
+    yield
+    module.skip_padding = skip_padding
 
 
 def write_images(folder: Path, count: int) -> list[dict[str, Any]]:

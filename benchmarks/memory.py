@@ -17,9 +17,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import harness
-import torch
-from distill import CONFIG, Step
+import arguments
+from distill import CONFIG
 
 from clipself_d2.command_line import exit_codes
 
@@ -27,12 +26,16 @@ from clipself_d2.command_line import exit_codes
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = harness.argument_parser(__doc__)
-    harness.add_recipe(parser, CONFIG)
+    parser = arguments.argument_parser(__doc__)
+    arguments.add_recipe(parser, CONFIG)
     # Multiples of 14 and of 16.
     parser.add_argument("--sizes", nargs="+", type=int, default=[672, 896, 1008], metavar="PIXELS", help="%(default)s")
     parser.set_defaults(rounds=1)
-    args = harness.parse(parser, argv)
+    args = parser.parse_args(argv)
+
+    import harness
+
+    harness.prepare(args)
     rows = [measure_step(args, *case) for case in product(args.sizes, (False, True))]
     print(f"{'pixels':>8}{'checkpointing':>15}{'s':>8}{'GiB':>8}")
     for row in rows:
@@ -43,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure_step(args: argparse.Namespace, size: int, checkpointing: bool) -> dict[str, Any]:
     """One step of this size."""
+    import harness
+    import torch
+    from distill_steps import Step
+
     cfg = harness.load_random(args, model__student_size=size, train__activation_checkpointing=checkpointing)
     with tempfile.TemporaryDirectory() as folder:
         step = Step(cfg, Path(folder), args)

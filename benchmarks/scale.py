@@ -14,25 +14,27 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import harness
-import torch
-from detectron2.utils import comm
-from distill import CONFIG, Step
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.benchmark import Timer
+import arguments
+from distill import CONFIG
 
 from clipself_d2.command_line import exit_codes
-from clipself_d2.engine.launch import launch
 
 
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = harness.argument_parser(__doc__)
-    harness.add_recipe(parser, CONFIG)
+    parser = arguments.argument_parser(__doc__)
+    arguments.add_recipe(parser, CONFIG)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the student's square (the recipe's)")
-    parser.add_argument("--ranks", type=harness.at_least(2), default=2, metavar="N", help="GPUs or CPU processes")
-    args = harness.parse(parser, argv)
+    parser.add_argument("--ranks", type=arguments.at_least(2), default=2, metavar="N", help="GPUs or CPU processes")
+    args = parser.parse_args(argv)
+
+    import harness
+    import torch
+
+    from clipself_d2.engine.launch import launch
+
+    harness.prepare(args)
     harness.load_random(args, model__student_size=args.size)  # wrong input is refused before ranks start
     threads = torch.get_num_threads()
     seconds = {}
@@ -48,6 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def time_step(args: argparse.Namespace, threads: int, answer: Path) -> None:
     """What each rank does; the first writes the mean seconds per step."""
+    import harness
+    import torch
+    from detectron2.utils import comm
+    from distill_steps import Step
+    from torch.nn.parallel import DistributedDataParallel
+    from torch.utils.benchmark import Timer
+
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,19 +11,16 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import harness
-import numpy as np
-import reference
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import arguments
 
-from clipself_d2.clip import build_image_tower
 from clipself_d2.command_line import exit_codes
-from clipself_d2.data import DistillationMapper
-from clipself_d2.distillation import CLIPSelf, TeacherCache
-from clipself_d2.regions import GridRegions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from clipself_d2.distillation import TeacherCache
 
 LEAST_COSINE = 0.99  # of a crop's embeddings by two paths
 LEAST_CENTERED_COSINE = 0.9  # without the mean over all crops, which is most of what random weights give
@@ -35,6 +32,10 @@ def agree(embeddings: dict[str, Tensor]) -> dict[str, float]:
     Raises:
         RunError: beyond the tolerances.
     """
+    import harness
+    import torch
+    import torch.nn.functional as F
+
     expected = embeddings["reference"]
     mean = expected.mean(dim=0)
     found = torch.stack([embeddings[name] for name in embeddings if name != "reference"])
@@ -49,9 +50,20 @@ def agree(embeddings: dict[str, Tensor]) -> dict[str, float]:
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    parser = harness.argument_parser(__doc__)
-    harness.add_tower(parser)
-    args = harness.parse(parser, argv)
+    parser = arguments.argument_parser(__doc__)
+    arguments.add_tower(parser)
+    args = parser.parse_args(argv)
+
+    import harness
+    import numpy as np
+    import reference
+
+    from clipself_d2.clip import build_image_tower
+    from clipself_d2.data import DistillationMapper
+    from clipself_d2.distillation import CLIPSelf, TeacherCache
+    from clipself_d2.regions import GridRegions
+
+    harness.prepare(args)
     tower = build_image_tower(args.model, "random")
     model = CLIPSelf(tower, tower.native_size).to(args.device)
     mapper, rng = DistillationMapper(GridRegions()), np.random.default_rng(0)

@@ -1,14 +1,20 @@
 """Each benchmark measures and writes, and stops where ours and the reference do not agree."""
 
+import arguments
 import data
+import data_reference
 import detect
 import distill
+import distill_steps
 import evaluate
+import evaluate_reference
 import harness
 import memory
 import numpy as np
 import panoptic
+import panoptic_reference
 import pytest
+import reference
 import scale
 import teacher
 import torch
@@ -35,10 +41,10 @@ def test_distill(run):
 
 @pytest.fixture
 def step(tmp_path):
-    parser = harness.argument_parser(None)
-    harness.add_recipe(parser, distill.CONFIG)
+    parser = arguments.argument_parser(None)
+    arguments.add_recipe(parser, distill.CONFIG)
     args = parser.parse_args(["--device", "cpu", *TINY_STEP[2:], "train.activation_checkpointing=true"])
-    return distill.Step(harness.load_random(args, model__student_size=64), tmp_path, args)
+    return distill_steps.Step(harness.load_random(args, model__student_size=64), tmp_path, args)
 
 
 def test_operations_are_those_of_the_formula(step):
@@ -50,13 +56,13 @@ def test_operations_are_those_of_the_formula(step):
     patches = 2 * (tokens - 1) * width * 3 * 8 * 8
     project = 2 * (tokens - 1) * width * out
     expected = 3 * (5 * (linear + attention) + last) + patches + 2 * project
-    student = distill.Student(step)
+    student = distill_steps.Student(step)
     resizing = harness.count_flops(lambda: letterbox(student.images, 64))
     assert student.flops() == pytest.approx(expected + resizing, rel=1e-6)
 
 
 def test_the_reference_leaves_everything_as_it_was(step):
-    distill.ReferenceStep(step)()
+    distill_steps.ReferenceStep(step)()
     assert step.model.tower.activation_checkpointing
     assert all(group["fused"] and not group["foreach"] for group in step.optimizer.param_groups)
 
@@ -80,7 +86,7 @@ def test_evaluate(run):
 
 
 def test_samples_are_divided_into_segments():
-    for sample in evaluate.draw_samples(3, classes=10):
+    for sample in evaluate_reference.draw_samples(3, classes=10):
         assert torch.equal(sample["masks"].sum(dim=0), torch.ones(480, 640, dtype=torch.long))
         assert torch.equal(sample["isthing"], sample["classes"] < 5)
         for mask, box in zip(sample["masks"].numpy(), sample["boxes"].tensor.tolist(), strict=True):
@@ -102,7 +108,7 @@ def test_panoptic(run):
 
 
 def test_masks_are_discs_that_overlap():
-    predictions = panoptic.draw_predictions(20, classes=4)
+    predictions = panoptic_reference.draw_predictions(20, classes=4)
     assert torch.allclose(predictions.log_scores.exp().sum(dim=1), torch.ones(20))
     assert (predictions.masks > 0).sum(dim=0).max() > 1
     predictions.check(480, 640, num_classes=4)
@@ -133,11 +139,23 @@ def random_embeddings(tower, images, boxes):
 @pytest.mark.parametrize(
     ("script", "owner", "name", "wrong", "arguments"),
     [
-        (distill, distill.reference, "embed_crops", lambda tower, *_: -torch.ones(1, tower.embed_dim), TINY_STEP),
-        (teacher, teacher.reference, "embed_crops", random_embeddings, ["--model", MODEL]),
-        (evaluate, evaluate, "roi_align", lambda dense, boxes, *_: -torch.ones(len(boxes[0]), 128, 1, 1), TINY_TOWER),
-        (panoptic, panoptic.Reference, "merge", lambda *_: (torch.ones(480, 640), []), TINY_TOWER),
-        (data, data, "crop_and_resize", lambda _, boxes, size: torch.zeros(len(boxes), 3, size, size), TINY_DATA),
+        (distill, reference, "embed_crops", lambda tower, *_: -torch.ones(1, tower.embed_dim), TINY_STEP),
+        (teacher, reference, "embed_crops", random_embeddings, ["--model", MODEL]),
+        (
+            evaluate,
+            evaluate_reference,
+            "roi_align",
+            lambda dense, boxes, *_: -torch.ones(len(boxes[0]), 128, 1, 1),
+            TINY_TOWER,
+        ),
+        (panoptic, panoptic_reference.Reference, "merge", lambda *_: (torch.ones(480, 640), []), TINY_TOWER),
+        (
+            data,
+            data_reference,
+            "crop_and_resize",
+            lambda _, boxes, size: torch.zeros(len(boxes), 3, size, size),
+            TINY_DATA,
+        ),
     ],
 )
 def test_disagreement_is_an_error(script, owner, name, wrong, arguments, monkeypatch, capsys):
