@@ -10,7 +10,7 @@ with the predictions drawn, and a json of them. What the config is of decides wh
   configs/semantic   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
 For the last two, name what surrounds your words too: every pixel gets the best word. A record also has `name` and
 `is_base`; its image_id is the number in the file's name, else the input's number, and in a video the frame's number.
-Inputs that cannot be read are skipped, logged and counted.
+Inputs that cannot be read are skipped, logged and counted; results of several folders keep the folders.
 
 Examples:
   python tools/demo.py --output output/demo train.max_iter=200
@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     group = parser.add_argument_group("your own images")
     add = group.add_argument
-    add("--input", nargs="+", metavar="PATH", help="images, animations, videos, and folders of these")
+    add("--input", nargs="+", metavar="PATH", help="images, animations, videos, folders of these, and patterns (*.png)")
     add("--vocabulary", metavar="WORDS", help="what to look for, see below")
     add(
         "--novel",
@@ -77,9 +77,7 @@ def predict(args: argparse.Namespace) -> None:
     def names(words: str | None) -> list[str] | None:
         return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
 
-    files, output = find_files(args.input), Path(args.output)
-    if output.resolve() in {file.resolve().parent for file in files}:
-        raise InputError(f"--output {output}: is the folder of the inputs, which would be overwritten; name another")
+    files, output = find_files(args.input), Path(args.output).expanduser()
     words = read_vocabulary(args.vocabulary)
     print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)

@@ -41,39 +41,39 @@ def to_results(
 
 
 def _segment_records(ids: Tensor, segments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    masks = [ids == segment["id"] for segment in segments]
-    records = [
-        {**segment, "area": int(mask.sum()), "segmentation": _encode_mask(mask)}
-        for segment, mask in zip(segments, masks, strict=True)
-    ]
+    areas = ids.flatten().bincount()
+    columns_first = np.asfortranarray(ids.numpy())
+    records = []
+    for segment in segments:  # one mask at a time
+        rle = coco_mask.encode((columns_first == segment["id"]).view(np.uint8))
+        encoded = {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()}
+        records.append({**segment, "area": int(areas[segment["id"]]), "segmentation": encoded})
     return sorted(records, key=lambda record: -record["area"])
 
 
-def _encode_mask(mask: Tensor) -> dict[str, Any]:
-    """Encode an H x W mask as json takes it, with a string for ``counts``."""
-    rle = coco_mask.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
-    return {"size": list(map(int, rle["size"])), "counts": rle["counts"].decode()}
-
-
-def semantic_segments(scores: Tensor, threshold: float = 0.0, background: Tensor | None = None) -> dict[str, Any]:
+def semantic_segments(
+    labels: Tensor, scores: Tensor, threshold: float = 0.0, background: Tensor | None = None
+) -> dict[str, Any]:
     """Turn a semantic segmentation into a panoptic one with one segment per class.
 
     Args:
-        scores: K x H x W, the output ``sem_seg`` of a semantic segmenter. The best class of a pixel is its class.
-        threshold: pixels with a lower best score have no class.
+        labels: H x W, the class of each pixel.
+        scores: H x W, the score of that class.
+        threshold: pixels with a lower score have no class.
         background: H x W bool, pixels without a class.
 
     Returns:
         ``panoptic_seg``: segment ids (H x W, 0 for no class) and segments, whose score is the mean of their pixels.
     """
-    best, labels = scores.max(dim=0)
-    nothing = best < threshold
+    nothing = scores < threshold
     if background is not None:
         nothing |= background
     ids = (labels + 1).masked_fill(nothing, 0)
+    counts = ids.flatten().bincount()
+    means = (ids.flatten().bincount(weights=scores.flatten().double()) / counts).tolist()
     segments = [
-        {"id": number, "category_id": number - 1, "isthing": False, "score": float(best[ids == number].mean())}
-        for number in ids.unique().tolist()
+        {"id": number, "category_id": number - 1, "isthing": False, "score": means[number]}
+        for number in counts.nonzero().flatten().tolist()
         if number
     ]
     return {"panoptic_seg": (ids, segments)}

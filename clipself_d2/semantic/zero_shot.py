@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.regions import LetterboxedImages, dense_features, letterbox_images
 from clipself_d2.semantic.cost import cell_cosines
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
+from clipself_d2.semantic.results import new_result
 from clipself_d2.vocabulary import Vocabulary
 
 SCORINGS = ("cell", "patch_weighted")
@@ -63,7 +65,12 @@ def confident_classes(probabilities: Tensor, threshold: float) -> Tensor:
     return kept | ~kept.any()
 
 
-def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...], origin: float = 0.0) -> Tensor:
+_MAX_ELEMENTS = 2**24  # of the resized cells that are held at once: 64 MiB
+
+
+def resize_cells(
+    cells: Tensor, size: tuple[int, int], extent: tuple[float, ...], origin: float = 0.0
+) -> Iterator[tuple[slice, Tensor]]:
     """Resize a map whose cells need not align with the borders of the result: bilinear, sampled at pixel centers.
 
     Args:
@@ -73,16 +80,19 @@ def resize_cells(cells: Tensor, size: tuple[int, int], extent: tuple[float, ...]
             cell is repeated before the first and beyond the last center.
         origin: start of the first cell in the result along both axes, in cells.
 
-    Returns:
-        K x H x W.
+    Yields:
+        A slice of rows, and these rows: K x rows x W.
     """
     # The center of each pixel, in -1..1 from the outer edge of the first cell to that of the last one.
     rows, columns = (
         ((torch.arange(pixels, device=cells.device) + 0.5) * (span / pixels) - origin) * (2 / count) - 1
         for pixels, span, count in zip(size, extent, cells.shape[1:], strict=True)
     )
-    centers = torch.stack([columns.expand(size), rows[:, None].expand(size)], dim=-1)
-    return F.grid_sample(cells[None], centers[None], padding_mode="border", align_corners=False)[0]
+    run = max(1, _MAX_ELEMENTS // (max(1, len(cells)) * size[1]))
+    for start in range(0, size[0], run):
+        part = slice(start, min(start + run, size[0]))
+        centers = torch.stack(torch.broadcast_tensors(columns, rows[part, None]), dim=-1)
+        yield part, F.grid_sample(cells[None], centers[None], padding_mode="border", align_corners=False)[0]
 
 
 @META_ARCH_REGISTRY.register()
@@ -107,6 +117,7 @@ class ZeroShotSegmenter(FrozenModules):
         background_class: the class of the vocabulary that stands for the background, if any. It gets the pixels that
             are background by the threshold or by the vocabulary's background embedding.
         skip_padding: leave the padding of the square input out of the forward, see `regions.dense_features`.
+        labels_only: give the best class of each pixel instead of the scores of all classes, which take 4 K H W bytes.
 
     Raises:
         InputError: a vocabulary of another tower or without the background class; a size that is not a multiple of the
@@ -131,6 +142,7 @@ class ZeroShotSegmenter(FrozenModules):
         background_threshold: float = 0.0,
         background_class: str | None = None,
         skip_padding: bool = True,
+        labels_only: bool = False,
     ) -> None:
         super().__init__()
         tower.check_size(size, "model.size")
@@ -154,6 +166,7 @@ class ZeroShotSegmenter(FrozenModules):
         self.denoise = denoise
         self.background_threshold = background_threshold
         self.background_class = background_class
+        self.labels_only = labels_only
         self._check(vocabulary)
         self.vocabulary = vocabulary
 
@@ -172,8 +185,9 @@ class ZeroShotSegmenter(FrozenModules):
             vocabulary: the classes to segment; None for the model's own.
 
         Returns:
-            ``sem_seg`` per image, K x H x W probabilities; the class of a pixel is that of the highest one. With a
-            background that is none of the K classes also ``background``, H x W bool.
+            ``sem_seg`` per image, K x H x W probabilities; the class of a pixel is that of the highest one. With
+            `labels_only`, ``labels`` (H x W int32) and ``label_scores`` (H x W) instead. With a background that is none
+            of the K classes also ``background``, H x W bool.
 
         Raises:
             InputError: a vocabulary of another tower, or without the background class.
@@ -193,7 +207,7 @@ class ZeroShotSegmenter(FrozenModules):
             # Cells whose center lies beyond the image do not count.
             rows, columns = (max(1, int(span - origin + 0.5)) for span in extent)
             probabilities = self._probabilities(cosines[:, :rows, :columns], len(vocabulary))
-            results.append(self._result(resize_cells(probabilities, result_size(x), extent, origin), vocabulary))
+            results.append(self._result(probabilities, result_size(x), extent, origin, vocabulary))
         return results
 
     def _cosines(
@@ -221,16 +235,24 @@ class ZeroShotSegmenter(FrozenModules):
             logits[:num_classes][~kept] = -torch.inf
         return logits.softmax(dim=0)
 
-    def _result(self, probabilities: Tensor, vocabulary: Vocabulary) -> dict[str, Tensor]:
-        sem_seg, row = probabilities.tensor_split([len(vocabulary)])
-        if not len(row) and not self.background_threshold:
-            return {"sem_seg": sem_seg}
-        background = row.sum(dim=0).clamp(min=self.background_threshold)
-        if self.background_class is None:
-            return {"sem_seg": sem_seg, "background": background > sem_seg.amax(dim=0)}
-        own = sem_seg[vocabulary.names.index(self.background_class)]
-        torch.maximum(own, background, out=own)
-        return {"sem_seg": sem_seg}
+    def _result(
+        self, cells: Tensor, size: tuple[int, int], extent: tuple[float, ...], origin: float, vocabulary: Vocabulary
+    ) -> dict[str, Tensor]:
+        result = new_result(self.labels_only, len(vocabulary), size, cells.device)
+        with_background = len(cells) > len(vocabulary) or self.background_threshold > 0
+        apart = torch.zeros(size, dtype=torch.bool, device=cells.device)
+        for rows, probabilities in resize_cells(cells, size, extent, origin):
+            scores, row = probabilities.tensor_split([len(vocabulary)])
+            if with_background:
+                background = row.sum(dim=0).clamp(min=self.background_threshold)
+                if self.background_class is None:
+                    apart[rows] = background > scores.amax(dim=0)
+                else:
+                    own = scores[vocabulary.names.index(self.background_class)]
+                    torch.maximum(own, background, out=own)
+            result.add(scores, rows)
+        kept = {"background": apart} if with_background and self.background_class is None else {}
+        return {**result.result(), **kept}
 
     def _check(self, vocabulary: Vocabulary) -> None:
         vocabulary.check_embed_dim(self.tower.embed_dim)

@@ -25,7 +25,7 @@ from clipself_d2.engine.config import train_settings
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments, to_results
-from clipself_d2.visualization.media import open_frames, write_frames
+from clipself_d2.visualization.media import open_frames, output_stems, write_frames
 from clipself_d2.visualization.predictions import draw_predictions
 from clipself_d2.vocabulary import Vocabulary, seen_classes
 
@@ -67,6 +67,8 @@ class Predictor:
         self.precision = autocast(train_settings(cfg))
         default = "latest" if cfg.dataloader.get("train") else None
         self.model = load_trained(cfg, None if weights == "random" else weights or default)
+        # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
+        self.model.labels_only = True  # type: ignore[assignment]
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, file_name: str = "") -> dict[str, Any]:
@@ -83,8 +85,11 @@ class Predictor:
         with self.precision:
             [output] = self.model([{"image": image, "height": height, "width": width, "file_name": file_name}])
         threshold = self.threshold or 0.0
-        if "sem_seg" in output:
-            output, threshold = semantic_segments(output["sem_seg"], threshold, output.get("background")), 0.0
+        if "sem_seg" in output:  # a model that knows no `labels_only`
+            output["label_scores"], output["labels"] = output["sem_seg"].max(dim=0)
+        if "labels" in output:
+            labels, scores = output["labels"], output["label_scores"]
+            output, threshold = semantic_segments(labels, scores, threshold, output.get("background")), 0.0
         if "panoptic_seg" in output:
             ids, segments = output["panoptic_seg"]
             return {"panoptic_seg": (ids.cpu(), [s for s in segments if s["score"] >= threshold])}
@@ -150,21 +155,23 @@ def predict_files(predictor: Predictor, files: Sequence[Path], output_dir: Path)
     Args:
         predictor: the model.
         files: images and videos.
-        output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go. The ``image_id`` of a record is the number in
-            the image's name, else the place of its file; in a video it is the number of the frame.
+        output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go, see `output_stems`. The ``image_id`` of a
+            record is the number in the image's name, else the place of its file; in a video it is the number of the
+            frame.
 
     Returns:
         The number of predictions, and of files that could not be read, each of which is logged.
 
     Raises:
-        ImageError: no file can be read.
+        InputError: results would go into a folder of the inputs, or no file can be read.
     """
-    stems = [file.stem for file in files]
+    stems = output_stems(files, output_dir)
+    if {stem.parent.resolve() for stem in stems} & {file.resolve().parent for file in files}:
+        raise InputError(f"{output_dir}: has the inputs, which would be overwritten: name another folder for results")
     predictions, failures = 0, 0
     for number, file in enumerate(tqdm(files, "files", unit="file", disable=len(files) == 1)):
-        name = file.stem if stems.count(file.stem) == 1 else file.name
         try:
-            predictions += _predict_file(predictor, file, output_dir / name, number)
+            predictions += _predict_file(predictor, file, stems[number], number)
         except ImageError as error:
             failures += 1
             if failures == len(files):

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from clipself_d2.visualization.colors import Color, hex_color
+from clipself_d2.visualization.fonts import font_families
 
 _DPI = 100
 _GAP = 8  # pixels
@@ -48,6 +49,7 @@ def image_grid(
     head = _LINE_HEIGHT if titles else 0
     height = head + sum(heights) + sum(below) + (len(rows) + 1) * _GAP
     figure = Figure(figsize=(total / _DPI, height / _DPI), dpi=_DPI)
+    families = font_families(text for legend in legends for text in legend)
     lefts = [_GAP + column * (width + _GAP) for column in range(columns)]
     for left, title in zip(lefts, titles, strict=False):
         figure.text((left + width / 2) / total, 1 - head / height, title, fontsize=11, ha="center", va="bottom")
@@ -63,7 +65,7 @@ def image_grid(
                 loc="upper left",
                 bbox_to_anchor=(0, bottom / height),
                 ncols=per_line,
-                fontsize=8,
+                prop={"family": families, "size": 8},
                 frameon=False,
                 handlelength=1,
             )

@@ -5,9 +5,13 @@ Pillow reads images and animations (GIF, WebP, APNG), OpenCV videos.
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +30,8 @@ logger = logging.getLogger(__name__)
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+_KNOWN = IMAGES | ANIMATIONS | VIDEOS
+_LONGEST_NAME = 200  # bytes; file systems allow 255 with suffix
 _DEFAULT_FPS = {"animation": 10.0, "video": 25.0}  # if a file does not say
 
 
@@ -47,24 +53,60 @@ class FrameSource:
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files among `paths` and the images and videos in the folders among them (not in their subfolders).
+    """Return the files among `paths`, and the images and videos that their folders and patterns (``*.png``) hold.
+
+    Subfolders are searched, hidden files left out.
 
     Raises:
-        InputError: a path does not exist, or a folder has no image or video.
+        InputError: a path does not exist, or a folder or pattern has no image or video.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            known = IMAGES | ANIMATIONS | VIDEOS
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in known and file.is_file())
-            if not inside:
-                raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(known))})")
-            found += inside
-        elif path.is_file():
+    for path in (Path(path).expanduser() for path in paths):
+        if path.is_file():
             found.append(path)
-        else:
+            continue
+        matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        if not matches:
             raise InputError(f"{path}: there is no such file or folder")
-    return list(dict.fromkeys(found))
+        inside = [file for match in matches for file in _known_files(match)]
+        if not inside:
+            raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(_KNOWN))})")
+        found += inside
+    return list({file.absolute(): file for file in found}.values())
+
+
+def find_images(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """List the files of a folder and its subfolders by name, without hidden ones."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    visible = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return sorted(file for file in visible if file.is_file())
+
+
+def _known_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return find_images(path, _KNOWN)
+    return [path] if path.suffix.lower() in _KNOWN else []
+
+
+def output_stems(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Name the results of files without their suffixes, each differently.
+
+    Args:
+        files: different files. If they are of several folders, their results keep these below the common one.
+        folder: where results go.
+    """
+    files = [file.absolute() for file in files]
+    root = Path(os.path.commonpath([file.parent for file in files]))
+    stems, names = Counter(file.with_suffix("") for file in files), set(files)
+    results = []
+    for file in files:
+        stem = file.with_suffix("")
+        name = stem.name if stems[stem] == 1 and stem not in names else file.name
+        if len(name.encode()) > _LONGEST_NAME:
+            digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+            name = f"{name.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}.{digest}"
+        results.append(folder / file.parent.relative_to(root) / name)
+    return results
 
 
 def open_frames(path: Path) -> FrameSource:

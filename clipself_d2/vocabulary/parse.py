@@ -81,7 +81,7 @@ def check_vocabulary(vocabulary: ClassNames, lines: Sequence[int] = ()) -> list[
         raise InputError("the vocabulary must be a list of at least one class name")
     classes = [tuple(entry) if isinstance(entry, list | tuple) else (entry,) for entry in vocabulary]
     for number, synonyms in enumerate(classes):
-        if not synonyms or not all(isinstance(name, str) and name.strip() for name in synonyms):
+        if not synonyms or not all(map(_is_name, synonyms)):
             place = f"line {lines[number]}" if lines else f"class {number}"
             raise InputError(f"{place} of the vocabulary is {vocabulary[number]!r}: give a name or a list of names")
     refuse_repeated(classes, "class", lines)
@@ -89,6 +89,11 @@ def check_vocabulary(vocabulary: ClassNames, lines: Sequence[int] = ()) -> list[
         if len(set(synonyms)) < len(synonyms):
             raise InputError(f"class {synonyms[0]!r} of the vocabulary: a synonym is given twice: remove one")
     return classes
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is text with a letter, and without the surrogates that stand for bytes of no text."""
+    return isinstance(name, str) and bool(name.strip()) and not re.search("[\ud800-\udfff]", name)
 
 
 def refuse_repeated(classes: Sequence[tuple[str, ...]], what: str, lines: Sequence[int] = ()) -> None:

@@ -42,9 +42,10 @@ def test_segments_have_masks_largest_first():
 @pytest.mark.parametrize("background", [None, torch.tensor([[True, False, False]])])
 def test_a_semantic_segmentation_has_one_segment_per_class(background):
     scores = torch.tensor([[[0.9, 0.2, 0.4]], [[0.1, 0.8, 0.45]], [[0.0, 0.0, 0.15]]])
-    ids, segments = semantic_segments(scores, 0.3, background)["panoptic_seg"]
+    best, labels = scores.max(dim=0)
+    ids, segments = semantic_segments(labels, best, 0.3, background)["panoptic_seg"]
     assert ids.tolist() == [[0 if background is not None else 1, 2, 2]]
     found = {s["category_id"]: s["score"] for s in segments}
     expected = {1: pytest.approx((0.8 + 0.45) / 2)} | ({} if background is not None else {0: pytest.approx(0.9)})
     assert found == expected and all(not s["isthing"] and s["id"] == s["category_id"] + 1 for s in segments)
-    assert (semantic_segments(scores, 0.5)["panoptic_seg"][0] == torch.tensor([[1, 2, 0]])).all()
+    assert (semantic_segments(labels, best, 0.5)["panoptic_seg"][0] == torch.tensor([[1, 2, 0]])).all()

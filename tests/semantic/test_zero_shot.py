@@ -74,7 +74,7 @@ def dot(a, b):
 def test_resize_by_loops_over_pixels(rows, columns, size, more, origin):
     cells = torch.randn(2, rows, columns, generator=torch.Generator().manual_seed(rows + 7 * columns))
     extent = (rows + more[0], columns + more[1])
-    found = resize_cells(cells, size, extent, origin)
+    found = torch.cat([part for _, part in resize_cells(cells, size, extent, origin)], dim=1)
     for y in range(size[0]):
         for x in range(size[1]):
             # Where the pixel's center lies between the centers of cells, the outer ones holding beyond theirs.
@@ -91,7 +91,9 @@ def test_resize_by_loops_over_pixels(rows, columns, size, more, origin):
 def test_resize_of_whole_cells_is_the_library_s():
     cells = torch.randn(3, 4, 6)
     expected = F.interpolate(cells[None], (13, 17), mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(resize_cells(cells, (13, 17), (4.0, 6.0)), expected)
+    [(rows, found)] = resize_cells(cells, (13, 17), (4.0, 6.0))
+    assert rows == slice(0, 13)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 30.0])

@@ -138,6 +138,30 @@ def test_what_cannot_be_read_is_skipped_and_counted(main, world, capsys, caplog)
     assert {"red.png.jpg", "red.webp.jpg", "0042.jpg"} <= names and not any(name.startswith("bad") for name in names)
 
 
+def test_results_of_several_folders_keep_the_folders(main, world, capsys):
+    for folder in ("images/x", "images/y"):
+        Path(folder).mkdir()
+        image_of("red").save(f"{folder}/p.png")
+    assert run(main, sources=("images/*/p.png",)) == 0
+    written = {str(path) for path in Path("out").rglob("*") if path.is_file()}
+    assert written == {"out/x/p.jpg", "out/x/p.json", "out/y/p.jpg", "out/y/p.json"}
+    assert run(main, "--output", "images", sources=("images/*/p.png",)) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_what_was_read_is_printed(main, world, capsys):
+    assert run(main, words="red; blue, navy;", sources=("images/red.png",)) == 0
+    assert "2 classes: red, blue/navy\n" in capsys.readouterr().out
+
+
+def test_words_of_any_script_are_drawn(main, world, caplog, monkeypatch):
+    monkeypatch.setitem(COLORS, "красный $x_{", COLORS["red"])
+    monkeypatch.setitem(COLORS, "\N{CJK UNIFIED IDEOGRAPH-732B}", COLORS["green"])
+    monkeypatch.setitem(COLORS, "\N{CAT FACE}", COLORS["blue"])
+    assert run(main, words="красный $x_{\N{FULLWIDTH COMMA}\N{CJK UNIFIED IDEOGRAPH-732B}, \N{CAT FACE}") == 0
+    assert results("red")[0]["name"] == "красный $x_{" and Path("out/video.gif").is_file()
+
+
 def test_the_threshold_is_of_the_image_only(main, world):
     assert run(main, "--threshold", "0.95") == 0
     assert not has_box("red.jpg", BASE_COLOR) and len(results("red")) == 1

@@ -61,6 +61,7 @@ def test_words(source, classes):
         ("", "is empty"),
         (" ", "is empty"),
         ("cat,,dog", "class 1"),
+        ("cat, \udcff", "class 1"),
         (",", "class 0"),
         ("cat/", "class 0"),
         ("cat, cat", "class 'cat' is given twice (numbers 0, 1)"),
