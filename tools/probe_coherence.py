@@ -21,8 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from tabulate import tabulate
 from tqdm import tqdm
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
@@ -104,27 +103,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(args.output / "results.json", lambda file: file.write_text(text))
     draw_coherence(evaluator.histograms).save(args.output / "coherence.png")
-    console = Console()
-    console.print(table(areas, RELATIONS, f"{args.dataset}, {size} pixels: area below the ROC curve, %"))
-    console.print(f"written to {args.output}/results.json and coherence.png", highlight=False)
+    print(f"{args.dataset}, {size} pixels: area below the ROC curve, %")
+    print(table(areas, RELATIONS))
+    print(f"written to {args.output}/results.json and coherence.png")
 
 
-def table(areas: dict[str, dict[str, float]], names: dict[str, str], title: str) -> Table:
-    """Lay out a row for each kind of features and a column for each relation; the best of a column is bold."""
-    shown = Table(title=title)
-    shown.add_column("features", no_wrap=True)
+def table(areas: dict[str, dict[str, float]], names: dict[str, str]) -> str:
+    """Lay out a row for each kind of features and a column for each relation."""
     relations = [name for name in names if any(name in of_kind for of_kind in areas.values())]
-    for relation in relations:
-        shown.add_column(names[relation], justify="right")
-    best = {relation: max(of_kind.get(relation, 0) for of_kind in areas.values()) for relation in relations}
-    for kind, of_kind in areas.items():
-        cells = []
-        for relation in relations:
-            value = of_kind.get(relation)
-            cell = "-" if value is None else f"{value:.1f}"
-            cells.append(f"[bold]{cell}[/]" if value == best[relation] else cell)
-        shown.add_row(kind, *cells)
-    return shown
+    rows = [[kind, *(of_kind.get(relation) for relation in relations)] for kind, of_kind in areas.items()]
+    headers = ["features", *(names[relation] for relation in relations)]
+    return tabulate(rows, headers, "simple_outline", floatfmt=".1f", missingval="-")
 
 
 if __name__ == "__main__":

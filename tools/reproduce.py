@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -140,5 +139,4 @@ def dry_run(tables: Sequence[Table], planner: Planner, redo: bool) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that the run at work ends too
     sys.exit(main())

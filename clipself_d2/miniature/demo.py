@@ -16,8 +16,7 @@ from detectron2.config import instantiate
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from PIL import Image
-from rich.console import Console
-from rich.table import Table as ConsoleTable
+from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torchvision.transforms.functional import to_pil_image
@@ -59,12 +58,12 @@ def run_demo(config: str | Path, output_dir: str | Path, overrides: Sequence[str
     Returns:
         The content of `results.json`: ``before``, ``after`` and ``seconds``.
     """
-    output, console, seconds = Path(output_dir), Console(), dict[str, float]()
+    output, seconds = Path(output_dir), dict[str, float]()
     run = output / "run"
 
     @contextmanager
     def timed(name: str, message: str) -> Iterator[None]:
-        console.print(f"[bold]{message}[/bold]")
+        print(message, flush=True)
         start = time.perf_counter()
         yield
         seconds[name] = time.perf_counter() - start
@@ -93,8 +92,11 @@ def run_demo(config: str | Path, output_dir: str | Path, overrides: Sequence[str
     _write_page(output / "report.html", results, images)
     text = json.dumps(results, indent=2) + "\n"
     write_atomically(output / "results.json", lambda file: file.write_text(text))
-    console.print(_console_table(before, after))
-    console.print(f"{seconds['total']:.0f} s; open {output / 'report.html'} in a browser")
+    numbers = [[label, *_columns(task, before, after)] for task, label in TASKS.items()]
+    headers = ["", *(f"top-{k} {moment}" for k in (1, 5) for moment in ("before", "after"))]
+    print("OV-Shapes, held-out scenes: mean accuracy over classes, %")
+    print(tabulate(numbers, headers, "simple_outline", floatfmt=".1f"))
+    print(f"{seconds['total']:.0f} s; open {output / 'report.html'} in a browser")
     return results
 
 
@@ -144,24 +146,20 @@ def _named_boxes(sample: dict[str, Any], names: Tensor) -> Image.Image:
     return draw_boxes(sample["image"], sample["boxes"].tensor[things], [CLASSES[i] for i in names], colors)
 
 
-def _console_table(before: Results, after: Results) -> ConsoleTable:
-    table = ConsoleTable(title="OV-Shapes, held-out scenes: mean accuracy over classes, %")
-    for column in ("", "top-1 before", "top-1 after", "top-5 before", "top-5 after"):
-        table.add_column(column, justify="left" if not column else "right")
-    for task, label in TASKS.items():
-        numbers = (results[task][key] for key in ("top1", "top5") for results in (before, after))
-        table.add_row(label, *(f"{number:.1f}" for number in numbers))
-    return table
+def _columns(task: str, before: Results, after: Results) -> list[float]:
+    return [results[task][key] for key in ("top1", "top5") for results in (before, after)]
+
+
+def _change(before: float, after: float) -> Mark:
+    return Mark(f"{after - before:+.1f}", "good" if after > before else "bad")
 
 
 def _write_page(path: Path, results: dict[str, Any], images: dict[str, Image.Image]) -> None:
     before, after, seconds = results["before"], results["after"], results["seconds"]
     rows: list[list[Cell]] = []
     for task, label in TASKS.items():
-        rows.append([label])
-        for key in ("top1", "top5"):
-            change = after[task][key] - before[task][key]
-            rows[-1] += [before[task][key], after[task][key], Mark(f"{change:+.1f}", "good" if change > 0 else "bad")]
+        top1, new_top1, top5, new_top5 = _columns(task, before, after)
+        rows.append([label, top1, new_top1, _change(top1, new_top1), top5, new_top5, _change(top5, new_top5)])
     tiles = Tiles(
         [
             Tile("Boxes, top-1", f"{before['boxes']['top1']:.1f} → {after['boxes']['top1']:.1f} %", "dense map"),
