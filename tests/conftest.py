@@ -3,11 +3,13 @@
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
@@ -15,6 +17,20 @@ hypothesis.settings.load_profile("repeatable")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would only get in each other's way
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
+
+# Ranks are forked from a server that has imported everything once; spawned, each would import for seconds.
+mp.set_forkserver_preload(["clipself_d2.engine.main", "clipself_d2.detection", "clipself_d2.miniature"])
+
+
+@pytest.fixture(autouse=True)
+def _ranks_from_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = mp.start_processes
+
+    def from_server(*args: Any, start_method: str = "forkserver", **kwargs: Any) -> Any:
+        return start(*args, start_method=start_method, **kwargs)
+
+    monkeypatch.setattr(mp, "start_processes", from_server)
 
 
 @pytest.fixture(autouse=True)
