@@ -127,11 +127,16 @@ class Proposals(Struct):
     images: list[Image] | None = None
 
 
-class NamedRegions(Struct):
+class Categories(Struct):
+    """Classes alone."""
+
+    categories: list[Category]
+
+
+class NamedRegions(Categories):
     """Boxes with categories."""
 
     annotations: list[Annotation]
-    categories: list[Category]
 
 
 class Instances(ImageList):

@@ -15,7 +15,7 @@ from torchvision.ops import clip_boxes_to_image
 
 from clipself_d2.data.image import read_record
 from clipself_d2.errors import InputError
-from clipself_d2.schema import NamedRegions, index_categories, read_json
+from clipself_d2.schema import Categories, NamedRegions, index_categories, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def load_category_names(json_file: str | Path) -> list[str]:
     Raises:
         InputError: if the file cannot be read or has no categories, or two of one id or name.
     """
-    categories = read_json(json_file, NamedRegions).categories
+    categories = read_json(json_file, Categories).categories
     return [category.name for category in index_categories(categories, json_file).values()]
 
 

@@ -122,7 +122,7 @@ def test_nouns_may_be_given(main, world):
             "wordless.json: none of the captions of 1 images names",
         ),
         (["--nouns", "zebra"], "names a noun of the vocabulary (1 names)"),
-        (["--proposals", "absent.json"], "absent.json: the proposals cannot be read"),
+        (["--proposals", "absent.json"], "absent.json: cannot be read"),
         (["--proposals", "foreign.json"], "foreign.json: proposals name 1 unknown image ids (999)"),
         (["--proposals", "none.json"], "none.json: no image of ov_shapes_train_images has both a noun and a proposal"),
         (["--output", "others.json"], "others.json: exists already"),
