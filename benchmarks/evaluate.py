@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.regions import RegionEmbedder
 
     harness.prepare(args)
-    tower = build_image_tower(args.model, "random").to(args.device).eval()
+    tower = build_image_tower(args.model, None).to(args.device).eval()
     tower.check_size(args.size, "--size")
     text = F.normalize(torch.randn(args.classes, tower.embed_dim), dim=-1).to(args.device)
     names, isthing = [f"class {i}" for i in range(args.classes)], [i < args.classes // 2 for i in range(args.classes)]

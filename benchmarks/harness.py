@@ -56,7 +56,7 @@ def load_random(args: argparse.Namespace, **values: Any) -> DictConfig:
         args: with `config_file`, `opts`, `device` and `precision`.
         values: more overrides, a double underscore for the dot of a key; None leaves the recipe's value.
     """
-    values = {"clip__pretrained": "random", "train__device": args.device, "train__precision": args.precision, **values}
+    values = {"clip__pretrained": "null", "train__device": args.device, "train__precision": args.precision, **values}
     overrides = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
     return load_config(args.config_file, [*overrides, *args.opts])
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.vocabulary import Vocabulary
 
     harness.prepare(args)
-    tower = build_image_tower(args.model, "random").to(args.device).eval()
+    tower = build_image_tower(args.model, None).to(args.device).eval()
     vocabulary = Vocabulary([f"class {i}" for i in range(args.classes)], torch.randn(args.classes, tower.embed_dim))
     predictions = draw_predictions(args.masks, args.classes).to(args.device)
     model = OpenVocabularyPanoptic(

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.regions import GridRegions
 
     harness.prepare(args)
-    tower = build_image_tower(args.model, "random")
+    tower = build_image_tower(args.model, None)
     model = CLIPSelf(tower, tower.native_size).to(args.device)
     mapper, rng = DistillationMapper(GridRegions()), np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

@@ -34,6 +34,11 @@ class ArgumentParser(argparse.ArgumentParser):
         raise InputError(f"{message} (see --help)")
 
 
+def weights(text: str) -> str | None:
+    """Parse an argument that names weights, a tag or a file: ``null`` stands for random ones, as in a config."""
+    return None if text == "null" else text
+
+
 def exit_codes(
     interrupted: str = "the same command starts again",
 ) -> Callable[[Callable[P, None]], Callable[P, int]]:

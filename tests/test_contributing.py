@@ -99,9 +99,9 @@ class ToyLoss(Student):
 def tower(monkeypatch, tmp_path):
     (tmp_path / "toy-convnext.json").write_text(json.dumps(CONVNEXT))
     with pytest.raises(InputError, match="dense embeddings need a class token"):
-        build_image_tower(str(tmp_path / "toy-convnext.json"), "random")
+        build_image_tower(str(tmp_path / "toy-convnext.json"), None)
     monkeypatch.setattr(build, "IMAGE_TOWERS", (*build.IMAGE_TOWERS, ToyTower))
-    return build_image_tower(str(tmp_path / "toy-convnext.json"), "random")
+    return build_image_tower(str(tmp_path / "toy-convnext.json"), None)
 
 
 def sample(seed):

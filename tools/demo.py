@@ -52,7 +52,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
     add("--config-file", metavar="FILE", help="the config that the model was trained with, or of a model to evaluate")
-    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest, if the config trains)")
+    add(
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="checkpoint_*.pth (default: the newest, if the config trains), or null",
+    )
     add("--threshold", type=float, metavar="P", help="lowest score that is drawn (boxes: 0.3; others: 0)")
     args = parser.parse_intermixed_args(argv)
     for word in [word for word in args.input or () if "=" in word and not Path(word).exists()]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
-    parser.add_argument("--pretrained", required=True, help="one of open_clip's tags, a checkpoint, or 'random'")
+    parser.add_argument("--pretrained", required=True, type=weights, help="one of open_clip's tags, a file, or null")
     parser.add_argument("--vocabulary", required=True, help="what to embed, see below")
     parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
     parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if any(record.get("annotations") for record in records):
         evaluators["the network"] = ProposalEvaluator(args.dataset)
         evaluators["the file"] = ProposalEvaluator(args.dataset, limits=(select.top,))
-    model = load_trained(cfg, None if args.weights == "random" else args.weights)
+    model = load_trained(cfg, None if args.weights == "null" else args.weights)
 
     def kept() -> Iterator[tuple[dict[str, Any], Any]]:
         proposed = propose(model, loader, autocast(train_settings(cfg)))

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--proposals", required=True, type=Path, metavar="FILE.json", help="as tools/make_proposals.py writes them")
     add("--dataset", required=True, metavar="NAME", help="of the images; datasets/README.md has the names")
     add("--name", required=True, metavar="CLIP", help="open_clip's name of the model, or the path of a JSON config")
-    add("--pretrained", required=True, metavar="WEIGHTS", help="one of open_clip's tags, a checkpoint, or 'random'")
+    add("--pretrained", required=True, type=weights, metavar="WEIGHTS", help="open_clip's tag, a file, or null")
     add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
     add("--nouns", metavar="WORDS", help="objects, phrases, a file or words (see above and below)")
     add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")

@@ -24,7 +24,7 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
 MINIATURE = "OV-Shapes-ViT-8"  # clipself_d2.miniature.MODEL, which takes long to import
@@ -35,7 +35,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--name", default=MINIATURE, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
-    add("--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="tag, file or random for each tower")
+    add(
+        "--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="a tag, a file or null for each tower"
+    )
     add("--labels", nargs="+", metavar="TEXT", help="names of the towers (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
@@ -81,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.visualization.coherence import draw_coherence
 
     device = resolve_device(args.device)
-    weights = [WEIGHTS if source == "miniature" else source for source in args.pretrained]
+    sources = [WEIGHTS if source == "miniature" else weights(source) for source in args.pretrained]
     towers = {
         label: build_image_tower(args.name, source).to(device).eval()
-        for label, source in zip(args.labels, weights, strict=True)
+        for label, source in zip(args.labels, sources, strict=True)
     }
     size = args.size or 2 * next(iter(towers.values())).native_size
     records = get_dataset(args.dataset)[: args.limit]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from torch import nn
 
 from clipself_d2.clip.checkpoint import load_checkpoint
+from clipself_d2.clip.download import find_weights
 from clipself_d2.clip.eva import EVATower
+from clipself_d2.clip.formats import uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
 from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.tower import ImageTower
@@ -26,7 +27,6 @@ from clipself_d2.errors import InputError
 IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, EVATower, ResNetTower)
 
 _SHIPPED = frozenset(open_clip.list_models())
-_PIXEL_STATS = (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD))
 
 
 def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTower]:
@@ -35,8 +35,8 @@ def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTow
     Args:
         name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``), or the path of a JSON config in
             open_clip's form, which is then registered with open_clip under the file's name.
-        pretrained: one of open_clip's tags (the only case that downloads), or the path of a checkpoint in any published
-            format. None: random weights.
+        pretrained: one of open_clip's tags, ``hf-hub:OWNER/NAME`` (both are downloaded at the first use), or the path
+            of a checkpoint in any published format. None: random weights.
 
     Raises:
         InputError: an unknown name, tag or path (the message names the nearest known ones); a bad config; weights of
@@ -61,26 +61,28 @@ def build_model(
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     """The whole open_clip model, and the RGB mean and standard deviation (0..1 units) that its images need.
 
-    A tag brings its own pixel statistics and activation; all other weights use OpenAI's statistics and the config's
-    activation. Files of OpenAI's or of CLIPSelf's OpenAI weights therefore need a ``-quickgelu`` name (checked for
-    OpenAI's own files).
+    A tag or a repository brings its own pixel statistics and activation; a file uses OpenAI's statistics and the
+    activation of the model named. Files of OpenAI's or of CLIPSelf's OpenAI weights therefore need a ``-quickgelu``
+    name (checked for OpenAI's own files).
     """
     name = _register(name)
-    tag = {} if pretrained in (None, "random") else get_pretrained_cfg(name, pretrained)
-    if not tag and pretrained not in (None, "random") and not Path(str(pretrained)).is_file():
-        raise InputError(_unknown_weights(name, str(pretrained)))
-    quick_gelu = tag.get("quick_gelu", False)
+    weights = None if pretrained is None else find_weights(name, pretrained)
     try:
         with _quiet():
             model = open_clip.create_model(
-                name, pretrained_image=False, pretrained_text=False, force_quick_gelu=quick_gelu
+                name,
+                pretrained_image=False,
+                pretrained_text=False,
+                force_quick_gelu=bool(weights and weights.quick_gelu),
             )
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
-    if pretrained not in (None, "random"):
-        load_checkpoint(model, _download(name, str(pretrained), tag) if tag else str(pretrained), resize_positions)
-    mean, std = (tuple(tag.get(key, default)) for key, default in _PIXEL_STATS)
-    return model.eval(), mean, std
+    if weights is None:
+        return model.eval(), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    if weights.quick_gelu is False and uses_quick_gelu(model):
+        raise InputError(f"pretrained '{pretrained}' has no QuickGELU: choose the model's name without '-quickgelu'")
+    load_checkpoint(model, weights.path, resize_positions)
+    return model.eval(), weights.mean, weights.std
 
 
 def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
@@ -105,9 +107,8 @@ def _register(name: str) -> str:
     if name not in open_clip.list_models():
         known = {model.lower(): model for model in open_clip.list_models()}
         near = [known[key] for key in difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)]
-        raise InputError(
-            f"model '{name}' is unknown to open_clip: {_did_you_mean(near)}or give the path of a JSON config"
-        )
+        question = f"did you mean {', '.join(near)}? " if near else ""
+        raise InputError(f"model '{name}' is unknown to open_clip: {question}or give the path of a JSON config")
     return name
 
 
@@ -127,29 +128,6 @@ def _register_config(path: Path) -> str:
     return path.stem
 
 
-def _download(name: str, pretrained: str, tag: dict[str, Any]) -> str:
-    try:
-        path = download_pretrained(tag)
-    except Exception as error:  # the two download libraries raise many kinds
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InputError(
-            f"tag '{pretrained}' of '{name}' cannot be downloaded ({reason}): give the path of a file that you have"
-        ) from None
-    if not path:
-        raise InputError(f"tag '{pretrained}' of '{name}' has no file to download: give the path of one that you have")
-    return path
-
-
-def _unknown_weights(name: str, pretrained: str) -> str:
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
-    known = f"the tags of '{name}' are {', '.join(tags)}" if tags else f"'{name}' has no tags"
-    return (
-        f"pretrained '{pretrained}' is neither a file nor a tag: {_did_you_mean(near)}{known}; "
-        f"'random' asks for untrained weights"
-    )
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence open_clip's warning that the model is random: the weights are loaded afterwards, or none are wanted."""
@@ -159,7 +137,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _did_you_mean(near: list[str]) -> str:
-    return f"did you mean {', '.join(near)}? " if near else ""

@@ -26,10 +26,10 @@ class ImageTextCLIP(nn.Module):
 
     Args:
         name: the model, see `clip.build_towers`.
-        pretrained: where training starts; "random" for scratch.
+        pretrained: where training starts; None for scratch.
     """
 
-    def __init__(self, name: str, pretrained: str | None = "random") -> None:
+    def __init__(self, name: str, pretrained: str | None = None) -> None:
         super().__init__()
         self.image_tower, self.text_tower = build_towers(name, pretrained)
         self.requires_grad_(True)

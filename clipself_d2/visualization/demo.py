@@ -66,7 +66,7 @@ class Predictor:
         cfg.train.device = resolve_device(cfg.train.device)
         self.precision = autocast(train_settings(cfg))
         default = "latest" if cfg.dataloader.get("train") else None
-        self.model = load_trained(cfg, None if weights == "random" else weights or default)
+        self.model = load_trained(cfg, None if weights == "null" else weights or default)
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
         self.model.labels_only = True  # type: ignore[assignment]
 

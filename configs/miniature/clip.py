@@ -19,7 +19,7 @@ from clipself_d2.miniature import MODEL, CLIPExport, ImageTextCLIP, SceneCaption
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
 
-model = L(ImageTextCLIP)(name=MODEL, pretrained="random")
+model = L(ImageTextCLIP)(name=MODEL, pretrained=None)
 export = L(CLIPExport)(name=MODEL)
 
 dataloader = dict(

@@ -31,7 +31,7 @@ def config(tmp_path):
     exec(CODE.replace("config.yaml", str(tmp_path / "config.yaml")).replace("DefaultTrainer(cfg)", "None"), names)
     cfg = names["cfg"]
     (tmp_path / "tower.json").write_text(json.dumps(CONFIGS["tiny-vit-8"]))
-    clip = {"NAME": str(tmp_path / "tower.json"), "PRETRAINED": "random", "BLOCKS": [0, 1, 2, 2], "NORM": "BN"}
+    clip = {"NAME": str(tmp_path / "tower.json"), "PRETRAINED": None, "BLOCKS": [0, 1, 2, 2], "NORM": "BN"}
     for key, value in {**clip, "CHANNELS": 16, "SQUARE_SIZE": 64}.items():
         cfg.MODEL.CLIP[key] = value
     cfg.MODEL.DEVICE = "cpu"

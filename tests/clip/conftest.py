@@ -99,7 +99,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def built(configs: dict[str, str]) -> Callable[[str], tuple[ImageTower, TextTower]]:
     """Both towers of a family, built once."""
-    return functools.cache(lambda name: build_towers(configs[name], "random"))
+    return functools.cache(lambda name: build_towers(configs[name], None))
 
 
 @pytest.fixture

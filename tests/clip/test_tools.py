@@ -132,7 +132,7 @@ def test_embed_vocabulary_wrong_arguments(configs, tmp_path, monkeypatch, capsys
         "--model",
         configs["tiny-vit"],
         "--pretrained",
-        "random",
+        "null",
         "--vocabulary",
         vocabulary,
         "--output",

@@ -78,7 +78,7 @@ def test_masked_embedding_ignores_what_is_masked_in_the_last_stage(towers):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_image_embeddings_are_open_clips(configs, name):
-    tower, _ = build_towers(configs[name], "random")
+    tower, _ = build_towers(configs[name], None)
     randomize(tower)
     model = open_clip.create_model(name).eval()
     model.load_state_dict(tower.state_dict(), strict=False)
@@ -270,7 +270,7 @@ def test_unknown_modes_blocks_and_masks(tower):
 
 
 def test_real_eva_runs_in_bf16():
-    tower = build_image_tower("EVA02-B-16", "random")
+    tower = build_image_tower("EVA02-B-16", None)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         dense, blocks = tower.features(torch.randn(1, 3, 448, 640), [3, 5, 7, 11])
     assert dense.shape == (1, 512, 28, 40)

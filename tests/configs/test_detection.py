@@ -215,7 +215,7 @@ BUILT += [("eva02_b16", "ovcoco", design) for design in ("simple pyramid", "last
 
 @pytest.mark.parametrize(("model", "data", "design"), BUILT)
 def test_it_builds_with_random_weights_asked_for_by_name(model, data, design):
-    cfg = load_config(path(model, data), ["clip.pretrained=random", *DESIGNS.get(design, [])])
+    cfg = load_config(path(model, data), ["clip.pretrained=null", *DESIGNS.get(design, [])])
     detector = build_model(cfg)
     assert isinstance(detector, FViT)
     trained = sum("trained_tower" in name for name, p in detector.named_parameters() if p.requires_grad)
@@ -240,7 +240,7 @@ def test_a_detector_with_masks_is_transferred_to_one_without(tmp_path):
     """The heads are the configs', the tower is a smaller one."""
     models = []
     for file in (path("eva02_l14_336", "ovlvis"), TRANSFER):
-        cfg = load_config(file, ["clip.name=ViT-B-32", "clip.pretrained=random", "model.size=96"])
+        cfg = load_config(file, ["clip.name=ViT-B-32", "clip.pretrained=null", "model.size=96"])
         cfg.shape.update(blocks=[0, 1, 2, 3], block_dim=768, embed_dim=512, stride=32)
         cfg.shape.update(strides=[8, 16, 32, 64, 128], region_strides=[8, 16, 32, 64])
         torch.manual_seed(0)

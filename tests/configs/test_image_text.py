@@ -49,6 +49,6 @@ def test_all_else_is_as_clipselfs(file):
 
 
 def test_the_miniatures_model_builds():
-    model = instantiate(load_config(FOLDER / "miniature/image_text.py", ["clip.pretrained=random"]).model)
+    model = instantiate(load_config(FOLDER / "miniature/image_text.py", ["clip.pretrained=null"]).model)
     assert isinstance(model, ImageText)
     assert {p.requires_grad for p in model.text_tower.parameters()} == {False}

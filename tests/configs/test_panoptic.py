@@ -82,5 +82,5 @@ def test_a_folder_of_masks_that_is_not_there(tmp_path, monkeypatch, capsys):
     model.write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
     monkeypatch.chdir(tmp_path)
     arguments = ["--eval-only", "--config-file", str(path("fcclip")), "train.device=cpu"]
-    assert main([*arguments, f"clip.name={model}", "clip.pretrained=random"]) == 2
+    assert main([*arguments, f"clip.name={model}", "clip.pretrained=null"]) == 2
     assert "output/masks/fcclip_coco: there is no such folder" in capsys.readouterr().err

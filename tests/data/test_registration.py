@@ -123,7 +123,7 @@ def test_configs_that_register_as_documented_train(page, number, tmp_path, fresh
     config.write_text(snippet)
     monkeypatch.chdir(tmp_path)
     arguments = [
-        "--config-file", str(config), f"clip.name={write_model(tmp_path)}", "clip.pretrained=random",
+        "--config-file", str(config), f"clip.name={write_model(tmp_path)}", "clip.pretrained=null",
         "model.student_size=64", "model.teacher_size=32", "model.trainable_blocks=1", "train.max_iter=1",
         "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0", "train.device=cpu",
         "train.precision=fp32", "train.output_dir=out",

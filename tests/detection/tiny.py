@@ -79,7 +79,7 @@ def build_tower(folder: Path, name: str = "tiny-vit-8", seed: int = 0) -> ImageT
     path = Path(folder) / f"{name}.json"
     path.write_text(json.dumps({**CONFIGS, "tiny-resnet": RESNET}[name]))
     torch.manual_seed(seed)
-    return build_image_tower(str(path), "random")
+    return build_image_tower(str(path), None)
 
 
 def build_words(

@@ -21,7 +21,7 @@ STEPS = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 1]]
 def build(model: str, seed: int = 0, **kwargs: Any) -> ImageText:
     """Image-text supervision of the tiny CLIP; the same weights for the same seed."""
     torch.manual_seed(seed)
-    return ImageText(*build_towers(model, "random"), **{"student_size": 64, **kwargs})
+    return ImageText(*build_towers(model, None), **{"student_size": 64, **kwargs})
 
 
 def sample(draw: int, captioned: bool = True) -> dict[str, Any]:

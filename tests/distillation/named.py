@@ -27,7 +27,7 @@ def build(model_file: str, rows: Path, **kwargs: Any) -> RegionText:
     """The same weights every time; all nouns are judged."""
     torch.manual_seed(0)
     options = {"student_size": 64, "temperature": 20.0, "num_sampled": 100, **kwargs}
-    return RegionText(build_image_tower(model_file, "random"), NOUNS, rows, **options)
+    return RegionText(build_image_tower(model_file, None), NOUNS, rows, **options)
 
 
 def sample(draw: int, regions: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 def arguments(folder, name, *more, dataset="tiny_photographs") -> list[str]:
     return [
         "--config-file", CONFIG, *[word for word in more if word.startswith("-")],
-        f"clip.name={folder}/tiny-student.json", "clip.pretrained=random",
+        f"clip.name={folder}/tiny-student.json", "clip.pretrained=null",
         "model.student_size=64", "model.teacher_size=32", "model.trainable_blocks=3",
         f"dataloader.train.dataset={dataset}", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
         "dataloader.evaluator=null", "optimizer.lr=1e-2", "lr_multiplier.warmup_iters=2", "train.device=cpu",
@@ -69,11 +69,11 @@ def test_the_exported_clip_is_open_clips(folder, whole):
     assert (card["alpha"], card["steps"], card["data"]) == (0.7, STEPS, "tiny_photographs")
     assert (card["student_size"], card["teacher_size"], card["trainable_blocks"]) == (64, 32, 3)
     assert RegionClassifier.from_pretrained(whole / "tower.safetensors", ["cat"]).embedder.size == 64
-    build_image_tower(f"{folder}/tiny-student.json", "random")  # registers the model's config with open_clip
+    build_image_tower(f"{folder}/tiny-student.json", None)  # registers the model's config with open_clip
     model = open_clip.create_model("tiny-student", pretrained=str(whole / "tower.safetensors"))
     student = final(whole)["model"]
     torch.manual_seed(0)  # the run's seed: the teacher
-    teacher = build_image_tower(f"{folder}/tiny-student.json", "random").state_dict()
+    teacher = build_image_tower(f"{folder}/tiny-student.json", None).state_dict()
     for name, value in model.state_dict().items():
         if name.startswith("visual."):
             torch.testing.assert_close(value, 0.7 * student[f"tower.{name}"] + 0.3 * teacher[name])
@@ -126,7 +126,7 @@ def test_regions_of_real_photographs_are_classified(folder, assets):
     annotations = data / "annotations/panoptic_val2017.json"
     register_panoptic_regions("real_regions", annotations, data / "annotations/panoptic_val2017", data / "val2017")
     text = "{_target_: clipself_d2.vocabulary.TextClassifier, tower: {_target_: clipself_d2.clip.build_text_tower,"
-    text += f" name: {folder}/tiny-student.json, pretrained: random}}, templates: photo, cache_dir: {folder}/cache}}"
+    text += f" name: {folder}/tiny-student.json, pretrained: null}}, templates: photo, cache_dir: {folder}/cache}}"
     evaluator = "{_target_: clipself_d2.evaluation.RegionClassificationEvaluator, dataset_name: real_regions, "
     more = [f"dataloader.evaluator={evaluator}text: {text}}}", "dataloader.test.dataset=real_regions"]
     assert main(arguments(folder, "eval", "--eval-only", *more, "dataloader.test.num_workers=0")) == 0

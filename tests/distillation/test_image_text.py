@@ -164,7 +164,7 @@ def test_towers_of_two_clips_are_refused(model_file, tmp_path):
     text = build(model_file).text_tower
     text.embed_dim = 24
     with pytest.raises(InputError, match="embeddings of 16, the text tower of 24") as caught:
-        ImageText(build_image_tower(model_file, "random"), text, 64)
+        ImageText(build_image_tower(model_file, None), text, 64)
     assert "\n" not in str(caught.value)
 
 

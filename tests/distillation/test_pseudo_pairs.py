@@ -30,7 +30,7 @@ def test_the_best_of_the_candidates(crops, count, seed):
 
 def test_proposals_are_named_one_by_one(tmp_path):
     torch.manual_seed(0)
-    tower = build_image_tower(write_model(tmp_path), "random").eval()
+    tower = build_image_tower(write_model(tmp_path), None).eval()
     rng = np.random.default_rng(0)
     samples = [
         {

@@ -139,8 +139,8 @@ def test_images_without_regions_give_a_zero_that_reaches_every_parameter(model_f
 
 def test_nouns_and_the_text_tower_are_no_part_of_the_state(model_file, batch):
     torch.manual_seed(0)
-    text = TextClassifier(build_text_tower(model_file, "random"), "photo")
-    model = RegionText(build_image_tower(model_file, "random"), NOUNS, text, 64)
+    text = TextClassifier(build_text_tower(model_file, None), "photo")
+    model = RegionText(build_image_tower(model_file, None), NOUNS, text, 64)
     assert model.noun_embeddings is None
     model(batch)
     torch.testing.assert_close(model.noun_embeddings, text(NOUNS))
@@ -156,7 +156,7 @@ def test_names_come_from_the_pairs_in_the_order_of_their_ids(model_file, rows, t
     by_name = tmp_path / "nouns.pt"
     vectors = F.normalize(torch.randn(12, 16), dim=1)
     save_text_embeddings(vectors, NOUNS, by_name)
-    model = RegionText(build_image_tower(model_file, "random"), str(file), by_name, 64, temperature=1.0)
+    model = RegionText(build_image_tower(model_file, None), str(file), by_name, 64, temperature=1.0)
     torch.testing.assert_close(model.embed_nouns()[0], vectors.flip(0))
 
 
@@ -175,9 +175,7 @@ def test_what_is_exported_lies_between_the_initial_tower_and_the_trained(model_f
 
 
 def test_evaluation_needs_no_nouns(model_file, tmp_path):
-    model = RegionText(
-        build_image_tower(model_file, "random"), tmp_path / "absent.json", "absent.npy", 64, temperature=1.0
-    )
+    model = RegionText(build_image_tower(model_file, None), tmp_path / "absent.json", "absent.npy", 64, temperature=1.0)
     x = sample(4, 3)
     [out] = model.eval()([{"image": x["image"], "boxes": x["regions"], "crop_boxes": x["crop_boxes"]}])
     assert {name: tuple(value.shape) for name, value in out.items()} == {"boxes": (3, 16), "crops": (3, 16)}
@@ -207,6 +205,6 @@ def test_a_text_tower_of_another_clip_is_refused(model_file, batch):
         def __call__(self, names):
             return torch.zeros(len(names), 8)
 
-    model = RegionText(build_image_tower(model_file, "random"), NOUNS, Text(), 64, temperature=1.0)
+    model = RegionText(build_image_tower(model_file, None), NOUNS, Text(), 64, temperature=1.0)
     with pytest.raises(InputError, match=r"embeddings of 8, the image tower's are of 16"):
         model(batch)

@@ -34,7 +34,7 @@ def write_model(folder: Path) -> str:
 def build(model: str, seed: int = 0, **kwargs: Any) -> CLIPSelf:
     """CLIPSelf on the tiny CLIP; the same weights for the same seed."""
     torch.manual_seed(seed)
-    return CLIPSelf(build_image_tower(model, "random"), **{"student_size": 64, "teacher_size": 32, **kwargs})
+    return CLIPSelf(build_image_tower(model, None), **{"student_size": 64, "teacher_size": 32, **kwargs})
 
 
 def perturb(model: CLIPSelf, seed: int = 1) -> CLIPSelf:

@@ -223,7 +223,7 @@ def test_wrong_values_and_nothing_to_compare():
 
 
 def test_features_of_towers():
-    towers = {name: build_image_tower(MODEL, "random").eval() for name in ("a", "b")}
+    towers = {name: build_image_tower(MODEL, None).eval() for name in ("a", "b")}
     images = [{"image": torch.randint(256, (3, 40, 64), dtype=torch.uint8)} for _ in range(2)]
     found = tower_features(towers, images, 64, ("no_attn", "full"), (1, 4))
     kinds = [f"{t}, {kind}" for t in "ab" for kind in ("no_attn", "block 1", "block 4", "full")]

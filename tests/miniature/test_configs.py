@@ -86,7 +86,7 @@ def test_both_models_build():
     cfg = load_config(FOLDER / "clip.py")
     assert isinstance(instantiate(cfg.model), ImageTextCLIP)
     assert isinstance(instantiate(cfg.export), CLIPExport)
-    model = instantiate(load_config(PATCHES, ["clip.pretrained=random"]).model)
+    model = instantiate(load_config(PATCHES, ["clip.pretrained=null"]).model)
     assert isinstance(model, CLIPSelf)
     trained = {
         name.split("resblocks.")[1].split(".")[0]
@@ -113,7 +113,7 @@ def test_clip_trains_and_exports_what_open_clip_reads(tmp_path):
 def test_it_trains_and_is_evaluated(name, small_world, tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out"
-    run(FOLDER / f"{name}.py", out, "clip.pretrained=random", "dataloader.train.total_batch_size=2")
+    run(FOLDER / f"{name}.py", out, "clip.pretrained=null", "dataloader.train.total_batch_size=2")
     results = json.loads((out / "results.json").read_text())
     assert set(results) == {"boxes", "thing_masks", "stuff_masks", "crops"}
     for metrics in results.values():

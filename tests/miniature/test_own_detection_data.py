@@ -28,7 +28,7 @@ def test_it_trains_and_evaluates_without_novel_classes(small_world, tmp_path):
         "dataloader.test.dataset=mine",
         "dataloader.train.total_batch_size=2",
         "dataloader.train.num_workers=0",
-        "clip.pretrained=random",
+        "clip.pretrained=null",
         "train.device=cpu",
         "train.max_iter=2",
         "lr_multiplier.warmup_iters=1",

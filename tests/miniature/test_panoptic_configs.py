@@ -62,7 +62,7 @@ def test_true_masks_with_true_scores_are_perfect(panoptic_world, tmp_path):
 def test_only_the_tower_that_names_the_masks_is_varied(panoptic_world, tmp_path):
     generator = build(load_config(FOLDER / "panoptic_masks.py", ["train.device=cpu"]), "model")
     torch.save({"model": generator.state_dict()}, tmp_path / "checkpoint.pth")
-    overrides = [f"model.generator.checkpoint={tmp_path / 'checkpoint.pth'}", "clip.pretrained=random"]
+    overrides = [f"model.generator.checkpoint={tmp_path / 'checkpoint.pth'}", "clip.pretrained=null"]
     model = build(load_config(FOLDER / "panoptic.py", [*overrides, "train.device=cpu"]), "model")
     shipped = content_hash(generator.backbone.tower.state_dict())
     assert content_hash(model.generator.backbone.tower.state_dict()) == shipped

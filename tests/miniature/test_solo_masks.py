@@ -34,7 +34,7 @@ def words(dim=16):
 
 def build(path, seed=0, **kwargs):
     torch.manual_seed(seed)
-    tower = build_image_tower(str(path), "random")
+    tower = build_image_tower(str(path), None)
     backbone = CLIPBackbone(tower, [1, 2], FPNPyramid(32, scales=(2, 1), channels=32, norm="GN"))
     head = SOLOHead(32, 16, mask_channels=8, num_convs=1)
     return SOLOMasks(backbone, head, words(), SIZE, **{"temperature": 10.0, "cells_per_image": 32, **kwargs})

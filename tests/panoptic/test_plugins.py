@@ -232,7 +232,7 @@ def test_the_dense_path_is_used_and_never_the_token_path(tmp_path):
         ' "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},'
         ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}'
     )
-    tower, text = build_towers(str(config), "random")
+    tower, text = build_towers(str(config), None)
 
     def forbidden(*args, **kwargs):
         raise AssertionError("the path of class or mask tokens")

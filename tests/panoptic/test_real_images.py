@@ -32,7 +32,7 @@ def evaluate(tmp_path, monkeypatch):
         output = tmp_path / f"run{len(list(tmp_path.glob('run*')))}"
         tiny = [
             f"clip.name={model}",
-            "clip.pretrained=random",
+            "clip.pretrained=null",
             "model.size=128",
             "model.vocabulary.text.templates=photo",
         ]

@@ -70,7 +70,7 @@ def exported(tmp_path_factory):
     model = folder / "tiny-regions.json"
     model.write_text(json.dumps(config))
     torch.manual_seed(0)
-    image, text = build_towers(str(model), "random")
+    image, text = build_towers(str(model), None)
     card = {"model": str(model), "student_size": 64}
     save_checkpoint({**image.state_dict(), **text.state_dict()}, folder / "tower.safetensors", card)
     return folder

@@ -21,7 +21,7 @@ def tower():
     import clipself_d2.miniature  # noqa: F401  (registers the model)
 
     torch.manual_seed(0)
-    return build_image_tower("OV-Shapes-ViT-8", "random").eval()
+    return build_image_tower("OV-Shapes-ViT-8", None).eval()
 
 
 def batch(sizes=SIZES, side=64, **kwargs):
@@ -87,7 +87,7 @@ def test_maps_of_blocks_lose_the_same_patches(tower):
 def test_stages_of_a_resnet_have_several_cells_per_patch(tmp_path):
     torch.manual_seed(0)
     (tmp_path / "tiny.json").write_text(json.dumps(CONFIGS["tiny-resnet"]))
-    tower = build_image_tower(str(tmp_path / "tiny.json"), "random").eval()
+    tower = build_image_tower(str(tmp_path / "tiny.json"), None).eval()
     found = dense_features(tower, batch([(64, 128), (128, 90)], 128), blocks=(0, 3))
     assert found.dense.shape[2:] == found.blocks[1].shape[2:] == (4, 4) and found.blocks[0].shape[2:] == (32, 32)
     fine = found.blocks[0]

@@ -15,7 +15,7 @@ from clipself_d2.clip import build_image_tower
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.engine.optim import param_groups, warmup_cosine
 
-clip = dict(name="{model}", pretrained="random")
+clip = dict(name="{model}", pretrained=None)
 {export}
 model = L(CLIPSelf)(tower=L(build_image_tower)(name="${{clip.name}}", pretrained="${{clip.pretrained}}"),
                     student_size=64, teacher_size=32, alpha=0.5)

@@ -45,7 +45,7 @@ def tiny(tmp_path, images, monkeypatch):
     planner = Planner(tmp_path / "out")
     job = planner.job(table.rows[2].run)
     job.folder.mkdir(parents=True)
-    image, text = build_towers(model, "random")
+    image, text = build_towers(model, None)
     save_checkpoint({**image.state_dict(), **text.state_dict()}, job.folder / "tower.safetensors", {})
     rng = np.random.default_rng(0)
     for i in range(3):

@@ -213,7 +213,7 @@ def test_the_designs_of_the_miniature_s_detector_build(planner):
     designs = {}
     for job in planner.jobs(find("A3", "miniature"))[1:]:
         config = job.config.copy()
-        config.clip.pretrained = "random"
+        config.clip.pretrained = None
         backbone = instantiate(config.model.backbone)
         config.optimizer.params.model = torch.nn.ModuleDict({"backbone": backbone})
         rates = {group["lr"] / config.optimizer.lr for group in instantiate(config.optimizer).param_groups}

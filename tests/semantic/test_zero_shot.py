@@ -216,7 +216,7 @@ def test_the_padding_is_left_out_and_nothing_else(finer, size):
 
 def test_a_real_tower_without_the_padding():
     """All windows have the patches that hold something of the image, which keep their positions on the square."""
-    tower = build_image_tower(MODEL, "random")
+    tower = build_image_tower(MODEL, None)
     words = vocabulary(embeddings=torch.randn(3, tower.embed_dim))
     image = noise(20, 32)["image"]
     found = ZeroShotSegmenter(tower, words, 64, temperature=10.0)([{"image": image, "height": 5, "width": 8}])[0][

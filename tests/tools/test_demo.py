@@ -90,7 +90,7 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(main, *arguments, words="red, blue, green", sources=("images",), weights="random") -> int:
+def run(main, *arguments, words="red, blue, green", sources=("images",), weights="null") -> int:
     fixed = ["--vocabulary", words, "--config-file", "config.py", "--weights", weights, "--output", "out"]
     return main(["--input", *sources, *fixed, *arguments])
 
@@ -223,7 +223,7 @@ def test_missing_arguments_are_named(main, world, capsys, arguments, message):
 
 
 def test_a_tiny_fvit_with_random_weights(main, world):
-    fixed = ["--vocabulary", "red star, green square", "--weights", "random", "--output", "out", "train.device=cpu"]
+    fixed = ["--vocabulary", "red star, green square", "--weights", "null", "--output", "out", "train.device=cpu"]
     config = str(ROOT / "configs/miniature/fvit.py")
     assert main(["--input", "images/red.png", "--config-file", config, *fixed]) == 0
     assert {(r["name"], r["is_base"]) for r in results("red")} <= {("red star", True), ("green square", False)}

@@ -103,7 +103,7 @@ def test_cat_seg_looks_for_the_users_words(main, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save("a.png")
     config = str(ROOT / "configs/miniature/cat_seg.py")
-    arguments = ["--input", "a.png", "--config-file", config, "--weights", "random"]
+    arguments = ["--input", "a.png", "--config-file", config, "--weights", "null"]
     assert main([*arguments, "--vocabulary", "red star/ruby star, lawn", "--output", "out", "train.device=cpu"]) == 0
     listed = results("a")
     assert {r["name"] for r in listed} <= {"red star", "lawn"} and sum(r["area"] for r in listed) == 40 * 60

@@ -42,7 +42,7 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(main, output, *more, dataset="toy_images", weights="random") -> int:
+def run(main, output, *more, dataset="toy_images", weights="null") -> int:
     arguments = ["--config-file", CONFIG, "--dataset", dataset, "--output", str(output), "--num-workers", "0"]
     return main([*arguments, "--weights", weights, *SMALL, *more])
 

@@ -39,7 +39,7 @@ def folder(world) -> Path:
 
 def run(main, world, *more, output="pairs.json") -> int:
     arguments = ["--proposals", str(world / "proposals.json"), "--dataset", "ov_shapes_train_images"]
-    arguments += ["--name", MODEL, "--pretrained", "random", "--output", str(world / output)]
+    arguments += ["--name", MODEL, "--pretrained", "null", "--output", str(world / output)]
     return main([*arguments, "--num-workers", "0", "--device", "cpu", *more])
 
 
@@ -68,7 +68,7 @@ def test_pairs_are_of_the_images_own_captions(main, world, capsys):
 
 def test_training_on_them(main, world):
     assert run(main, world, "--top", "5") == 0
-    options = ["clip.pretrained=random", f"dataloader.train.mapper.regions.json_file={world}/pairs.json"]
+    options = ["clip.pretrained=null", f"dataloader.train.mapper.regions.json_file={world}/pairs.json"]
     options += ["dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0", "train.max_iter=2"]
     options += [
         "lr_multiplier.warmup_iters=1",

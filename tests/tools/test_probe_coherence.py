@@ -34,7 +34,7 @@ def halves(tmp_path, monkeypatch):
 
 
 def test_two_towers(main, halves, capsys):
-    more = ["--pretrained", "miniature", "random", "--labels", "shipped", "blind", "--blocks", "1", "--modes", "full"]
+    more = ["--pretrained", "miniature", "null", "--labels", "shipped", "blind", "--blocks", "1", "--modes", "full"]
     assert main(["--dataset", "halves", *FLAT, *more]) == 0
     content = json.loads((halves / "output/coherence/results.json").read_text())
     kinds = ["shipped, full", "shipped, block 1", "blind, full", "blind, block 1"]
@@ -59,7 +59,7 @@ def test_the_defaults_are_the_miniature_s(main, halves):
     [
         (["--dataset", "quarters"], "'quarters'"),
         (["--labels", "a", "b"], "--labels: 2 for 1 towers"),
-        (["--pretrained", "random", "random"], "'random' is given twice"),
+        (["--pretrained", "null", "null"], "'null' is given twice"),
         (["--pretrained", "gone.safetensors"], "gone.safetensors"),
         (["--size", "33"], "size=33"),
         (["--blocks", "17"], "17"),

@@ -16,7 +16,7 @@ from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 tool = load_tool("reproduce")
-SMALL = ["clip.pretrained=random", "train.max_iter=2"]
+SMALL = ["clip.pretrained=null", "train.max_iter=2"]
 
 
 def reproduce(*args, runner=None) -> int:
@@ -42,7 +42,7 @@ def test_list(capsys):
         (["2", "train.max_itr=2"], "error: train.max_itr: unknown config key 'max_itr'; did you mean 'max_iter'?"),
         (
             ["1c", *SMALL, "model.student_size=64"],
-            "error: clip.pretrained=random train.max_iter=2 model.student_size=64",
+            "error: clip.pretrained=null train.max_iter=2 model.student_size=64",
         ),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_dry_run_prints_commands_and_needs_and_runs_nothing(capsys, tmp_path):
     commands = [line for line in lines if "tools/train_net.py" in line]
     assert len(commands) == 4
     assert all("train.max_iter=2" in command and "--resume" in command for command in commands)
-    assert "  ok       weights: OV-Shapes-ViT-8, random" in lines
+    assert "  ok       weights: OV-Shapes-ViT-8, random weights" in lines
     assert sum("data set ov_shapes" in line for line in lines) == 3
     assert runner.jobs == []
     assert list(tmp_path.iterdir()) == []

@@ -55,5 +55,5 @@ def _weights(clip: DictConfig) -> dict[str, bool]:
     name, weights = clip.name, clip.pretrained
     if weights in open_clip.list_pretrained_tags_by_model(name):
         return {f"weights: {name}, open_clip's '{weights}', downloaded at the first use": True}
-    there = weights in (None, "random") or Path(str(weights)).is_file()
-    return {f"weights: {name}, {weights or 'random'}": there}
+    there = weights is None or Path(str(weights)).is_file()
+    return {f"weights: {name}, {weights or 'random weights'}": there}

@@ -1,0 +1,152 @@
+"""Where weights come from: a file, one of open_clip's tags, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
+
+from clipself_d2.errors import InputError
+
+HUB_PREFIX = "hf-hub:"
+_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
+
+
+class Weights(NamedTuple):
+    """A file of weights, and what is known of the model that it belongs to.
+
+    Attributes:
+        path: of the file.
+        mean, std: RGB statistics of its images, in 0..1 units.
+        quick_gelu: whether its activation is QuickGELU; None if unknown.
+    """
+
+    path: str
+    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
+    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+    quick_gelu: bool | None = None
+
+
+def find_weights(name: str, pretrained: str) -> Weights:
+    """Find weights, and download them if they are not in the cache.
+
+    Args:
+        name: of the model, as open_clip knows it.
+        pretrained: one of open_clip's tags for that model, ``hf-hub:OWNER/NAME``, or the path of a file.
+
+    Raises:
+        InputError: neither of them; or a download that fails, in one line with what to do.
+    """
+    if pretrained.startswith(HUB_PREFIX):
+        return _from_hub(pretrained.removeprefix(HUB_PREFIX))
+    tag = get_pretrained_cfg(name, pretrained)
+    if tag:
+        quick_gelu = tag.get("quick_gelu", False)
+        return Weights(_download_tag(f"tag '{pretrained}' of '{name}'", tag), tag["mean"], tag["std"], quick_gelu)
+    if not Path(pretrained).is_file():
+        raise InputError(_unknown(name, pretrained))
+    return Weights(pretrained)
+
+
+def _download_tag(what: str, tag: dict[str, Any]) -> str:
+    repository, _, file = tag.get("hf_hub", "").rpartition("/")
+    files = (re.sub(r"\.(bin|pth)$", ".safetensors", file), file) if file else _FILES[:2]
+    try:
+        path = _download_hub(what, repository, files)
+    except InputError as error:
+        url = tag.get("url")
+        if constants.HF_HUB_OFFLINE or not url:
+            raise
+        try:
+            return download_pretrained_from_url(url)
+        except Exception as other:  # urllib raises many kinds
+            raise InputError(f"{error}; nor can it be downloaded from {url} ({_first_line(other)})") from None
+    _check_hash(path)
+    return path
+
+
+def _from_hub(repository: str) -> Weights:
+    what = f"'{HUB_PREFIX}{repository}'"
+    path = _download_hub(what, repository, _FILES)
+    _check_hash(path)
+    of_open_clip = Path(path).name.startswith("open_clip")
+    try:
+        config_path = _download_hub(what, repository, ["open_clip_config.json" if of_open_clip else "config.json"])
+        config = json.loads(Path(config_path).read_text(encoding="utf-8"))
+        if not of_open_clip:  # transformers' default is QuickGELU
+            return Weights(path, quick_gelu=config["vision_config"].get("hidden_act", "quick_gelu") == "quick_gelu")
+        images, quick_gelu = config.get("preprocess_cfg", {}), config["model_cfg"].get("quick_gelu", False)
+        default = Weights(path)
+        mean, std = (tuple(map(float, images.get(key, getattr(default, key)))) for key in ("mean", "std"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what}: its model config is not one of open_clip or of transformers' CLIP") from None
+    return Weights(path, mean, std, quick_gelu)
+
+
+def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
+    """The first of the files that the repository has, from the cache or the hub."""
+    advice = "or give the path of a file that you have"
+    absent: Exception | None = None
+    for file in files:
+        try:
+            # where the hub cannot be reached for one file, only the cache is asked for the others
+            path = hf_hub_download(repository, file, local_files_only=isinstance(absent, LocalEntryNotFoundError))
+        except EntryNotFoundError as error:
+            absent = absent or error
+        except GatedRepoError:
+            page = f"{constants.ENDPOINT}/{repository}"
+            raise InputError(f"{what}: gated: accept its terms at {page} and run 'hf auth login', {advice}") from None
+        except RepositoryNotFoundError:
+            raise InputError(
+                f"{what}: the hub has no public {repository}: check the name, run 'hf auth login' if it is private, "
+                f"{advice}"
+            ) from None
+        except Exception as error:  # of the network, the disk, or a name that cannot be one
+            raise InputError(f"{what}: cannot be downloaded ({_first_line(error)}): start again, {advice}") from None
+        else:
+            return path
+    if not isinstance(absent, LocalEntryNotFoundError):
+        raise InputError(f"{what}: {repository} has no file {' or '.join(files)}: {advice.removeprefix('or ')}")
+    where = f"{constants.HF_HUB_CACHE} (HF_HUB_CACHE)"
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"{what}: HF_HUB_OFFLINE is set and it is not in {where}: download it once online, {advice}")
+    hub = f"{constants.ENDPOINT} (HF_ENDPOINT)"
+    raise InputError(f"{what}: not in {where}, and {hub} cannot be reached: check the connection, {advice}")
+
+
+def _check_hash(path: str) -> None:
+    """Compare a large file of the hub's cache with its SHA-256, after which the cache names it."""
+    content = Path(path).resolve()
+    if re.fullmatch("[0-9a-f]{64}", content.name):
+        digest = hashlib.sha256()
+        with content.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        if digest.hexdigest() != content.name:
+            raise InputError(f"{path}: damaged, its SHA-256 is not that of the hub: remove {content} and start again")
+
+
+def _unknown(name: str, pretrained: str) -> str:
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    near = difflib.get_close_matches(pretrained, tags, n=3, cutoff=0.4)
+    question = f"did you mean {', '.join(near)}? " if near else ""
+    known = f"the tags of '{name}' are {', '.join(tags)}" if tags else f"'{name}' has no tags"
+    return (
+        f"pretrained '{pretrained}' is neither a file nor a tag: {question}{known}; {HUB_PREFIX}OWNER/NAME names a "
+        f"repository of the hub, and null (None in Python) stands for random weights"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
