@@ -8,12 +8,16 @@ Writes:
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
   cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain QuickGELU ViTs.
              Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
+  plugin     OUTPUT.safetensors, image tower and text embeddings for clipself_d2/panoptic/standalone, which runs in the
+             environment of ODISE or FC-CLIP (docs/panoptic.md); for ViTs and EVA-02. Needs --vocabulary.
 
 Examples:
   python tools/convert_checkpoint.py EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
   python tools/convert_checkpoint.py output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
   python tools/convert_checkpoint.py output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
   python tools/convert_checkpoint.py ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
+  python tools/convert_checkpoint.py output/tower.safetensors plugin.safetensors --model ViT-L-14-336-quickgelu \\
+      --format plugin --vocabulary names.json --templates photo
 """
 
 import argparse
@@ -24,25 +28,33 @@ from pathlib import Path
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
-SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth"}
+SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth", "plugin": ".safetensors"}
 
 
-def convert(source: Path, output: Path, name: str, form: str, resize_positions: bool) -> None:
+def convert(args: argparse.Namespace) -> None:
     """Read weights strictly into the model of that name, and write them in another format."""
     import torch
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
-    from clipself_d2.clip.build import build_model
+    from clipself_d2.clip.build import build_model, build_towers
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
     from clipself_d2.clip.formats import to_cat_seg, to_openai
 
+    source, output, form = args.input, args.output, args.format
     if not source.is_file():
         raise InputError(f"{source}: no such file")
     if output.suffix != SUFFIXES[form]:
         raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
-    model, _, _ = build_model(name, str(source), resize_positions)
+    if form == "plugin":
+        from clipself_d2.panoptic.plugin_file import save_plugin_file
+        from clipself_d2.vocabulary import read_vocabulary
+
+        names = list(dict.fromkeys(word for synonyms in read_vocabulary(args.vocabulary) for word in synonyms))
+        save_plugin_file(output, *build_towers(args.model, str(source)), names, args.templates)
+        return
+    model, _, _ = build_model(args.model, str(source), args.resize_positions)
     if form == "open_clip":
-        save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
+        save_checkpoint(model.state_dict(), output, {"model": args.model, "source": source.name})
     else:
         content = to_openai(model) if form == "openai" else to_cat_seg(model)
         write_atomically(output, lambda file: torch.save(content, file))
@@ -63,8 +75,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="resample the image tower's position table, if it is of another image size than the model's",
     )
+    parser.add_argument("--vocabulary", help="for plugin: the class names, a .json or .txt file or words")
+    parser.add_argument(
+        "--templates", default="photo", help="for plugin: photo (default, ODISE's), vild, or a template"
+    )
     args = parser.parse_args(argv)
-    convert(args.input, args.output, args.model, args.format, args.resize_positions)
+    if (args.format == "plugin") != (args.vocabulary is not None):
+        raise InputError("--format plugin, and no other, needs --vocabulary: the class names of ODISE or FC-CLIP")
+    convert(args)
     print(f"wrote {args.output}")
 
 

@@ -25,7 +25,7 @@ from clipself_d2.data import get_dataset
 from clipself_d2.data.labels import read_panoptic_png
 from clipself_d2.data.masks import check_segmentation
 from clipself_d2.errors import InputError
-from clipself_d2.panoptic.saved import save_predictions
+from clipself_d2.panoptic.standalone.clipself_masks import save_predictions
 from clipself_d2.vocabulary import check_vocabulary
 
 # The masks of one image: category ids, R x H x W bool, and the scores if there are any.

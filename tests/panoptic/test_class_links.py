@@ -1,8 +1,10 @@
 """Closed classes linked with those of a vocabulary, against the formula."""
 
+import pytest
 import torch
 
-from clipself_d2.panoptic.class_links import link_classes
+from clipself_d2.panoptic.class_links import PARTNERS, link_classes, same_classes
+from clipself_d2.vocabulary import label_set
 from tests.panoptic.words import ROWS, text, vocabulary
 
 
@@ -37,3 +39,45 @@ def test_a_class_lends_most_to_the_closest_stranger():
     links = link_classes(CLOSED, embeddings(CLOSED), vocabulary("cat", "wolf", "wall"), 20.0)
     assert links[1].argmax() == 1  # dog is a wolf rather than a cat
     torch.testing.assert_close(links.sum(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("coco_panoptic", {"orange": ["orange fruit"], "light": ["lamp", "bulb"], "net": ["tennis net"]}),
+        ("coco_panoptic", {"playing field": ["playingfield", "tennis court"]}),
+        ("ade20k_150", {"house": ["house exterior"], "light": ["light bulb", "bulb"], "fan": ["ceiling fan"]}),
+        (
+            "pascal_context_59",
+            {"potted plant": ["pottedplant", "plant pot"], "road": ["street"], "wood": ["wood piece"]},
+        ),
+    ],
+)
+def test_names_of_odise_and_fc_clip_find_their_class(ours, theirs):
+    """ODISE and FC-CLIP name these classes otherwise."""
+    classes = label_set(ours)
+    others = [theirs.get(synonyms[0], synonyms) for synonyms in classes]
+    assert others != classes
+    assert torch.equal(same_classes(others, classes), torch.eye(len(classes), dtype=torch.bool))
+
+
+def test_partners_are_only_those_of_classes_without_a_namesake():
+    """COCO's light is ODISE's lamp; ADE20K has both."""
+    assert same_classes([["light"]], [["lamp", "lamps"]]).tolist() == [[True]]
+    assert same_classes([["blind", "screen"]], [["window screen", "door screen"]]).tolist() == [[True]]
+    assert same_classes([["light"], ["lamp"]], [["lamp"], ["light bulb"]]).tolist() == [[False, True], [True, False]]
+    assert same_classes([["light"]], [["light"], ["lamp"]]).tolist() == [[True, False]]
+    assert not same_classes([["mirror"]], [["lamp"], ["fan"]]).any()
+
+
+def test_the_table_of_partners_names_no_class_twice():
+    names = [name for group in PARTNERS for name in group]
+    assert len(set(names)) == len(names)
+
+
+def test_of_several_namesakes_the_closest_is_the_partner():
+    lists = [["earth", "ground"], ["land", "ground", "soil"]], [["land", "ground", "soil"], ["earth", "ground"]]
+    assert same_classes(*lists).tolist() == [[False, True], [True, False]]
+    # One class of two that the other list tells apart, and the other way round.
+    assert same_classes([["cat", "kitty"]], [["cat"], ["kitty"]]).tolist() == [[True, True]]
+    assert same_classes([["dog"], ["grass", "lawn"]], [["dog", "grass"]]).tolist() == [[True], [True]]

@@ -1,7 +1,10 @@
 """The plug-ins against doubles of ODISE's and FC-CLIP's models that have their published signatures and arithmetic."""
 
+import logging
 import operator
-from types import SimpleNamespace
+import re
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipself_d2.clip import build_towers
+from clipself_d2.clip.build import build_model
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import FCCLIPMaskClassifier, ODISEMaskClassifier
+from tests.clip.conftest import randomize
 from tests.panoptic.color_tower import ColorTower
 from tests.second_device import CUDA, SecondDevice
 
@@ -23,10 +28,14 @@ class WordTower(nn.Module):
     """A text tower that knows the words of colors."""
 
     embed_dim, fingerprint = 3, "words of colors"
+    tokenizer = SimpleNamespace(context_length=77)
 
     def __init__(self, logit_scale=5.0):
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)).log())
+
+    def is_cut(self, texts):
+        return [False for _ in texts]
 
     def forward(self, texts):
         words = (text.removeprefix("a photo of a ").removesuffix(".") for text in texts)
@@ -183,9 +192,25 @@ def test_odise_labels_may_repeat_names():
     )
 
 
-def test_odise_trained_on_coco_by_default():
+def test_odise_trained_on_its_own_list_of_coco_by_default(monkeypatch):
+    """What the documented `L(get_openseg_labels)(dataset="coco_panoptic", prompt_engineered=True)` gives."""
+    modules = [ModuleType(name) for name in ("odise", "odise.data", "odise.data.build")]
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    asked = {("coco_panoptic", True): [["person", "people"], ["lamp", "bulb"]]}
+    modules[-1].get_openseg_labels = lambda dataset, prompt_engineered=False: asked[dataset, prompt_engineered]
+    head = ODISEMaskClassifier(ColorTower(), WordTower(), 64)
+    assert head.seen_classes([["people"], ["light"], ["bulb"], ["plate"]]) == [True, False, True, False]
+
+
+def test_without_odise_its_classes_are_matched_by_synonyms_and_the_lacking_are_named(caplog):
     head = ODISEMaskClassifier(ColorTower(), WordTower(), 64)
     assert len(head.train_labels) == 133
+    with caplog.at_level(logging.WARNING):
+        assert head.seen_classes([["lamp", "bulb"], ["orange fruit"], ["plate"]]) == [True, True, False]
+    message = caplog.records[0].getMessage()
+    assert message.startswith("131 of ODISE's 133 trained classes have no partner among the test labels: person, ")
+    assert ", light," not in message and ", orange," not in message
 
 
 def test_the_logit_scale_is_clamped():
@@ -199,10 +224,10 @@ def test_the_logit_scale_is_clamped():
 def test_odise_needs_test_labels_that_fit():
     head = odise_head()
     outputs = {"images": picture()[None] / 255, "pred_masks": halves(), "pred_open_logits": LOGITS}
-    with pytest.raises(InputError, match="test_labels"):
+    with pytest.raises(ValueError, match="test_labels"):
         head(dict(outputs))
     head.test_labels = TEST_LABELS[:2]
-    with pytest.raises(InputError, match="2 classes"):
+    with pytest.raises(ValueError, match="2 classes"):
         head(dict(outputs))
 
 
@@ -218,7 +243,7 @@ def test_the_towers_move_yet_are_not_saved():
     assert list(head.state_dict()) == []
     assert list(head.parameters()) == []
     head.double()
-    assert head.embedder.tower.weight.dtype == head.logit_scale.dtype == torch.float64
+    assert head.clip.embedder.tower.weight.dtype == head.clip.text_tower.logit_scale.dtype == torch.float64
 
 
 # The path
@@ -276,10 +301,128 @@ def test_one_dense_forward_a_call():
     head.test_labels = TEST_LABELS
     for _ in range(2):
         head({"images": picture()[None] / 255, "pred_masks": halves(), "pred_open_logits": LOGITS})
-    assert head.embedder.tower.calls == [("no_attn", 1, 3, 32, 64)] * 2
+    assert head.clip.embedder.tower.calls == [("no_attn", 1, 3, 32, 64)] * 2
+
+
+# The hosts
+
+
+class ClipAdapterDouble(nn.Module):
+    """How ODISE embeds images: tokens in the order sequence, batch, as the transformer of open_clip 2 takes them."""
+
+    image_size = (32, 32)
+
+    def __init__(self, clip):
+        super().__init__()
+        self.clip = clip
+
+    def clip_preprocess(self, image):
+        return 4 * image - 2
+
+    def embed_image(self, image):
+        visual = self.clip.visual
+        tokens = visual.conv1(self.clip_preprocess(image)).flatten(2).transpose(1, 2)
+        tokens = torch.cat([visual.class_embedding.expand(len(tokens), 1, -1), tokens], dim=1)
+        tokens = visual.ln_pre(tokens + visual.positional_embedding)
+        tokens = visual.transformer(tokens.permute(1, 0, 2)).permute(1, 0, 2)
+        return SimpleNamespace(image_embed=F.normalize(visual.ln_post(tokens)[:, 0] @ visual.proj, dim=-1))
+
+
+@pytest.fixture
+def tiny_clip(tmp_path):
+    """A whole open_clip model."""
+    config = tmp_path / "tiny.json"
+    config.write_text(
+        '{"embed_dim": 16,'
+        ' "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 16},'
+        ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}'
+    )
+    model, _, _ = build_model(str(config), None)
+    randomize(model)
+    return model
+
+
+def odise_model(clip):
+    model = ODISEDouble(None, halves(), LOGITS, VOID)
+    model.sem_seg_head, model.backbone = nn.Linear(1, 1), nn.Module()
+    model.backbone.captioner = ClipAdapterDouble(clip)
+    return model
+
+
+def test_odise_is_refused_on_an_open_clip_whose_transformer_is_batch_first(tiny_clip):
+    with pytest.raises(ValueError, match="unlike its CLIP") as error:
+        odise_head().attach(odise_model(tiny_clip))
+    assert "\n" not in str(error.value)
+
+
+def test_the_fix_that_the_refusal_names_makes_odise_embed_images_rightly(tiny_clip):
+    model, head = odise_model(tiny_clip), odise_head()
+    image = torch.rand(2, 3, 32, 32)
+    wanted = F.normalize(tiny_clip.encode_image(model.backbone.captioner.clip_preprocess(image)), dim=-1)
+    with pytest.raises(ValueError, match="wrap its CLIP: ") as error:
+        head.attach(model)
+    exec(re.search("wrap its CLIP: (.*)", str(error.value))[1], {"model": model})
+    assert head.attach(model).clip_head is head
+    torch.testing.assert_close(model.backbone.captioner.embed_image(image).image_embed, wanted)
+    assert "forward" in vars(tiny_clip.visual.transformer)  # the check leaves the wrap where it is
+
+
+def test_attaching_to_another_model_than_odise_is_refused():
+    with pytest.raises(ValueError, match="Linear has no clip_head: attach to a model of ODISE"):
+        odise_head().attach(nn.Linear(1, 1))
+
+
+class BackboneDouble(nn.Module):
+    """FC-CLIP's backbone: its `encode_text` was written for the sequence-first transformer of open_clip 2."""
+
+    def __init__(self, clip):
+        super().__init__()
+        self.clip_model = clip
+
+    def forward(self, x):
+        return x
+
+    def tokenize_text(self, texts):
+        return torch.tensor([[49406, *map(ord, text[:70]), 49407] + [0] * (75 - len(text[:70])) for text in texts])
+
+    def encode_text(self, text, normalize=False):
+        x = self.clip_model.token_embedding(text) + self.clip_model.positional_embedding
+        x = self.clip_model.transformer(x.permute(1, 0, 2), attn_mask=self.clip_model.attn_mask).permute(1, 0, 2)
+        return self.clip_model.ln_final(x)[range(len(x)), text.argmax(-1)] @ self.clip_model.text_projection
+
+
+def test_fcclip_gets_an_encode_text_that_fits_open_clip(tiny_clip, caplog):
+    model = FCCLIPDouble(halves(), FCCLIP_LOGITS)
+    model.backbone = BackboneDouble(tiny_clip)
+    tokens = model.backbone.tokenize_text(["red", "a photo of the sky"])
+    with pytest.raises(RuntimeError):
+        model.backbone.encode_text(tokens)
+    with caplog.at_level(logging.WARNING):
+        fcclip_head().attach(model)
+    assert "using CLIP's own encode_text" in caplog.text
+    torch.testing.assert_close(model.backbone.encode_text(tokens, normalize=False), tiny_clip.encode_text(tokens))
 
 
 # FC-CLIP
+
+
+class OwnTextBackbone(nn.Module):
+    """A backbone that embeds texts as its CLIP does."""
+
+    def __init__(self):
+        super().__init__()
+        self.clip_model = nn.Module()
+        self.clip_model.encode_text = self.encode_text
+        self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def tokenize_text(self, texts):
+        return torch.ones(len(texts), 3)
+
+    def encode_text(self, tokens, normalize=False):
+        return tokens
+
+    def forward(self, x):
+        return x
 
 
 class FCCLIPDouble(nn.Module):
@@ -287,7 +430,7 @@ class FCCLIPDouble(nn.Module):
 
     def __init__(self, masks, logits):
         super().__init__()
-        self.backbone, self.sem_seg_head = nn.Identity(), _Head(masks, logits)
+        self.backbone, self.sem_seg_head = OwnTextBackbone(), _Head(masks, logits)
         self.register_buffer("pixel_mean", torch.tensor([122.77, 116.75, 104.09]).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor([68.5, 66.63, 70.32]).view(3, 1, 1), False)
         self.geometric_ensemble_alpha, self.geometric_ensemble_beta = 0.4, 0.8
@@ -351,7 +494,7 @@ def test_fcclip_trains_as_before():
     head.attach(model)
     torch.testing.assert_close(model.sem_seg_head({})["pred_logits"], FCCLIP_LOGITS)
     model(picture()[None])
-    assert head.embedder.tower.calls == []
+    assert head.clip.embedder.tower.calls == []
 
 
 def test_fcclip_state_dict_is_untouched():
@@ -361,10 +504,14 @@ def test_fcclip_state_dict_is_untouched():
 
 
 def test_attaching_to_another_model_is_refused():
-    with pytest.raises(InputError, match="Linear has no backbone"):
+    with pytest.raises(ValueError, match=r"Linear has no backbone\.clip_model: attach to a model of FC-CLIP"):
         fcclip_head().attach(nn.Linear(1, 1))
+    model = FCCLIPDouble(halves(), FCCLIP_LOGITS)
+    model.backbone = nn.Identity()
+    with pytest.raises(ValueError, match=r"FCCLIPDouble has no backbone\.clip_model"):
+        fcclip_head().attach(model)
 
 
 def test_fcclip_scores_that_do_not_fit():
-    with pytest.raises(InputError, match="differ"):
+    with pytest.raises(ValueError, match="differ"):
         fcclip_head()(picture()[None], halves(), FCCLIP_LOGITS, TEST_LABELS[:2], torch.ones(2))

@@ -190,6 +190,6 @@ def test_nothing_is_unpickled(tmp_path):
     ],
 )
 def test_predictions_that_do_not_fit_are_not_saved(tmp_path, masks, scores, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         save(tmp_path, masks, scores)
     assert not list(tmp_path.iterdir())
