@@ -76,15 +76,16 @@ def public(node: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.AST]]:
                 yield from public(child, f"{inside}{child.name}.")
 
 
-def is_property_setter(node: ast.AST) -> bool:
-    return any(isinstance(d, ast.Attribute) and d.attr == "setter" for d in getattr(node, "decorator_list", []))
+def has_the_docstring_of_another(node: ast.AST) -> bool:
+    """A property's setter, and a method that overrides a documented one."""
+    return any(ast.unparse(d).endswith((".setter", "override")) for d in getattr(node, "decorator_list", []))
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_everything_public_has_a_docstring(path):
     tree = ast.parse(path.read_text())
-    missing = [title for title, node in public(tree) if not ast.get_docstring(node) and not is_property_setter(node)]
-    assert not missing
+    undocumented = [(title, node) for title, node in public(tree) if not ast.get_docstring(node)]
+    assert not [title for title, node in undocumented if not has_the_docstring_of_another(node)]
     assert ast.get_docstring(tree)
 
 
@@ -104,6 +105,7 @@ def test_nothing_is_unpickled(path):
         if called == "torch.load":
             flags = {k.arg: ast.unparse(k.value) for k in node.keywords}
             assert flags.get("weights_only") == "True", f"line {node.lineno}"
-        assert called not in {"pickle.load", "pickle.loads", "joblib.load", "yaml.unsafe_load"}, f"line {node.lineno}"
+        forbidden = {"pickle.load", "pickle.loads", "torch.jit.load", "joblib.load", "yaml.unsafe_load"}
+        assert called not in forbidden, f"line {node.lineno}"
         if called == "np.load":
             assert not any(k.arg == "allow_pickle" and ast.unparse(k.value) == "True" for k in node.keywords)

@@ -7,6 +7,7 @@ import torch
 from open_clip.timm_model import TimmModel
 from timm.models.eva import Eva, EvaBlock
 from torch import Tensor, nn
+from typing_extensions import override
 
 from clipself_d2.clip.positions import rotary_table, rotate
 from clipself_d2.clip.transformer import TransformerTower, cast_for_autocast
@@ -44,50 +45,50 @@ class EVATower(TransformerTower):
         self.head_dim: int = trunk.blocks[0].attn.head_dim
 
     @classmethod
+    @override
     def matches(cls, visual: nn.Module) -> bool:
-        """See `ImageTower`."""
         return isinstance(visual, TimmModel) and isinstance(visual.trunk, Eva)
 
     @property
+    @override
     def patch_embedding(self) -> nn.Module:
-        """See `TransformerTower`."""
         return self.visual.trunk.patch_embed.proj
 
     @property
+    @override
     def class_token(self) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.trunk.cls_token
 
     @property
+    @override
     def position_embedding(self) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.trunk.pos_embed[0]
 
+    @override
     def pre_norm(self, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.trunk.norm_pre(tokens)
 
+    @override
     def rotary(self, size: tuple[int, int], device: torch.device) -> Tensor | None:
-        """See `TransformerTower`."""
         reference = self.visual.trunk.rope.ref_feat_shape
         return self.tables.get(("rotary", size, device), lambda: rotary_table(size, self.head_dim, reference, device))
 
+    @override
     def trainable_units(self) -> Sequence[nn.Module]:
-        """See `ImageTower`."""
         return self.visual.trunk.blocks
 
+    @override
     def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
-        """See `ImageTower`."""
         attention = self.visual.trunk.blocks[-1].attn
         return [*attention.q_proj.parameters(), *attention.k_proj.parameters()]
 
+    @override
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """See `ImageTower`."""
         blocks: Any = self.trainable_units()
         return [(block.attn.q_proj.weight, block.attn.v_proj.weight) for block in blocks]
 
+    @override
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `TransformerTower`."""
         attention, tokens = block.attn, cast_for_autocast(block.norm1(tokens))
         query, key, value = (
             layer(tokens).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
@@ -97,20 +98,20 @@ class EVATower(TransformerTower):
             query, key = rotate(query, rotary), rotate(key, rotary)
         return query, key, value
 
+    @override
     def values(self, block: Any, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return block.attn.v_proj(block.norm1(tokens))
 
+    @override
     def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return tokens + block.attn.proj(block.attn.norm(attended))
 
+    @override
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return tokens + block.mlp(cast_for_autocast(block.norm2(tokens)))
 
+    @override
     def project(self, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         trunk = self.visual.trunk
         return self.visual.head(trunk.head(trunk.norm(tokens)))
 

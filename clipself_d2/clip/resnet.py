@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
+from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
 from clipself_d2.clip.positions import upper_left
@@ -46,8 +47,8 @@ class ResNetTower(ImageTower):
         )
 
     @classmethod
+    @override
     def matches(cls, visual: nn.Module) -> bool:
-        """See `ImageTower`."""
         return isinstance(visual, ModifiedResNet)
 
     def train(self, mode: bool = True) -> ResNetTower:
@@ -58,8 +59,8 @@ class ResNetTower(ImageTower):
                 module.eval()
         return self
 
+    @override
     def trainable_units(self) -> Sequence[nn.Module]:
-        """See `ImageTower`."""
         return [self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4]
 
     def image_embeddings(self, images: Tensor) -> Tensor:
@@ -67,10 +68,10 @@ class ResNetTower(ImageTower):
         tokens = self._tokens(self._stages(images)[-1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
+    @override
     def features(
         self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
-        """See `ImageTower.features`."""
         whole = self.padded_map_size(images, padded_size)
         self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
 from clipself_d2.clip.positions import upper_left
@@ -116,10 +117,10 @@ class TransformerTower(ImageTower):
         # only the class token is read from the last block
         return self.project(reading_block(last, tokens[:, :1], tokens, rotary, None)[:, 0])
 
+    @override
     def features(
         self, images: Tensor, blocks: Sequence[int] = (), dense_mode: str = "no_attn", padded_size: int | None = None
     ) -> TowerFeatures:
-        """See `ImageTower.features`."""
         self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)
         full_block, value_block = self.checkpointed(self.full_block), self.checkpointed(self.value_block)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
+from typing_extensions import override
 
 from clipself_d2.clip.split_projections import fuse_projection, split_projection
 from clipself_d2.clip.transformer import TransformerTower
@@ -49,68 +50,68 @@ class ViTTower(TransformerTower):
         )
 
     @classmethod
+    @override
     def matches(cls, visual: nn.Module) -> bool:
-        """See `ImageTower`."""
         return isinstance(visual, VisionTransformer)
 
     @property
+    @override
     def patch_embedding(self) -> nn.Module:
-        """See `TransformerTower`."""
         return self.visual.conv1
 
     @property
+    @override
     def class_token(self) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.class_embedding
 
     @property
+    @override
     def position_embedding(self) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.positional_embedding
 
+    @override
     def pre_norm(self, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.ln_pre(tokens)
 
+    @override
     def rotary(self, size: tuple[int, int], device: torch.device) -> Tensor | None:
-        """See `TransformerTower`."""
         return None
 
+    @override
     def trainable_units(self) -> Sequence[nn.Module]:
-        """See `ImageTower`."""
         return self.visual.transformer.resblocks
 
+    @override
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """See `ImageTower`."""
         blocks: Any = self.trainable_units()
         parts = [split_projection(block.attn) for block in blocks]
         return [(query, value) for query, _, value in parts]
 
+    @override
     def fuse_projections(self) -> None:
-        """See `ImageTower`."""
         blocks: Any = self.trainable_units()
         for block in blocks:
             fuse_projection(block.attn)
 
+    @override
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """See `TransformerTower`."""
         fused = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
         query, key, value = fused.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return query, key, value
 
+    @override
     def values(self, block: Any, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         weight, bias = block.attn.in_proj_weight.chunk(3)[2], block.attn.in_proj_bias.chunk(3)[2]
         return F.linear(block.ln_1(tokens), weight, bias)
 
+    @override
     def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return tokens + block.ls_1(block.attn.out_proj(attended))
 
+    @override
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
+    @override
     def project(self, tokens: Tensor) -> Tensor:
-        """See `TransformerTower`."""
         return self.visual.ln_post(tokens) @ self.visual.proj
