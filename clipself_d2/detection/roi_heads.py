@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads
@@ -15,16 +14,18 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import level_names
+from clipself_d2.detection.box_transform import BoundedBoxTransform
 from clipself_d2.detection.heads import CosineClassifier
 from clipself_d2.detection.losses import box_loss, class_weights, classification_loss
+from clipself_d2.detection.matching import BoxMatcher
 from clipself_d2.detection.pooler import RegionPooler
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.pooling import pool_boxes
 from clipself_d2.vocabulary import Vocabulary
 
 MAX_CANDIDATES = 20_000
-"""Most boxes of an image that go into the NMS. Without a bound, LVIS's 1,203 classes and score threshold of 1e-4 let
-through a million boxes of an untrained detector, which takes minutes; 300 detections are kept in the end."""
+"""Most boxes of an image that go into the NMS at first. LVIS's 1,203 classes and score threshold of 1e-4 let through a
+million boxes of an untrained detector, which takes minutes; 300 detections are kept in the end."""
 
 
 def candidate_threshold(scores: Tensor, threshold: float, limit: int) -> float:
@@ -53,6 +54,8 @@ class OpenVocabularyROIHeads(ROIHeads):
         detections_per_image: most detections per image.
         batch_size_per_image: regions sampled per training image.
         positive_fraction: largest share of foreground regions among them.
+        match_best: match an object's best proposal to it, from IoU 0.5 on, even if it overlaps another object more
+            (the released code on OV-LVIS).
         box_resolution: bins per side for the box head.
         mask_resolution: bins per side for the mask head.
         canonical_size: see `assign_levels`.
@@ -75,6 +78,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         detections_per_image: int = 100,
         batch_size_per_image: int = 512,
         positive_fraction: float = 0.25,
+        match_best: bool = False,
         box_resolution: int = 7,
         mask_resolution: int = 14,
         canonical_size: float = 56.0,
@@ -83,8 +87,7 @@ class OpenVocabularyROIHeads(ROIHeads):
             num_classes=0,  # of the vocabulary that a call brings
             batch_size_per_image=batch_size_per_image,
             positive_fraction=positive_fraction,
-            # The released OV-LVIS configs allow additional matches too, but only from IoU 0.5 on, where all match.
-            proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
+            proposal_matcher=BoxMatcher(negative=0.5, positive=0.5, best=0.5 if match_best else None),
         )
         self.level_names = level_names(len(strides))
         self.dense_stride = dense_stride
@@ -93,7 +96,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         self.box_head = box_head
         self.classifier = classifier
         self.mask_head: BaseMaskRCNNHead | None = mask_head
-        self.box_transform = Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0))
+        self.box_transform = BoundedBoxTransform(weights=(10.0, 10.0, 5.0, 5.0))
         self.fusion = fusion
         self.alpha = alpha
         self.beta = beta
@@ -137,12 +140,37 @@ class OpenVocabularyROIHeads(ROIHeads):
             "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.is_base, self.background_weight)),
             "loss_box_reg": box_loss(deltas, wanted, foreground),
         }
+        storage = get_event_storage()
+        storage.put_scalar("roi_head/num_fg_samples", foreground.sum() / len(sampled))
+        storage.put_scalar("roi_head/num_bg_samples", (~foreground).sum() / len(sampled))
         if foreground.any():
             hits = logits[foreground, : self.num_classes].argmax(dim=1) == labels[foreground]
-            get_event_storage().put_scalar("foreground_accuracy", hits.float().mean())
+            storage.put_scalar("foreground_accuracy", hits.float().mean())
         if self.mask_head is not None:
             losses.update(self._mask_losses(self.mask_head, levels, sampled))
         return losses
+
+    @torch.no_grad()
+    def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
+        """Match proposals to objects, add each object as a region of its own, and sample.
+
+        Detectron2's method adds the objects first, which leaves no proposal the best of an object.
+        """
+        sampled = []
+        for found, target in zip(proposals, targets, strict=True):
+            matches, labels = self.proposal_matcher(target.gt_boxes.tensor, found.proposal_boxes.tensor)
+            matches = torch.cat([matches, torch.arange(len(target), device=matches.device)])
+            labels = torch.cat([labels, labels.new_ones(len(target))])
+            chosen, classes = self._sample_proposals(matches, labels, target.gt_classes)
+            regions = add_ground_truth_to_proposals([target], [found])[0][chosen]
+            regions.gt_classes = classes
+            if len(target):
+                objects = target[matches[chosen]]
+                regions.gt_boxes = objects.gt_boxes
+                if self.mask_head is not None:
+                    regions.gt_masks = objects.gt_masks
+            sampled.append(regions)
+        return sampled
 
     def _mask_losses(self, head: BaseMaskRCNNHead, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
         objects = [x[x.gt_classes < self.num_classes] for x in sampled]
@@ -180,16 +208,22 @@ class OpenVocabularyROIHeads(ROIHeads):
         scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
         detections = [
-            fast_rcnn_inference_single_image(
-                box,
-                score,
-                x.image_size,
-                candidate_threshold(score[:, :-1], self.score_thresh, MAX_CANDIDATES),
-                self.nms_thresh,
-                self.detections_per_image,
-            )[0]
+            self._suppress(box, score, x.image_size)
             for x, box, score in zip(proposals, refined.split(counts), scores.split(counts), strict=True)
         ]
         if self.mask_head is not None:
             self.mask_head(self.mask_pooler(levels, [x.pred_boxes.tensor for x in detections]), detections)
         return detections
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Instances:
+        """Run the NMS of an image on its best candidates: on more of them, until enough survive or all were taken."""
+        limit = MAX_CANDIDATES
+        while True:
+            threshold = candidate_threshold(scores[:, :-1], self.score_thresh, limit)
+            found, _ = fast_rcnn_inference_single_image(
+                boxes, scores, size, threshold, self.nms_thresh, self.detections_per_image
+            )
+            # No candidate suppresses one of a higher score.
+            if len(found) == self.detections_per_image or threshold == self.score_thresh:
+                return found
+            limit *= 4

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
-from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack, level_names
+from clipself_d2.detection.box_transform import BoundedBoxTransform
+from clipself_d2.detection.matching import BoxMatcher
 from clipself_d2.engine.errors import NonFiniteLossError
 
 
@@ -45,24 +47,22 @@ class RPNHead(nn.Module):
         return [self.objectness(x).float() for x in hidden], [self.deltas(x).float() for x in hidden]
 
 
-class LowQualityMatcher(Matcher):
-    """Detectron2's `Matcher`, whose low-quality matches (the best anchors of an object) must reach an IoU too.
+class OpenVocabularyRPN(RPN):
+    """Detectron2's `RPN`, whose `anchor_matcher` is a `BoxMatcher`."""
 
-    Args:
-        thresholds: see `Matcher`.
-        labels: see `Matcher`.
-        min_iou: lowest IoU of a low-quality match: 0.3 in the released code, 0 in Detectron2.
-    """
-
-    def __init__(self, thresholds: Sequence[float], labels: Sequence[int], min_iou: float = 0.3) -> None:
-        super().__init__(list(thresholds), list(labels), allow_low_quality_matches=True)
-        self.min_iou = min_iou
-
-    def set_low_quality_matches_(self, match_labels: Tensor, match_quality_matrix: Tensor) -> None:
-        """Label with 1 each anchor that is the best of an object and whose IoU reaches `min_iou`."""
-        best = match_quality_matrix.amax(dim=1, keepdim=True)
-        chosen = (match_quality_matrix == best) & (best >= self.min_iou)
-        match_labels[chosen.any(dim=0)] = 1
+    @torch.no_grad()
+    def label_and_sample_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return per image the labels of sampled anchors (1, 0; -1 for the others) and the box that each matches."""
+        boxes = Boxes.cat(anchors).tensor
+        labels, matched = [], []
+        for x in gt_instances:
+            objects = x.gt_boxes.tensor
+            matches, label = self.anchor_matcher(objects, boxes)
+            labels.append(self._subsample_labels(label))
+            matched.append(objects[matches] if len(objects) else torch.zeros_like(boxes))
+        return labels, matched
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def build_rpn(
         nms_thresh: IoU threshold of the NMS.
         loss_weight: weight of both losses.
     """
-    return RPN(
+    return OpenVocabularyRPN(
         in_features=level_names(len(strides)),
         head=RPNHead(channels, len(aspect_ratios), norm),
         anchor_generator=DefaultAnchorGenerator(
@@ -117,8 +117,8 @@ def build_rpn(
             strides=list(strides),
             offset=0.0,
         ),
-        anchor_matcher=LowQualityMatcher([0.3, 0.7], [0, -1, 1], min_iou=0.3),
-        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
+        anchor_matcher=BoxMatcher(negative=0.3, positive=0.7, best=0.3),
+        box2box_transform=BoundedBoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
         batch_size_per_image=batch_size_per_image,
         positive_fraction=0.5,
         pre_nms_topk=tuple(pre_nms_topk),

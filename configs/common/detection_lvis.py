@@ -6,7 +6,7 @@
 | classes in training   | -     | 866 of 1,203; no sampling                     | as released                     |
 | mask head             | -     | 4 convolutions, class-agnostic                | as released                     |
 | norm in the RPN       | -     | SyncBN (none on OV-COCO)                      | as released                     |
-| matching              | -     | an object's best region, from IoU 0.5 on, too | all from IoU 0.5 on             |
+| matching of regions   | -     | an object's best region, from IoU 0.5 on, too | as released                     |
 | background            | -     | text, loss weight 0.9                         | as released                     |
 | alpha, beta, CLIP's T | -     | 0.1, 0.6 (B/16) or 0.4 (L/14), 50             | as released                     |
 | detections            | -     | score > 1e-4, NMS 0.5, 300                    | as released                     |
@@ -34,6 +34,7 @@ model.roi_heads.update(
         conv_norm="${shape.norm}",
     ),
     mask_resolution=14,
+    match_best=True,
     background_weight=0.9,
     clip_temperature=50.0,
     score_thresh=1e-4,

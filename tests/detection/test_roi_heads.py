@@ -8,9 +8,9 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 from torchvision.ops import box_iou, nms, roi_align
 
-from clipself_d2.detection import BoxHead, CosineClassifier, OpenVocabularyROIHeads
+from clipself_d2.detection import BoxHead, CosineClassifier, OpenVocabularyROIHeads, roi_heads
 from clipself_d2.detection.roi_heads import candidate_threshold
-from tests.detection.tiny import CLASSES, build_words
+from tests.detection.tiny import CLASSES, build_words, match_by_loop
 
 STRIDES, SIDE = [3.5, 7, 14, 28], 112
 VOCABULARY = build_words()
@@ -121,9 +121,37 @@ def test_the_sample():
     """512 regions, at most a quarter with an object, the objects themselves among them, matched from IoU 0.5 on."""
     heads = build()
     assert (heads.batch_size_per_image, heads.positive_fraction, heads.proposal_append_gt) == (512, 0.25, True)
-    quality = torch.tensor([[0.49, 0.5, 0.2, 0.0], [0.1, 0.1, 0.7, 0.0]])
-    matches, labels = heads.proposal_matcher(quality)
-    assert labels.tolist() == [0, 1, 1, 0] and matches.tolist()[:3] == [0, 0, 1]
+    matcher = heads.proposal_matcher
+    assert (matcher.negative, matcher.positive, matcher.best) == (0.5, 0.5, None)
+
+
+@pytest.mark.parametrize("match_best", [False, True])
+def test_the_sample_against_a_loop(storage, match_best):
+    """Proposals are matched among themselves, then each object joins them as its own."""
+    torch.manual_seed(0)
+    corners = torch.rand(300, 2) * 20
+    boxes = torch.cat([corners, corners + 15 + torch.rand(300, 2) * 20], dim=1)
+    found = [Instances((64, 64), proposal_boxes=Boxes(boxes[:250]), objectness_logits=torch.zeros(250))]
+    objects = boxes[250:]
+    classes = torch.randint(0, 3, (50,))
+    target = [Instances((64, 64), gt_boxes=Boxes(objects), gt_classes=classes)]
+    heads = build(match_best=match_best, positive_fraction=1.0)
+    heads.num_classes = 5
+    (sampled,) = heads.label_and_sample_proposals(found, target)
+
+    overlaps = box_iou(objects, boxes[:250]).tolist()
+    wanted = match_by_loop(overlaps, 0.5, 0.5, 0.5 if match_best else None)
+    moved = sum(a != b for a, b in zip(wanted, match_by_loop(overlaps, 0.5, 0.5, None), strict=True))
+    assert (moved > 5) == match_best
+    wanted += [(i, 1) for i in range(50)]
+    rows = {}
+    for box, (match, label) in zip(boxes.tolist(), wanted, strict=True):
+        rows[tuple(box)] = (int(classes[match]), objects[match].tolist()) if label else (5, None)
+    assert len(sampled) == 300
+    fields = sampled.proposal_boxes.tensor, sampled.gt_classes, sampled.gt_boxes.tensor
+    for box, label, matched in zip(*(x.tolist() for x in fields), strict=True):
+        expected, own = rows[tuple(box)]
+        assert label == expected and own in (None, matched)
 
 
 def test_novel_columns_change_nothing(storage):
@@ -323,3 +351,16 @@ def test_no_more_candidates_than_the_limit(limit):
     threshold = candidate_threshold(scores, 0.25, limit)
     kept = sorted(scores[scores > threshold].tolist(), reverse=True)
     assert kept == sorted((s for s in scores.flatten().tolist() if s > 0.25), reverse=True)[:limit]
+
+
+@pytest.mark.parametrize("limit", [1, 20, 100])
+def test_the_limit_of_candidates_changes_no_detection(limit, monkeypatch):
+    """Few of the best candidates survive, because they overlap each other."""
+    heads = build(detections_per_image=30).eval()
+    corners = torch.rand(40, 2) * 20
+    boxes, scores = torch.cat([corners, corners + 50], dim=1), torch.rand(40, 6)
+    everything = heads._suppress(boxes, scores, (SIDE, SIDE))
+    monkeypatch.setattr(roi_heads, "MAX_CANDIDATES", limit)
+    found = heads._suppress(boxes, scores, (SIDE, SIDE))
+    assert found.scores.tolist() == everything.scores.tolist() and 5 <= len(found) < 30
+    assert torch.equal(found.pred_boxes.tensor, everything.pred_boxes.tensor)

@@ -2,29 +2,14 @@ import math
 
 import pytest
 import torch
-from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, ImageList, Instances
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import box_iou
 
-from clipself_d2.detection.rpn import LowQualityMatcher, RPNHead, build_rpn
+from clipself_d2.detection.rpn import RPNHead, build_rpn
+from tests.detection.tiny import match_by_loop
 
 B16, L14 = [4, 8, 16, 32, 64], [3.5, 7, 14, 28, 56]
-
-
-def naive_labels(quality):
-    """Objects x anchors of overlaps -> label of each anchor: 1 from 0.7 on and for an object's best, 0 below 0.3."""
-    labels = []
-    for anchor in range(len(quality[0])):
-        best = max(row[anchor] for row in quality)
-        label = 1 if best >= 0.7 else 0 if best < 0.3 else -1
-        for row in quality:
-            if row[anchor] == max(row) and max(row) >= 0.3:
-                label = 1
-        labels.append(label)
-    return labels
 
 
 def levels_of(strides, side, channels=8, images=2):
@@ -92,30 +77,6 @@ def test_the_heads_arithmetic():
     assert logits[0].dtype == deltas[0].dtype == torch.float32
 
 
-# ---- matching ----
-
-
-@given(st.lists(st.lists(st.sampled_from([i / 20 for i in range(21)]), min_size=6, max_size=6), min_size=1, max_size=4))
-def test_matching_against_a_loop(quality):
-    matches, labels = LowQualityMatcher([0.3, 0.7], [0, -1, 1])(torch.tensor(quality, dtype=torch.float64))
-    assert labels.tolist() == naive_labels(quality)
-    for anchor, match in enumerate(matches.tolist()):
-        assert quality[match][anchor] == max(row[anchor] for row in quality)
-
-
-def test_a_poor_best_anchor_is_no_match():
-    """Where Detectron2's own matcher would take it."""
-    quality = torch.tensor([[0.29, 0.1, 0.0], [0.0, 0.3, 0.3]])
-    assert LowQualityMatcher([0.3, 0.7], [0, -1, 1])(quality)[1].tolist() == [0, 1, 1]
-    assert Matcher([0.3, 0.7], [0, -1, 1], True)(quality)[1].tolist() == [1, 1, 1]
-
-
-def test_matching_nothing():
-    matcher = LowQualityMatcher([0.3, 0.7], [0, -1, 1])
-    assert matcher(torch.zeros(0, 3))[1].tolist() == [0, 0, 0]
-    assert matcher(torch.zeros(2, 3))[1].tolist() == [0, 0, 0]
-
-
 # ---- losses and proposals ----
 
 
@@ -150,14 +111,14 @@ def test_losses_against_a_loop(strides, storage):
         objects = target.gt_boxes.tensor.tolist()
         # the library's overlaps, whose rounding decides between anchors that overlap an object equally
         quality = box_iou(target.gt_boxes.tensor, torch.tensor(anchors)).tolist()
-        for anchor, label in enumerate(naive_labels(quality)):
+        for anchor, (match, label) in enumerate(match_by_loop(quality, 0.3, 0.7, 0.3)):
             if label < 0:
                 continue
             z = logits[image][anchor]
             objectness += math.log1p(math.exp(-z)) if label else math.log1p(math.exp(z))
             if label:
                 positives += 1
-                o = objects[max(range(len(objects)), key=lambda i: quality[i][anchor])]
+                o = objects[match]
                 a = anchors[anchor]
                 aw, ah, ow, oh = a[2] - a[0], a[3] - a[1], o[2] - o[0], o[3] - o[1]
                 wanted = [

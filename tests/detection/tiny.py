@@ -96,6 +96,22 @@ def build_words(
     )
 
 
+def match_by_loop(
+    overlaps: Sequence[Sequence[float]], negative: float, positive: float, best: float | None
+) -> list[tuple[int, int]]:
+    """The rule in words: a box goes to what it overlaps most; then each object, first to last, takes its best boxes."""
+    found: list[tuple[int, int]] = []
+    for box in range(len(overlaps[0])):
+        column = [row[box] for row in overlaps]
+        label = 1 if max(column) >= positive else 0 if max(column) < negative else -1
+        found.append((column.index(max(column)), label))
+    for index, row in enumerate(overlaps):
+        for box, overlap in enumerate(row):
+            if best is not None and max(row) >= best and overlap == max(row):
+                found[box] = (index, 1)
+    return found
+
+
 def build_detector(
     tower: ImageTower,
     *,

@@ -1,0 +1,17 @@
+"""Boxes from deltas, with the bounds of the released code."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
+from torch import Tensor
+
+
+class BoundedBoxTransform(Box2BoxTransform):
+    """Detectron2's transform, which bounds how much a box grows; here its sides shrink to 16 / 1000 at most, too."""
+
+    def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
+        """Apply deltas dx, dy, dw, dh, N x 4, to boxes N x 4."""
+        shift, size = deltas.split(2, dim=1)
+        limit = self.scale_clamp * deltas.new_tensor(self.weights[2:])
+        return super().apply_deltas(torch.cat([shift, torch.maximum(size, -limit)], dim=1), boxes)
