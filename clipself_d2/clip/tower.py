@@ -15,6 +15,7 @@ from clipself_d2.clip.positions import TableCache
 from clipself_d2.errors import InputError
 
 DENSE_MODES = ("no_attn", "full")
+"""The dense modes of every tower."""
 
 
 class TowerFeatures(NamedTuple):
@@ -38,6 +39,8 @@ class ImageTower(nn.Module, ABC):
     Dense modes:
         * ``"no_attn"`` (paper, section 3.1): the last block keeps its value path and drops its attention.
         * ``"full"``: the ordinary last block.
+        * ``"class_residual"`` (transformers alone): ``"no_attn"`` with the class token as the residual of every patch,
+          as CAT-Seg's released code has it.
 
     Attributes:
         visual: open_clip's visual module. The tower's state dict is ``visual.*`` with open_clip's names.
@@ -47,12 +50,14 @@ class ImageTower(nn.Module, ABC):
         native_size: side of the square images that the tower was trained on, in pixels.
         num_blocks: number of transformer blocks (of stages, for a ResNet).
         block_dim: ``D``, channels of a block's features (of the last stage, for a ResNet).
+        dense_modes: the dense modes of this family.
         single_scale: whether the features of all blocks have the dense map's stride and `block_dim` channels.
         pixel_mean, pixel_std: ``1 x 3 x 1 x 1`` RGB statistics in 0..1 units, not in the state dict.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    dense_modes: tuple[str, ...] = DENSE_MODES
     single_scale = False
 
     def __init__(
@@ -100,8 +105,8 @@ class ImageTower(nn.Module, ABC):
         Args:
             images: ``B x 3 x H x W``, normalized.
             blocks: 0-based numbers of the blocks whose outputs (the residual stream, without class token and norm) are
-                requested. In mode ``"no_attn"`` the last block's output is that of the block without attention.
-            dense_mode: ``"no_attn"`` or ``"full"``.
+                requested. The last block's output is that of the dense mode.
+            dense_mode: one of `dense_modes`.
             padded_size: side in pixels of the square of which the images are the upper left part. Positions are then
                 those of the square. None: the images are whole.
 
@@ -130,7 +135,7 @@ class ImageTower(nn.Module, ABC):
         """The blocks (or stages), first to last, that `set_trainable_blocks` counts."""
 
     def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
-        """Parameters of the last block that mode ``"no_attn"`` never reads and that therefore get no gradient."""
+        """Parameters of the last block that no mode but ``"full"`` reads and that therefore get no gradient."""
         return []
 
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
@@ -163,8 +168,8 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             n: number of blocks, 0..`num_blocks`.
-            dense_mode: the dense mode that will be trained. For ``"no_attn"`` the last block's queries and keys are
-                frozen too where they are parameters of their own: every trainable parameter then gets a gradient.
+            dense_mode: the dense mode that will be trained. Unless it is ``"full"``, the last block's queries and keys
+                are frozen too where they are parameters of their own: every trainable parameter then gets a gradient.
 
         Raises:
             InputError: ``n`` out of range or an unknown dense mode.
@@ -177,7 +182,7 @@ class ImageTower(nn.Module, ABC):
         self.requires_grad_(False)
         for unit in list(self.trainable_units())[self.num_blocks - n :]:
             unit.requires_grad_(True)
-        if dense_mode == "no_attn":
+        if dense_mode != "full":
             for parameter in self.unused_in_no_attn_mode():
                 parameter.requires_grad_(False)
 
@@ -218,8 +223,8 @@ class ImageTower(nn.Module, ABC):
 
     def check_dense_mode(self, dense_mode: str) -> None:
         """Raise an InputError for an unknown dense mode."""
-        if dense_mode not in DENSE_MODES:
-            raise InputError(f"dense mode '{dense_mode}' is unknown: use one of {', '.join(DENSE_MODES)}")
+        if dense_mode not in self.dense_modes:
+            raise InputError(f"dense mode '{dense_mode}' is unknown: use one of {', '.join(self.dense_modes)}")
 
     def check_size(self, size: int, name: str) -> None:
         """Raise an InputError for a side of a square input that is not a multiple of the stride.

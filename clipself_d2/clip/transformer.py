@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
 from clipself_d2.clip.positions import upper_left
-from clipself_d2.clip.tower import ImageTower, TowerFeatures
+from clipself_d2.clip.tower import DENSE_MODES, ImageTower, TowerFeatures
 
 
 class TransformerTower(ImageTower):
@@ -21,6 +21,7 @@ class TransformerTower(ImageTower):
     its queries, keys and values and what follows the attention. No path has dropout, drop path or patch dropout.
     """
 
+    dense_modes = (*DENSE_MODES, "class_residual")
     single_scale = True
 
     # ---- what a family implements ----
@@ -58,7 +59,7 @@ class TransformerTower(ImageTower):
 
     @abstractmethod
     def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-        """The residual stream after attention; ``attended`` is ``B x N x D``, heads concatenated."""
+        """The residual stream ``tokens`` (N per image, or one) plus ``attended``, ``B x N x D``, heads concatenated."""
 
     @abstractmethod
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
@@ -76,9 +77,10 @@ class TransformerTower(ImageTower):
         attended = attend(query, key, value)
         return self.add_mlp(block, self.add_attention(block, tokens, _join_heads(attended)))
 
-    def value_block(self, block: Any, tokens: Tensor) -> Tensor:
+    def value_block(self, block: Any, tokens: Tensor, dense_mode: str) -> Tensor:
         """The block without attention: each token keeps its own value (paper, section 3.1)."""
-        return self.add_mlp(block, self.add_attention(block, tokens, self.values(block, tokens)))
+        residual = tokens[:, :1] if dense_mode == "class_residual" else tokens
+        return self.add_mlp(block, self.add_attention(block, residual, self.values(block, tokens)))
 
     def reading_block(
         self, block: Any, readers: Tensor, tokens: Tensor, rotary: Tensor | None, visible: Tensor | None
@@ -127,8 +129,8 @@ class TransformerTower(ImageTower):
         tokens, rotary = self.embed(images, padded_size)
         size, maps = self.map_size(images), {}
         for i, block in enumerate(self.trainable_units()):
-            if dense_mode == "no_attn" and i == self.num_blocks - 1:
-                tokens = value_block(block, tokens)
+            if dense_mode != "full" and i == self.num_blocks - 1:
+                tokens = value_block(block, tokens, dense_mode)
             else:
                 tokens = full_block(block, tokens, rotary)
             if i in blocks:

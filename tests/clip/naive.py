@@ -103,8 +103,10 @@ class NaiveViT:
         x, out = self.embed(image), []
         for i in range(self.depth):
             query, key, value = self.qkv(i, x, self.size(image), 0)
-            without = dense_mode == "no_attn" and i == self.depth - 1
-            x = self.after(i, x, value if without else attention(query, key, value, self.heads))
+            without = dense_mode != "full" and i == self.depth - 1
+            attended = value if without else attention(query, key, value, self.heads)
+            residual = x[:1].repeat(len(x), 1) if without and dense_mode == "class_residual" else x
+            x = self.after(i, residual, attended)
             out.append(x)
         return out
 

@@ -103,9 +103,11 @@ def test_normalize_is_the_published_statistics(tower):
 # ---- training ----
 
 
-@pytest.mark.parametrize("mode", ["no_attn", "full"])
+@pytest.mark.parametrize("mode", ["no_attn", "full", "class_residual"])
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_exactly_the_last_blocks_train_and_all_get_gradients(tower, n, mode):
+    if mode not in tower.dense_modes:
+        pytest.skip("a mode of transformers")
     tower.train()
     tower.set_trainable_blocks(n, mode)
     trainable = {name for name, p in tower.named_parameters() if p.requires_grad}
@@ -118,7 +120,7 @@ def test_exactly_the_last_blocks_train_and_all_get_gradients(tower, n, mode):
     inside = {name for name, _ in tower.named_parameters() if name.startswith(prefixes)}
     frozen = inside - trainable
     assert all(".q_proj" in name or ".k_proj" in name for name in frozen)
-    assert not frozen or mode == "no_attn"
+    assert not frozen or mode != "full"
     dense = tower.dense_embeddings(images_for(tower), mode)
     (dense * torch.randn_like(dense)).sum().backward()
     assert not [name for name in trainable if tower.get_parameter(name).grad is None]
@@ -267,6 +269,12 @@ def test_unknown_modes_blocks_and_masks(tower):
         tower.masked_embeddings(images, [torch.ones(1, 3, 2, dtype=torch.bool)])
     with pytest.raises(InputError, match="R x 3 x 2"):
         tower.masked_embeddings(images, [torch.ones(1, 2, 3, dtype=torch.bool)] * 2)
+
+
+def test_a_resnet_has_no_class_residual(towers):
+    tower, _ = towers("tiny-resnet")
+    with pytest.raises(InputError, match=r"'class_residual' is unknown: use one of no_attn, full$"):
+        tower.dense_embeddings(images_for(tower), "class_residual")
 
 
 def test_real_eva_runs_in_bf16():

@@ -27,7 +27,7 @@ def pair(request, towers):
     return tower.requires_grad_(False), naive_twin(request.param, tower.state_dict())
 
 
-@pytest.mark.parametrize("mode", ["no_attn", "full"])
+@pytest.mark.parametrize("mode", ["no_attn", "full", "class_residual"])
 @pytest.mark.parametrize("size", SIZES)
 def test_dense_map_and_blocks_equal_naive_arithmetic(pair, size, mode):
     tower, twin = pair
