@@ -139,7 +139,7 @@ def builtin_datasets(root: str | Path) -> dict[str, Callable[[str], None]]:
                 categories=ADE20K_CATEGORIES,
                 **_classes("ade20k_150"),
             ),
-            f"coco_2017_{split}_stuff_all_sem_seg": partial(
+            f"coco_stuff_171_{split}_sem_seg": partial(
                 register_semantic,
                 image_root=coco / f"{split}2017",
                 label_root=coco / f"stuffthingmaps_detectron2/{split}2017",

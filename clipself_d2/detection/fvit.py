@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import NaiveSyncBatchNorm
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import ImageList, Instances
@@ -29,7 +28,6 @@ PIXEL_STATS = {
 """RGB mean and standard deviation of pixels in 0..255."""
 
 
-@META_ARCH_REGISTRY.register()
 class FViT(nn.Module):
     """Return losses in training and detections in evaluation; the vocabulary is an argument of the call.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.modeling import META_ARCH_REGISTRY, Backbone
+from detectron2.modeling import Backbone
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.modeling.meta_arch import ProposalNetwork
 from detectron2.modeling.proposal_generator import RPN
@@ -23,7 +23,6 @@ _MEAN, _STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # ImageNet, RG
 _STAGES = ["res2", "res3", "res4", "res5"]
 
 
-@META_ARCH_REGISTRY.register()
 class RegionProposalNetwork(ProposalNetwork):
     """Detectron2's `ProposalNetwork`, which resizes images of any size on its device in evaluation.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from clipself_d2.distillation.teacher_cache import TeacherCache
 from clipself_d2.regions.crop_embeddings import embed_crops
 
 
-@META_ARCH_REGISTRY.register()
 class CLIPSelf(Student):
     """Trains a tower's dense map to agree, region by region, with its frozen copy's embedding of the region's crop.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
@@ -19,7 +18,6 @@ from clipself_d2.distillation.student import Student
 from clipself_d2.errors import InputError
 
 
-@META_ARCH_REGISTRY.register()
 class ImageText(Student):
     """Trains a tower's class token on large images, by CLIP's own loss against frozen caption embeddings.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
@@ -19,7 +18,6 @@ from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import TextClassifier, load_text_embeddings
 
 
-@META_ARCH_REGISTRY.register()
 class RegionText(Student):
     """Trains a tower's dense map on named regions: each should match the embedding of its noun, and of no other.
 

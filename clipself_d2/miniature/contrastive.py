@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import nn
 
@@ -18,7 +17,6 @@ from clipself_d2.clip import build_towers, save_checkpoint
 _MAX_LOG_SCALE = math.log(100)
 
 
-@META_ARCH_REGISTRY.register()
 class ImageTextCLIP(nn.Module):
     """Both towers of a CLIP, trained together on captioned images (Radford et al., 2021, section 2.3).
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from clipself_d2.backbones import CLIPBackbone
@@ -53,7 +52,6 @@ class _Targets(NamedTuple):
     known: Tensor
 
 
-@META_ARCH_REGISTRY.register()
 class SOLOMasks(nn.Module):
     """Losses in training, `MaskPredictions` in evaluation. Masks come from dynamic kernels, as in SOLOv2 and CondInst.
 

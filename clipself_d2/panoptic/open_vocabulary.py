@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from clipself_d2.clip import ImageTower
@@ -22,7 +21,6 @@ TASKS = ("panoptic_seg", "instances", "sem_seg")
 """The fields of Detectron2's results."""
 
 
-@META_ARCH_REGISTRY.register()
 class OpenVocabularyPanoptic(nn.Module):
     """Masks of any generator, classified by the generator and by CLIP; the vocabulary is an argument of the call.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from clipself_d2.backbones.frozen_tower import HoldsTower
@@ -31,7 +30,6 @@ _ABSENT = -100.0
 _MAX_ELEMENTS = 2**27
 
 
-@META_ARCH_REGISTRY.register()
 class CATSeg(HoldsTower):
     """Return a loss in training and class scores in evaluation; the vocabulary is an argument of the call.
 

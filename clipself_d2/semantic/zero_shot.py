@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
 
 from clipself_d2.clip import ImageTower
@@ -95,7 +94,6 @@ def resize_cells(
         yield part, F.grid_sample(cells[None], centers[None], padding_mode="border", align_corners=False)[0]
 
 
-@META_ARCH_REGISTRY.register()
 class ZeroShotSegmenter(FrozenModules):
     """Classify each pixel by text alone, with a frozen tower and without training.
 

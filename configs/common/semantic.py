@@ -90,7 +90,7 @@ model = L(CATSeg)(
 
 dataloader = dict(
     train=L(build_train_loader)(
-        dataset="coco_2017_train_stuff_all_sem_seg",
+        dataset="coco_stuff_171_train_sem_seg",
         mapper=L(SemanticMapper)(size=384, flip=0.5, colors=True),
         total_batch_size=4,
         seed="${train.seed}",

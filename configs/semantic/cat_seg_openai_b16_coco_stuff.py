@@ -19,12 +19,12 @@ A run ends with the evaluation on ADE-150. On another data set, NAME:
         train.init_checkpoint=output/cat_seg_openai_b16_coco_stuff/checkpoint_0080000.pth \\
         dataloader.test.dataset=NAME train.output_dir=output/cat_seg_openai_b16_NAME
 
-| data set           | NAME                            |
-|--------------------|---------------------------------|
-| ADE-847            | ade20k_847_val_sem_seg          |
-| Pascal Context 59  | pascal_context_59_val_sem_seg   |
-| Pascal Context 459 | pascal_context_459_val_sem_seg  |
-| COCO-Stuff         | coco_2017_val_stuff_all_sem_seg |
+| data set           | NAME                           |
+|--------------------|--------------------------------|
+| ADE-847            | ade20k_847_val_sem_seg         |
+| Pascal Context 59  | pascal_context_59_val_sem_seg  |
+| Pascal Context 459 | pascal_context_459_val_sem_seg |
+| COCO-Stuff         | coco_stuff_171_val_sem_seg     |
 
 The values beside the paper's and the released code's, and the rows of other towers, are in ../common/semantic.py.
 """

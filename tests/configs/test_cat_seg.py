@@ -47,7 +47,7 @@ def test_values_are_those_of_its_name(tower):
     assert model.decoder.channels == model.aggregator.channels == 128
     for node in (cfg.clip, model.tower, model.vocabulary.text.tower.module, model.test_vocabulary.text.tower.module):
         assert (node.name, node.pretrained) == (name, tag)
-    assert cfg.dataloader.train.dataset == model.vocabulary.dataset == "coco_2017_train_stuff_all_sem_seg"
+    assert cfg.dataloader.train.dataset == model.vocabulary.dataset == "coco_stuff_171_train_sem_seg"
     test = {cfg.dataloader.test.dataset, model.test_vocabulary.dataset, cfg.dataloader.evaluator.dataset_name}
     assert test == {"ade20k_150_val_sem_seg"}
     assert target(cfg.dataloader.train.mapper) is SemanticMapper and cfg.dataloader.train.mapper.size == 384

@@ -21,7 +21,7 @@ OBJECTS = {
     "voc_2007_test": 20,
 }
 SEMANTIC = {
-    "coco_2017_{}_stuff_all_sem_seg": 171,
+    "coco_stuff_171_{}_sem_seg": 171,
     "ade20k_150_{}_sem_seg": 150,
     "ade20k_847_{}_sem_seg": 847,
     "pascal_context_59_{}_sem_seg": 59,
@@ -44,6 +44,36 @@ def test_every_name_is_there_and_says_what_is_missing(elsewhere):
         with pytest.raises(InputError, match=r"elsewhere.*DETECTRON2_DATASETS") as caught:
             get_dataset(name)
         assert "\n" not in str(caught.value)
+
+
+# What `import cat_seg, mask2former, odise, fcclip` registers; the splits that they have.
+OTHER_PACKAGES = [
+    *(f"coco_2017_{x}_stuff_{y}_sem_seg" for x in ("train", "test", "val") for y in ("all", "10k")),
+    *(f"ade20k_150_{x}_sem_seg" for x in ("test", "val_all")),
+    *(f"ade20k_full_sem_seg_{x}" for x in ("train", "val", "freq_val_all")),
+    *(f"{x}_test_sem_seg" for x in ("context_59", "context_459", "voc_2012")),
+    *(f"{x}_{y}" for x in ("ade20k_instance", "ade20k_panoptic") for y in ("train", "val")),
+    *(f"coco_2017_{x}_panoptic{y}" for x in ("train", "val") for y in ("", "_with_sem_seg", "_caption_with_sem_seg")),
+    *(f"{x}_sem_seg_{y}" for x in ("ctx59", "ctx459", "pascal21") for y in ("train", "val")),
+    *(f"openvocab_{x}" for x in ("coco_2017_train", "coco_2017_val_stuff_sem_seg", "ade20k_panoptic_val")),
+]
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_other_packages_may_be_imported_before_or_after(tmp_path, fresh_catalog, ours_first):
+    """Detectron2 refuses a name that is taken; a data set that was replaced would be read in another way."""
+
+    def register_theirs():
+        for name in OTHER_PACKAGES:
+            DatasetCatalog.register(name, lambda name=name: [{"file_name": name}])
+            MetadataCatalog.get(name).set(evaluator_type="theirs")
+
+    steps = [lambda: register_builtin(tmp_path), register_theirs]
+    for step in steps if ours_first else reversed(steps):
+        step()
+    assert {DatasetCatalog.get(name)[0]["file_name"] for name in OTHER_PACKAGES} == set(OTHER_PACKAGES)
+    assert {MetadataCatalog.get(name).evaluator_type for name in OTHER_PACKAGES} == {"theirs"}
+    assert {name.format("val") for name in SEMANTIC} < set(DatasetCatalog)
 
 
 def test_classes_of_objects(elsewhere):
@@ -85,7 +115,7 @@ def test_classes_of_semantic_labels(elsewhere, split):
         assert meta.ignore_label == (255 if classes < 255 else 65535)
         assert set(meta.novel_classes) < set(meta.stuff_classes)
         assert meta.evaluator_type == "sem_seg"
-    root = MetadataCatalog.get(f"coco_2017_{split}_stuff_all_sem_seg").sem_seg_root
+    root = MetadataCatalog.get(f"coco_stuff_171_{split}_sem_seg").sem_seg_root
     assert root.endswith(f"stuffthingmaps_detectron2/{split}2017")
 
 

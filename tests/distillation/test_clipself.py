@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torchvision.ops import roi_align
@@ -58,10 +57,6 @@ def test_loss_is_one_minus_the_mean_cosine_over_regions(model_file, batch):
     latest = {name: value for name, (value, _) in storage.latest().items()}
     assert latest["cosine"] == pytest.approx(sum(cosines) / 10, abs=1e-5)
     assert latest["regions_per_image"] == pytest.approx(10 / 3)
-
-
-def test_it_is_registered(model_file):
-    assert META_ARCH_REGISTRY.get("CLIPSelf") is CLIPSelf
 
 
 def test_only_the_last_blocks_learn_and_all_of_them(model_file, batch):

@@ -3,7 +3,6 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 
@@ -61,10 +60,6 @@ def test_the_loss_is_clips(model_file, batch):
 
 def test_one_pair_has_nothing_to_be_told_from(model_file, batch):
     assert build(model_file)(batch[:1])["loss_image_text"].item() == 0
-
-
-def test_it_is_registered(model_file):
-    assert META_ARCH_REGISTRY.get("ImageText") is ImageText
 
 
 def test_all_of_the_last_blocks_learns_and_the_text_does_not(model_file, batch):

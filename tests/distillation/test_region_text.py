@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import EventStorage
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,10 +50,6 @@ def naive_loss(model, batch, classes) -> float:
                 total -= math.log(chance if k == label else 1 - chance)
             regions += 1
     return total / regions
-
-
-def test_it_is_registered():
-    assert META_ARCH_REGISTRY.get("RegionText") is RegionText
 
 
 def test_the_loss_is_a_sum_over_classes_and_a_mean_over_regions(model_file, rows, batch):

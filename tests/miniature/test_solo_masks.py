@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -73,10 +72,6 @@ def total(losses):
 
 def trained_parameters(model):
     return [p for p in model.parameters() if p.requires_grad]
-
-
-def test_it_is_registered():
-    assert META_ARCH_REGISTRY.get("SOLOMasks") is SOLOMasks
 
 
 def test_it_learns_to_find_and_name_segments(config):

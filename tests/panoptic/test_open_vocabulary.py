@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic import GroundTruthMasks, MaskPredictions, OpenVocabularyPanoptic
@@ -220,10 +219,6 @@ def test_the_frozen_tower_moves_yet_is_not_saved():
 def test_a_generator_with_weights_is_saved():
     generator = torch.nn.Linear(2, 1)
     assert set(model(generator).state_dict()) == {"generator.weight", "generator.bias"}
-
-
-def test_detectron2_finds_it_by_name():
-    assert META_ARCH_REGISTRY.get("OpenVocabularyPanoptic") is OpenVocabularyPanoptic
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from clipself_d2.errors import InputError
 from clipself_d2.semantic import CATSeg, UpsamplingDecoder, cat_seg
@@ -14,10 +13,6 @@ from tests.semantic.tiny import WORDS, build, sample, words
 
 def scores(model, inputs, vocabulary=None):
     return [result["sem_seg"] for result in model.eval()(inputs, vocabulary)]
-
-
-def test_it_is_a_meta_architecture():
-    assert META_ARCH_REGISTRY.get("CATSeg") is CATSeg
 
 
 def test_gradients_flow_where_they_should(tower):
