@@ -10,7 +10,7 @@ from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.semantic import ZeroShotSegmenter
 from tests.detection.tiny import build_detector, build_tower
 from tests.distillation import tiny
-from tests.semantic.tiny import WORDS, words
+from tests.semantic.tiny import WORDS, build, words
 
 MOST = 6
 """Frames from a model's forward, included, to `attend`, not included."""
@@ -56,7 +56,13 @@ def zero_shot(folder):
     ZeroShotSegmenter(build_tower(folder), words(), 64)(samples())
 
 
-@pytest.mark.parametrize("run", [clipself, fvit, panoptic, zero_shot])
+def cat_seg(folder):
+    tower = build_tower(folder)
+    build(tower).eval()(samples())
+    build(tower, window=24, image_size=40).eval()(samples())
+
+
+@pytest.mark.parametrize("run", [clipself, fvit, panoptic, zero_shot, cat_seg])
 def test_few_frames_lie_between_a_forward_and_attention(run, depths, tmp_path):
     run(tmp_path)
     assert depths and max(depths) <= MOST

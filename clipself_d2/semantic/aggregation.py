@@ -85,12 +85,20 @@ class ClassAttention(nn.Module):
         heads: number of attention heads.
         pooling: in training, average maps over pooling x pooling locations and resize the result back, which saves
             time. Evaluation does not pool (released code).
+        padded_classes: attend over at least this many classes: a learned token stands for each that is missing (256 in
+            the released code). 0 for none.
     """
 
-    def __init__(self, channels: int, guidance_channels: int, heads: int, pooling: int) -> None:
+    def __init__(
+        self, channels: int, guidance_channels: int, heads: int, pooling: int, padded_classes: int = 0
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.pooling = pooling
+        self.padded_classes = padded_classes
+        if padded_classes:
+            self.padding = nn.Parameter(torch.zeros(channels))
+            self.padding_guidance = nn.Parameter(torch.zeros(guidance_channels))
         self.norm1 = nn.LayerNorm(channels)
         self.queries_keys = GuidedLinear(channels, guidance_channels, 2 * channels)
         self.values = nn.Linear(channels, channels)
@@ -100,29 +108,38 @@ class ClassAttention(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor) -> Tensor:
         """Map features B x T x h x w x D, with guidance B x T x G, to features of the same shape."""
         pooling = min(self.pooling, *x.shape[2:4]) if self.training else 1
-        pooled = _average(x, pooling)
-        normed = self.norm1(pooled)
+        tokens = pooled = _average(x, pooling)
+        classes, missing, counts = x.shape[1], self.padded_classes - x.shape[1], None
+        if missing > 0:
+            tokens = torch.cat([pooled, self.padding.expand_as(pooled[:, :1])], dim=1)
+            guidance = torch.cat([guidance, self.padding_guidance.expand_as(guidance[:, :1])], dim=1)
+            counts = torch.tensor([1.0] * classes + [missing], device=x.device)  # equal tokens are one that counts more
+        normed = self.norm1(tokens)
         query_key = self.queries_keys(normed, guidance[:, :, None, None])
         query, key = query_key.unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        attended = linear_attention(query, key, self.values(normed).unflatten(-1, (self.heads, -1)))
+        value = self.values(normed).unflatten(-1, (self.heads, -1))
+        attended = linear_attention(query[:, :classes], key, value, counts)
         pooled = pooled + attended.flatten(-2).to(pooled.dtype)
         pooled = pooled + self.mlp(self.norm2(pooled))
         return x + _resize(pooled, x)
 
 
-def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def linear_attention(query: Tensor, key: Tensor, value: Tensor, counts: Tensor | None = None) -> Tensor:
     """Attend over the second axis with the kernel ``elu + 1`` (Katharopoulos et al., ICML 2020), in fp32.
 
     Args:
         query: B x T x ... x d.
-        key: B x T x ... x d.
-        value: B x T x ... x d.
+        key: B x S x ... x d.
+        value: B x S x ... x d.
+        counts: S: how many times a key and its value count; None for once.
 
     Returns:
         B x T x ... x d fp32: ``phi(q) . sum(phi(k) v^T) / (phi(q) . sum(phi(k)))``.
     """
     with torch.autocast(query.device.type, enabled=False):
         query, key = (F.elu(x.float()) + 1 for x in (query, key))
+        if counts is not None:
+            key = torch.einsum("s,bs...d->bs...d", counts, key)
         summary = torch.einsum("bt...d,bt...e->b...de", key, value.float())
         weight = torch.einsum("bt...d,b...d->bt...", query, key.sum(dim=1))
         return torch.einsum("bt...d,b...de->bt...e", query, summary) / (weight[..., None] + 1e-6)
@@ -131,13 +148,15 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class AggregationLayer(nn.Module):
     """A `WindowBlock`, one with shifted windows, and a `ClassAttention`; see these for the arguments."""
 
-    def __init__(self, channels: int, guidance_channels: int, heads: int, window: int, pooling: int) -> None:
+    def __init__(
+        self, channels: int, guidance_channels: int, heads: int, window: int, pooling: int, padded_classes: int
+    ) -> None:
         super().__init__()
         self.image_norm = nn.LayerNorm(guidance_channels)
         self.spatial = nn.ModuleList(
             WindowBlock(channels, guidance_channels, heads, window, shifted) for shifted in (False, True)
         )
-        self.classes = ClassAttention(channels, guidance_channels, heads, pooling)
+        self.classes = ClassAttention(channels, guidance_channels, heads, pooling, padded_classes)
 
     def forward(self, x: Tensor, image: Tensor, text: Tensor) -> Tensor:
         """Map features B x T x h x w x D, guided by an image B x h x w x G and texts B x T x G, to features."""
@@ -158,6 +177,7 @@ class CostAggregator(nn.Module):
         heads: see `WindowBlock`.
         window: see `WindowBlock`.
         pooling: see `ClassAttention`.
+        padded_classes: see `ClassAttention`.
     """
 
     def __init__(
@@ -170,6 +190,7 @@ class CostAggregator(nn.Module):
         heads: int = 4,
         window: int = 12,
         pooling: int = 2,
+        padded_classes: int = 0,
     ) -> None:
         super().__init__()
         self.channels = channels
@@ -177,7 +198,7 @@ class CostAggregator(nn.Module):
         self.image_guidance = nn.Sequential(nn.Conv2d(embed_dim, guidance_channels, 3, padding=1), nn.ReLU())
         self.text_guidance = nn.Sequential(nn.Linear(embed_dim, guidance_channels), nn.ReLU())
         self.layers = nn.ModuleList(
-            AggregationLayer(channels, guidance_channels, heads, window, pooling) for _ in range(layers)
+            AggregationLayer(channels, guidance_channels, heads, window, pooling, padded_classes) for _ in range(layers)
         )
 
     def forward(self, cost: Tensor, dense: Tensor, text: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor
 
 from clipself_d2.backbones.frozen_tower import HoldsTower
@@ -28,6 +29,8 @@ Sample = dict[str, Any]
 _ABSENT = -100.0
 # Most elements in memory at once in evaluation: of the decoder's last maps, or of window scores in pixels.
 _MAX_ELEMENTS = 2**27
+# Most pixels of an image's long edge when its short edge is resized (released code).
+_LONG_EDGE = 2560
 
 
 class CATSeg(HoldsTower):
@@ -54,7 +57,7 @@ class CATSeg(HoldsTower):
             score 0.
         window: side of the sliding windows in pixels of the resized image; windows are resized to `size`. 0 for the
             whole image alone.
-        image_size: side of the square that an image is resized to for its windows.
+        image_size: side of the square that an image is resized to for its windows, from that length of its short edge.
         overlap: overlap of the windows, see `window_corners`.
 
     Raises:
@@ -164,21 +167,26 @@ class CATSeg(HoldsTower):
 
     @torch.no_grad()
     def _segment(self, inputs: Sequence[Sample], vocabulary: Vocabulary) -> list[dict[str, Tensor]]:
-        images = [x["image"].to(self.device, non_blocking=True)[None] for x in inputs]
-        wholes = torch.cat([_resize(image, self.size) for image in images])
-        run = self._images_at_once(len(vocabulary))
-        logits = torch.cat([self._evaluate(part, vocabulary) for part in wholes.split(run)])
-        if not self.window:
-            return [
-                {"sem_seg": resize_scores(logit.float().sigmoid(), result_size(x))}
-                for logit, x in zip(logits, inputs, strict=True)
-            ]
+        images = [self._resize_short_edge(x["image"].to(self.device, non_blocking=True)[None]) for x in inputs]
+        wholes = self._logits(torch.cat([_resize(image, self.window or self.size) for image in images]), vocabulary)
         results = []
-        for image, whole, x in zip(images, logits, inputs, strict=True):
-            windows = cut_windows(_resize(image, self.image_size)[0], self.corners, self.window)
-            parts = [self._evaluate(part, vocabulary) for part in windows.split(run)]
-            results.append({"sem_seg": self._merge(torch.cat(parts), whole, result_size(x))})
+        for image, whole, x in zip(images, wholes, inputs, strict=True):
+            size = result_size(x)
+            if self.window:
+                windows = cut_windows(_resize(image, self.image_size)[0], self.corners, self.window)
+                scores = self._merge(self._logits(windows, vocabulary), whole, size)
+            else:
+                scores = resize_scores(whole.float().sigmoid(), size)
+            results.append({"sem_seg": scores})
         return results
+
+    def _resize_short_edge(self, image: Tensor) -> Tensor:
+        """Resize the short edge of an image for its windows as Detectron2's test mapper does by Pillow."""
+        if not self.window:
+            return image
+        size = ResizeShortestEdge.get_output_shape(*image.shape[-2:], self.image_size, _LONG_EDGE)
+        size = [max(1, side) for side in size]
+        return F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True).round()
 
     def _merge(self, windows: Tensor, whole: Tensor, size: tuple[int, int]) -> Tensor:
         """Merge logits of windows, L x K x h x w, and of the whole image, K x h x w, to scores K x H x W.
@@ -190,19 +198,25 @@ class CATSeg(HoldsTower):
         run = max(1, _MAX_ELEMENTS // (len(windows) * self.window**2 + self.image_size**2))
         for start in range(0, len(whole), run):
             classes = slice(start, start + run)
-            scores = _enlarge(windows[:, classes], self.window).sigmoid_()
-            overall = _enlarge(whole[None, classes], self.window).sigmoid_()[0]
+            scores = _resize(windows[:, classes], self.window).sigmoid_()
+            overall = _resize(whole[None, classes], self.window).sigmoid_()[0]
             result[classes] = resize_scores(merge_windows(scores, self.corners, resized, overall), size)
         return result
 
-    def _evaluate(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
-        """Return logits N x K x h x w, computed for the `max_classes` most likely classes alone."""
-        cost, dense, maps = self._cost(images, vocabulary)
-        if len(vocabulary) <= self.max_classes:
-            return self._aggregate(cost, dense, maps, vocabulary)
-        classes = likely_classes(cost, self.max_classes)
-        logits = self._aggregate(cost, dense, maps, vocabulary, classes)
-        return to_all_classes(logits, classes, len(vocabulary), _ABSENT)
+    def _logits(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Return logits N x K x h x w, a few images at once, of the `max_classes` most likely classes alone."""
+        pixels = (self.decoder.scale * self.size // self.tower.stride) ** 2
+        run = _MAX_ELEMENTS // (min(len(vocabulary), self.max_classes) * pixels * self.decoder.dims[-1])
+        results = []
+        for part in images.split(max(1, run)):
+            cost, dense, maps = self._cost(part, vocabulary)
+            if len(vocabulary) <= self.max_classes:
+                results.append(self._aggregate(cost, dense, maps, vocabulary))
+                continue
+            classes = likely_classes(cost, self.max_classes)
+            logits = self._aggregate(cost, dense, maps, vocabulary, classes)
+            results.append(to_all_classes(logits, classes, len(vocabulary), _ABSENT))
+        return torch.cat(results)
 
     def _cost(self, images: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the cost volume, dense map and guiding block maps of images, N x 3 x H x W in 0..255."""
@@ -221,17 +235,7 @@ class CATSeg(HoldsTower):
             cost, text = at_classes(cost, classes), at_classes(text, classes)
         return self.decoder(self.aggregator(cost, dense, text), maps)
 
-    def _images_at_once(self, num_classes: int) -> int:
-        pixels = (self.decoder.scale * self.size // self.tower.stride) ** 2
-        return max(1, _MAX_ELEMENTS // (min(num_classes, self.max_classes) * pixels * self.decoder.dims[-1]))
 
-
-def _resize(images: Tensor, size: int) -> Tensor:
-    """Resize images N x 3 x H x W of any aspect to squares of float pixels in 0..255."""
-    if images.shape[-2:] == (size, size):
-        return images.float()
-    return F.interpolate(images.float(), (size, size), mode="bilinear", align_corners=False, antialias=True)
-
-
-def _enlarge(logits: Tensor, size: int) -> Tensor:
-    return F.interpolate(logits.float(), (size, size), mode="bilinear", align_corners=False)
+def _resize(maps: Tensor, size: int) -> Tensor:
+    """Resize maps N x C x H x W of any aspect to float squares, bilinear and not antialiased (released code)."""
+    return F.interpolate(maps.float(), (size, size), mode="bilinear", align_corners=False)

@@ -12,10 +12,10 @@ def train_queries_and_values(tower: ImageTower, dense_mode: str = "no_attn") -> 
 
     Args:
         tower: any ViT.
-        dense_mode: the dense mode to train; with "no_attn" the last block has no queries to train.
+        dense_mode: the dense mode to train; but with "full" the last block has no queries to train.
     """
     tower.set_trainable_blocks(0, dense_mode)
     weights = tower.query_value_weights()
     for number, (query, value) in enumerate(weights):
         value.requires_grad_(True)
-        query.requires_grad_(dense_mode != "no_attn" or number < len(weights) - 1)
+        query.requires_grad_(dense_mode == "full" or number < len(weights) - 1)

@@ -4,20 +4,21 @@
 |-------------------|------------------------------|------------------------------------|-------------------------|
 | image, map, B/16  | 384, 24 x 24                 | 384, 24 x 24                       | as released             |
 | image, map, L/14  | 336, 24 x 24                 | crops of 384 resized to 336        | as released             |
-| dense map         | last block without attention | the same, residual of class token  | residual of the patch   |
+| dense map         | last block without attention | the same, residual of class token  | as released             |
 | tower             | queries, values              | their weights, not positions       | as released             |
 | text tower        | queries, values              | the same                           | frozen                  |
 | prompt            | -                            | "A photo of a {} in the scene"     | as released             |
 | names of classes  | -                            | COCO's ("wall-brick")              | English ("brick wall")  |
 | aggregation       | 2 layers, 128 channels       | the same, 4 heads, window 12       | as released             |
-| number of classes | -                            | filled up, or the best, to be 256  | the best 256            |
+| number of classes | -                            | filled up, or the best, to be 256  | as released             |
 | image guidance    | the dense map                | not normalized                     | of unit length          |
 | guiding blocks    | 3, 7; L/14 7, 15             | the same                           | as released             |
 | decoder           | 64, 32 channels              | the same                           | as released             |
 | unlabeled pixels  | -                            | none of the classes                | no loss                 |
 | crop              | 384                          | short side 384, mirror, SSD color  | as released             |
 | batch, steps      | 4, 80,000                    | 4, 80,000                          | as released             |
-| AdamW             | lr 2e-4, tower 2e-6          | the same, decay 1e-4, clip 0.01    | decay of matrices alone |
+| AdamW             | lr 2e-4, tower 2e-6          | the same, clip 0.01                | as released             |
+| weight decay      | -                            | 1e-4 on all but the norms          | on matrices alone       |
 | schedule          | -                            | cosine, no warm-up                 | as released             |
 | windows           | yes                          | 384 in 640 x 640, a third, and all | as released             |
 | precision         | -                            | fp32                               | bf16 autocast           |
@@ -70,7 +71,14 @@ model = L(CATSeg)(
         dataset="${dataloader.test.dataset}", text="${model.vocabulary.text}", synonyms="${model.vocabulary.synonyms}"
     ),
     aggregator=L(CostAggregator)(
-        embed_dim="${shape.embed_dim}", channels=128, guidance_channels=128, layers=2, heads=4, window=12, pooling=2
+        embed_dim="${shape.embed_dim}",
+        channels=128,
+        guidance_channels=128,
+        layers=2,
+        heads=4,
+        window=12,
+        pooling=2,
+        padded_classes="${model.max_classes}",
     ),
     decoder=L(UpsamplingDecoder)(
         block_dim="${shape.block_dim}",
@@ -82,6 +90,7 @@ model = L(CATSeg)(
     size=384,
     blocks=[3, 7],
     trainable=True,
+    dense_mode="class_residual",
     max_classes=256,
     window=384,
     image_size=640,

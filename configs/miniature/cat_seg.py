@@ -15,6 +15,8 @@ and on the tower of a distillation:
 | heads, window        | 4, 12                         | 1, 8                                           |
 | guiding blocks       | 3, 7 of 12                    | 1, 3 of 6                                      |
 | decoder              | 64, 32 channels               | 16, 8                                          |
+| dense map            | residual of the class token   | of the patch                                   |
+| list of classes      | filled up to 256              | not filled up                                  |
 | classes seen, novel  | 171, those of other data sets | 80, 24                                         |
 | tower                | queries, values; lr x 0.01    | the same                                       |
 | windows              | 2 x 2 of 384 in 640, and all  | none                                           |
@@ -33,9 +35,9 @@ from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer,
 clip.update(name=MODEL, pretrained=WEIGHTS)
 shape.update(embed_dim=128, block_dim=192)
 model.vocabulary.text.templates = list(TEMPLATES)
-model.aggregator.update(channels=32, guidance_channels=32, layers=1, heads=1, window=8)
+model.aggregator.update(channels=32, guidance_channels=32, layers=1, heads=1, window=8, padded_classes=0)
 model.decoder.update(dims=[16, 8], guidance_dims=[32, 16], guidance_channels=[8, 4])
-model.update(size=128, blocks=[1, 3], train_classes=24, window=0)
+model.update(size=128, blocks=[1, 3], dense_mode="no_attn", train_classes=24, window=0)
 dataloader.train.update(dataset="ov_shapes_train_semantic", total_batch_size=4, num_workers=1)
 dataloader.train.mapper.update(size=128, flip=0.0, colors=False)
 dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=5)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from clipself_d2.semantic.aggregation import (
     ClassAttention,
@@ -109,6 +110,24 @@ def test_pooling_is_of_training_alone():
     )
     expected = x + grown.permute(0, 2, 3, 1).view_as(x)
     assert torch.allclose(layer.train()(x, guidance), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_missing_classes_are_learned_tokens(training):
+    """Against the same layer on a list that is really filled up with them."""
+    layer = ClassAttention(8, 4, heads=2, pooling=2, padded_classes=7).train(training)
+    nn.init.normal_(layer.padding)
+    nn.init.normal_(layer.padding_guidance)
+    plain = ClassAttention(8, 4, heads=2, pooling=2).train(training)
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    for classes in (1, 3, 7, 9):
+        x, guidance = torch.randn(2, classes, 4, 6, 8), torch.randn(2, classes, 4)
+        missing = max(0, 7 - classes)
+        full = torch.cat([x, layer.padding.expand(2, missing, 4, 6, 8)], dim=1)
+        full_guidance = torch.cat([guidance, layer.padding_guidance.expand(2, missing, 4)], dim=1)
+        result = layer(x, guidance)
+        assert torch.allclose(result, plain(full, full_guidance)[:, :classes], atol=1e-5)
+        assert torch.allclose(result, plain(x, guidance), atol=1e-5) == (classes >= 7)
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from clipself_d2.errors import InputError
-from clipself_d2.semantic import CATSeg, UpsamplingDecoder, cat_seg
+from clipself_d2.semantic import UpsamplingDecoder, cat_seg
 from clipself_d2.vocabulary import Vocabulary
 from tests.detection.tiny import build_tower
 from tests.semantic.tiny import WORDS, build, sample, words
@@ -13,6 +15,10 @@ from tests.semantic.tiny import WORDS, build, sample, words
 
 def scores(model, inputs, vocabulary=None):
     return [result["sem_seg"] for result in model.eval()(inputs, vocabulary)]
+
+
+def test_the_official_class_may_take_its_name_in_detectron2s_registry():
+    assert "CATSeg" not in META_ARCH_REGISTRY
 
 
 def test_gradients_flow_where_they_should(tower):
@@ -134,7 +140,7 @@ def test_of_too_many_classes_the_likely_ones_are_scored(vit):
     inputs = [sample(1)]
     every, few = scores(build(vit), inputs)[0], scores(build(vit, max_classes=2), inputs)[0]
     dense = vit.dense_embeddings(
-        vit.normalize(F.interpolate(inputs[0]["image"][None].float(), (32, 32), mode="bilinear", antialias=True))
+        vit.normalize(F.interpolate(inputs[0]["image"][None].float(), (32, 32), mode="bilinear"))
     )
     peaks = torch.einsum("chw,kc->khw", dense[0], words().text_embeddings).flatten(1).amax(dim=1)
     likely = set(peaks.topk(2).indices.tolist())
@@ -143,6 +149,19 @@ def test_of_too_many_classes_the_likely_ones_are_scored(vit):
     two = scores(build(vit), inputs, words([WORDS[k] for k in sorted(likely)]))[0]
     assert torch.allclose(few[sorted(likely)], two, atol=1e-5)
     assert not torch.allclose(every[sorted(likely)], two, atol=1e-4)  # the others were compared too
+
+
+def test_the_dense_map_of_the_released_code(vit):
+    """The costs come from the mode, and its gradients reach all that is said to train."""
+    model, x = build(vit, dense_mode="class_residual"), sample(1)
+    found = []
+    model.aggregator.register_forward_pre_hook(lambda _, args: found.append(args))
+    scores(model, [x])
+    square = F.interpolate(x["image"][None].float(), (32, 32), mode="bilinear")
+    dense = vit.dense_embeddings(vit.normalize(square), "class_residual")
+    torch.testing.assert_close(found[0][0], torch.einsum("bchw,kc->bkhw", dense, words().text_embeddings))
+    model.train()([x])["loss_sem_seg"].backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("limit", [2**27, 1])
@@ -161,16 +180,31 @@ def test_sliding_windows_equal_a_loop(vit, limit, monkeypatch):
     def resize(maps, side):
         return F.interpolate(maps[None].float(), side, mode="bilinear", align_corners=False)[0]
 
-    resized = F.interpolate(x["image"][None].float(), (40, 40), mode="bilinear", antialias=True)[0]
+    # Detectron2's mapper enlarges the short edge to 40 pixels; nothing after that is antialiased.
+    image = F.interpolate(x["image"][None].float(), (61, 40), mode="bilinear", antialias=True)[0].round()
+    resized = resize(image, (40, 40))
     total, count = torch.zeros(len(WORDS), 40, 40), torch.zeros(40, 40)
     for top in (0, 16):
         for left in (0, 16):
             window = resized[:, top : top + 24, left : left + 24]
             total[:, top : top + 24, left : left + 24] += resize(logits(window), (24, 24)).sigmoid()
             count[top : top + 24, left : left + 24] += 1
-    whole = resize(resize(logits(x["image"]), (24, 24)).sigmoid(), (40, 40))
+    whole = resize(resize(logits(resize(image, (24, 24))), (24, 24)).sigmoid(), (40, 40))
     expected = resize((total / count + whole) / 2, (50, 33))
     assert torch.allclose(scores(model, [x])[0], expected, atol=1e-5)
+
+
+def test_pixels_are_those_of_detectron2s_mapper(vit):
+    x = sample(1, size=(90, 61))
+    seen = []
+    model = build(vit, window=24, image_size=40).eval()
+    model.tower.normalize, normalize = lambda images: seen.append(images) or normalize(images), model.tower.normalize
+    model([x])
+    pixels = ResizeShortestEdge(40, 2560).get_transform(x["image"].permute(1, 2, 0).numpy())
+    mapped = torch.from_numpy(pixels.apply_image(x["image"].permute(1, 2, 0).contiguous().numpy())).permute(2, 0, 1)
+    whole = F.interpolate(mapped[None].float(), (24, 24), mode="bilinear")
+    torch.testing.assert_close(seen[0], F.interpolate(whole, (32, 32), mode="bilinear"), atol=1.01, rtol=0)
+    assert (seen[0] - F.interpolate(whole, (32, 32), mode="bilinear")).abs().mean() < 0.2
 
 
 def test_images_smaller_than_a_window_are_enlarged(vit):
