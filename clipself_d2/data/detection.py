@@ -34,7 +34,12 @@ class DetectionMapper:
     """
 
     def __init__(
-        self, size: int, scale_range: tuple[float, float] = (0.1, 2.0), flip: float = 0.5, masks: bool = False
+        self,
+        size: int,
+        scale_range: tuple[float, float] = (0.1, 2.0),
+        flip: float = 0.5,
+        masks: bool = False,
+        antialias: bool = False,
     ):
         """Set the jitter.
 
@@ -43,6 +48,7 @@ class DetectionMapper:
             scale_range: smallest and largest factor on `size`.
             flip: probability of mirroring, 0..1.
             masks: whether samples have the masks of the objects; boxes are then those of the cropped masks.
+            antialias: see `ResizeCropTransform`. The released code does not; Detectron2 does.
 
         Raises:
             InputError: if a value is out of its range.
@@ -57,6 +63,7 @@ class DetectionMapper:
         self.scale_range = (low, high)
         self.flip = flip
         self.masks = masks
+        self.antialias = antialias
 
     def check(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Raise InputError if the data set has no objects, or no masks where they are asked for."""
@@ -104,11 +111,11 @@ class DetectionMapper:
     ) -> tuple[TransformList, Instances]:
         for _ in range(_ATTEMPTS):
             long_side = self.size * rng.uniform(*self.scale_range)
-            transforms, shape = random_resize_crop(source, long_side, self.size, self.flip, rng)
+            transforms, shape = random_resize_crop(source, long_side, self.size, self.flip, rng, self.antialias)
             instances = self._instances(objects, transforms, shape)
             if len(instances) or not objects:
                 return transforms, instances
-        transforms, shape = random_resize_crop(source, self.size, self.size, self.flip, rng)
+        transforms, shape = random_resize_crop(source, self.size, self.size, self.flip, rng, self.antialias)
         return transforms, self._instances(objects, transforms, shape)
 
     def _instances(self, objects: Sequence[dict[str, Any]], transforms: TransformList, shape: Size) -> Instances:

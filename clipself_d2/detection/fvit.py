@@ -39,6 +39,8 @@ class FViT(nn.Module):
         size: side of the square input in pixels, a multiple of the tower's stride.
         pixel_stats: "imagenet" or "clip". The released detectors use "imagenet", although the towers are trained with
             "clip".
+        antialias: in evaluation, antialias images that are made smaller; as the mapper does in training
+            (`DetectionMapper`). The released code does not.
         skip_padding: in evaluation, crop a batch to the extent of its images (a quarter less for 4:3 images), with the
             position embeddings of the square. False pads to the square, as training and the released code do.
 
@@ -58,6 +60,7 @@ class FViT(nn.Module):
         vocabulary: Vocabulary,
         size: int,
         pixel_stats: str = "imagenet",
+        antialias: bool = False,
         skip_padding: bool = False,
     ) -> None:
         super().__init__()
@@ -70,6 +73,7 @@ class FViT(nn.Module):
             raise InputError(f"model.roi_heads.dense_stride={roi_heads.dense_stride}: the tower's stride is {stride}")
         if pixel_stats not in PIXEL_STATS:
             raise InputError(f"model.pixel_stats={pixel_stats!r}: use one of {', '.join(PIXEL_STATS)}")
+        self.antialias = antialias
         self.skip_padding = skip_padding
         self.backbone = backbone
         self.rpn = rpn
@@ -159,7 +163,7 @@ class FViT(nn.Module):
             # Sizes are not rounded, which returns results to the original image by the exact factor.
             height, width = (side * self.size / max(image.shape[1:]) for side in image.shape[1:])
             content = max(1, round(height)), max(1, round(width))
-            resized.append(F.interpolate(image[None], content, mode="bilinear", antialias=True)[0])
+            resized.append(F.interpolate(image[None], content, mode="bilinear", antialias=self.antialias)[0])
             sizes.append((height, width))
         batch = self._pad(resized).tensor
         if self.skip_padding:

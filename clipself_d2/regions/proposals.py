@@ -69,11 +69,12 @@ def _check_known(json_file: str | Path, named: Collection[Any], known: Collectio
 
 
 def _clip(boxes: np.ndarray, height: int, width: int, min_size: float, max_size: float) -> tuple[Tensor, Tensor]:
-    """Boxes clipped to the image, N x 4, and whether each is then neither too small nor too large, N bool."""
-    clipped = clip_boxes_to_image(torch.from_numpy(boxes).float().reshape(-1, 4), (height, width))
-    sides = clipped[:, 2:] - clipped[:, :2]
-    area = sides.prod(dim=1)
-    return clipped, (sides > 0).all(dim=1) & (area >= min_size**2) & (area <= max_size**2)
+    """Boxes clipped to the image, N x 4, and whether each is inside and was neither too small nor too large, N bool."""
+    whole = torch.from_numpy(boxes).float().reshape(-1, 4)
+    clipped = clip_boxes_to_image(whole, (height, width))
+    area = (whole[:, 2:] - whole[:, :2]).prod(dim=1)
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)
+    return clipped, inside & (area >= min_size**2) & (area <= max_size**2)
 
 
 def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
@@ -96,8 +97,8 @@ def enlarge(boxes: Tensor, scale: float, height: int, width: int) -> Tensor:
 class ProposalRegions:
     """Draws the regions of a training image from proposals: the student sees the box, the teacher a wider crop.
 
-    As in the released code, boxes are drawn first and filtered by size second, after clipping to the image: fewer than
-    `max_regions` may remain. If none remains, a box at the image's top left is used, a quarter of its sides.
+    As in the released code, boxes are drawn first and filtered by size second, before they are clipped to the image:
+    fewer than `max_regions` may remain. If none remains, a box at the image's top left is used, a quarter of its sides.
 
     Args:
         json_file: see `load_proposals`.

@@ -18,6 +18,7 @@
 | alpha, beta, CLIP's T | -             | 0.1, 0.8, 75 (OpenAI: -)        | 0.1, 0.8, 75                |
 | detections            | -             | score > 0.01, NMS 0.4, 100      | as released                 |
 | jitter                | -             | 0.1 .. 2.0, crop, flip 0.5      | as released                 |
+| resize                | -             | OpenCV's, not antialiased       | as released                 |
 | batch, steps          | -             | 64, 3 epochs                    | 64, 5,052 of 107,761 images |
 | AdamW                 | -             | lr 1e-4, decay 0.1, clip 1.0    | as released                 |
 | schedule              | -             | 250 steps of warm-up, constant  | as released                 |
@@ -121,12 +122,15 @@ model = L(FViT)(
     ),
     size=640,
     pixel_stats="imagenet",
+    antialias=False,
 )
 
 dataloader = dict(
     train=L(build_train_loader)(
         dataset="ov_coco_train",
-        mapper=L(DetectionMapper)(size="${model.size}", scale_range=[0.1, 2.0], flip=0.5, masks=False),
+        mapper=L(DetectionMapper)(
+            size="${model.size}", scale_range=[0.1, 2.0], flip=0.5, masks=False, antialias="${model.antialias}"
+        ),
         total_batch_size=64,
         seed="${train.seed}",
         num_workers=4,

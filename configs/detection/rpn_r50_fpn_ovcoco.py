@@ -71,7 +71,7 @@ model = L(RegionProposalNetwork)(
 dataloader = dict(
     train=L(build_train_loader)(
         dataset="ov_coco_train",
-        mapper=L(DetectionMapper)(size=1066, scale_range=[0.8, 1.0], flip=0.5, masks=False),
+        mapper=L(DetectionMapper)(size=1066, scale_range=[0.8, 1.0], flip=0.5, masks=False, antialias=True),
         total_batch_size=16,
         seed="${train.seed}",
         num_workers=4,

@@ -1,6 +1,7 @@
 """Windows of resized images: geometry, pixels and labels against naive arithmetic and Pillow."""
 
 import numpy as np
+import pytest
 from detectron2.data import transforms as T
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +102,37 @@ def test_pixels_are_pillows_with_a_box():
     seen = ResizeCropTransform((20, 30), (40, 60), 10, 20, (16, 24)).apply_image(pixels)
     expected = Image.fromarray(pixels).resize((24, 16), Image.Resampling.BILINEAR, box=(10, 5, 22, 13))
     np.testing.assert_array_equal(seen, np.asarray(expected))
+
+
+def bilinear(pixels, resized):
+    """Sample an image at the centers of the pixels of a resized one, from the four nearest centers of its own."""
+    result = np.empty((*resized, 3))
+    for y in range(resized[0]):
+        for x in range(resized[1]):
+            row, column = (
+                (i + 0.5) * side / new - 0.5 for i, side, new in zip((y, x), pixels.shape, resized, strict=False)
+            )
+            top, left = int(np.floor(row)), int(np.floor(column))
+            value = 0.0
+            for i, down in ((top, 1 - (row - top)), (top + 1, row - top)):
+                for j, right in ((left, 1 - (column - left)), (left + 1, column - left)):
+                    value = (
+                        value
+                        + down * right * pixels[min(max(i, 0), len(pixels) - 1), min(max(j, 0), pixels.shape[1] - 1)]
+                    )
+            result[y, x] = value
+    return result
+
+
+@pytest.mark.parametrize("resized", [(3, 5), (11, 9), (20, 30), (37, 51)])
+def test_pixels_without_antialias_equal_a_loop(resized):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    height, width = resized[0] - 2, resized[1] - 1
+    window = ResizeCropTransform((20, 30), resized, 1, 1, (height, width), antialias=False)
+    expected = bilinear(pixels.astype(float), resized)[1 : 1 + height, 1 : 1 + width]
+    seen = window.apply_image(pixels)
+    assert seen.dtype == np.uint8 and np.abs(seen - expected).max() <= 0.5 + 1e-3
+    assert np.array_equal(window.apply_image(pixels[:, :, 1]), seen[:, :, 1])
+    cv2 = pytest.importorskip("cv2")
+    theirs = cv2.resize(pixels, resized[::-1], interpolation=cv2.INTER_LINEAR)[1 : 1 + height, 1 : 1 + width]
+    assert np.abs(seen.astype(int) - theirs).max() <= 1

@@ -124,6 +124,17 @@ def test_training_images_of_extreme_sizes(tower, storage, size):
     assert finite(losses) and all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_large_image_in_evaluation(tower, antialias):
+    """At a quarter of its size: without antialias, each pixel is the mean of the four in the middle of sixteen."""
+    model = build_detector(tower()).eval()
+    model.antialias = antialias
+    image = torch.randint(0, 256, (3, 4 * model.size, 4 * model.size), dtype=torch.uint8)
+    pixels = model._letterbox([{"image": image}]).tensor[0] * model.pixel_std + model.pixel_mean
+    middle = image.float().unflatten(2, (-1, 4)).unflatten(1, (-1, 4))[:, :, 1:3, :, 1:3].mean(dim=(2, 4))
+    assert torch.allclose(pixels, middle, atol=1e-3) != antialias
+
+
 def test_training_without_any_proposal(tower, storage):
     model = build_detector(tower(), masks=True).train()
     model.rpn.post_nms_topk[True] = 0

@@ -107,6 +107,12 @@ def test_sizes_are_limits_of_the_area():
     assert sorted(drawn[:, 2].tolist()) == [8, 1024]
 
 
+def test_the_area_is_that_of_the_whole_box():
+    """As in the released code, whose boxes are clipped later or never."""
+    boxes = [[-10, 0, 2, 12], [0, 0, 8.5, 7], [90, 0, 90 + 1100, 1000]]
+    assert draw(boxes, 1000, 1000, np.random.default_rng(0)).tolist() == [[0, 0, 2, 12]]
+
+
 def test_boxes_are_clipped_and_outer_ones_dropped():
     boxes = [[-10, -10, 20, 30], [90, 70, 130, 120], [200, 200, 300, 300]]
     drawn = draw(boxes, 80, 100, np.random.default_rng(0), min_size=0)
