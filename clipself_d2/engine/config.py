@@ -28,20 +28,19 @@ logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
-# What a config from somebody else may call: parts of models, data and evaluation. All of it keeps to its arguments;
-# the rest of these packages can start commands, load libraries or read Python files.
+# Whose code a config from somebody else may import, and what of it it may call: parts of models, data and evaluation.
+# The rest of these packages can start commands, load libraries or read Python files.
+_PACKAGES = ("clipself_d2.", "detectron2.", "fvcore.", "torch.", "torchvision.")
 _HARMLESS = (
     *(f"clipself_d2.{part}." for part in ("clip", "vocabulary", "regions", "backbones", "data", "evaluation")),
-    *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic", "miniature")),
+    *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic")),
+    *(f"clipself_d2.miniature.{part}" for part in ("captions", "contrastive", "registration", "solo")),
     "clipself_d2.engine.config.on_device",
     "clipself_d2.engine.optim.",
     *(f"detectron2.{part}." for part in ("modeling", "layers", "data", "evaluation", "solver", "structures")),
     "fvcore.common.param_scheduler.",
-    "torch.nn.",
-    "torch.optim.",
-    "torchvision.models.",
-    "torchvision.ops.",
-    "torchvision.transforms.",
+    *(f"torch.{part}." for part in ("nn", "optim")),
+    *(f"torchvision.{part}." for part in ("models", "ops", "transforms")),
 )
 
 
@@ -154,7 +153,7 @@ def _check_harmless(node: Any, where: str) -> None:
     """Raise an InputError for a `_target_` that is not in `_HARMLESS`, and for values that make new ones."""
     for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if key == "_target_":
-            if not (isinstance(value, str) and value.startswith(_HARMLESS) and _name(value).startswith(_HARMLESS)):
+            if not (isinstance(value, str) and value.startswith(_PACKAGES) and _name(value).startswith(_HARMLESS)):
                 raise InputError(f"{where}: _target_ {value!s:.80} is not accepted with --untrusted-config")
         elif isinstance(value, str) and re.search(r"\$\{(?!oc\.env:|[\w.\[\]]+\})", value):  # ${oc.create:...}
             raise InputError(f"{where}.{key}: {value:.80} is not accepted with --untrusted-config")

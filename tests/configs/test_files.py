@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 
 from clipself_d2.engine.config import load_config, train_settings
 
@@ -37,8 +37,10 @@ def test_there_are_few():
 
 
 @pytest.mark.parametrize("path", FILES, ids=id_of)
-def test_it_loads_and_names_its_command(path):
+def test_it_loads_and_names_its_command(path, tmp_path):
     cfg = load_config(path)
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    assert load_config(tmp_path / "config.yaml", untrusted=True).keys() == cfg.keys()
     train_settings(cfg)
     assert cfg.train.output_dir == f"output/{path.stem}"
     assert isinstance(instantiate(cfg.lr_multiplier)(0), float)

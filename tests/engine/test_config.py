@@ -2,6 +2,7 @@ import pytest
 from detectron2.config import LazyConfig, instantiate
 
 from clipself_d2.engine.config import build, load_config, train_settings
+from clipself_d2.engine.main import main
 from clipself_d2.errors import InputError
 from tests.engine.toy import CONFIG
 
@@ -107,6 +108,41 @@ def test_a_yaml_config_cannot_run_code(tmp_path):
     with pytest.raises(InputError):
         load_config(file)
     assert not (tmp_path / "ran").exists()
+
+
+HOSTILE = {
+    "os.system": "{_target_: os.system, command: touch RAN}",
+    "another module of the folder": "{_target_: evil.run}",
+    "by a module's imports": "{_target_: torch.nn.functional.torch.hub.load, repo_or_dir: DIR, source: local}",
+    "reads Python": "{_target_: clipself_d2.engine.config.load_config, path: DIR/evil.py}",
+    "starts a command": "{_target_: torch.utils.collect_env.run, command: touch RAN}",
+    "an object for a name": "{_target_: {_target_: builtins.getattr, object: x, name: y}}",
+    "a link": "{_target_: '${train.called}', command: touch RAN}",
+    "a made one": "'${oc.create:{_target_: os.system, command: touch RAN}}'",
+    "in a list": "[1, {a: [{_target_: subprocess.getoutput, cmd: touch RAN}]}]",
+    "an attribute": "{_target_: torch.nn.Linear.__init__.__globals__}",
+    "missing": "{_target_: torch.nn.Missing}",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_an_untrusted_config_calls_nothing_else(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')")
+    (tmp_path / "hubconf.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')")
+    text = text.replace("RAN", str(tmp_path / "RAN")).replace("DIR", str(tmp_path))
+    rest = "dataloader: {}\noptimizer: {}\nlr_multiplier: {}\ntrain: {called: os.system}\n"
+    (tmp_path / "config.yaml").write_text(f"model: {text}\n{rest}")
+    assert main(["--config-file", "config.yaml", "--untrusted-config", "--eval-only"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: config.yaml.model") and line.endswith("is not accepted with --untrusted-config")
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_an_untrusted_config_is_not_python(path, capsys):
+    assert main(["--config-file", str(path), "--untrusted-config", "--eval-only"]) == 2
+    assert "is Python, which is executed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

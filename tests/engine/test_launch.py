@@ -63,3 +63,10 @@ def test_missing_devices_are_said(monkeypatch):
     monkeypatch.setattr(launch_module.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InputError, match=r"needs 2 CUDA device\(s\), 1 are visible; pass train\.device=cpu"):
         launch(os.getpid, device="cuda", ranks_per_machine=2)
+
+
+def test_ranks_on_the_cpu_are_asked_for(monkeypatch):
+    monkeypatch.setattr(launch_module.torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"--num-gpus: 2 ranks .* no usable GPU; pass train.device=cpu"):
+        launch(os.getpid, device="auto", ranks_per_machine=2)
+    launch(os.getpid, device="auto")

@@ -111,5 +111,6 @@ def export_toy(model: ToyModel | None = None, path: Path | None = None, card: di
     """An exporter: without arguments it gives itself, as a config's node does."""
     if model is None:
         return export_toy
-    torch.save({"weights": model.state_dict(), "card": card}, path)
+    with path.open("wb") as file:
+        torch.save({"weights": model.state_dict(), "card": card}, file)
     return None
