@@ -117,9 +117,8 @@ class RegionEmbedder(nn.Module):
 
 
 def _box_cells(boxes: Tensor, grid: int) -> Tensor:
-    """Boxes in cells, rounded down to whole cells but never empty -> R x grid x grid bool."""
-    start = boxes[:, :2].floor().clamp(0, grid - 1)
-    end = boxes[:, 2:].floor().maximum(start + 1)
+    """Boxes in cells, both ends rounded down (released code) -> R x grid x grid bool; empty for one within a cell."""
+    start, end = boxes.floor().split(2, dim=1)
     cell = torch.arange(grid, device=boxes.device)
     inside = (cell >= start[..., None]) & (cell < end[..., None])  # R x (x, y) x grid
     return inside[:, 1, :, None] & inside[:, 0, None, :]

@@ -92,12 +92,20 @@ def test_no_regions_and_no_images():
         )
 
 
-def test_masked_mode_never_asks_for_an_empty_region():
-    boxes = Boxes(torch.tensor([[1.0, 1, 2, 2], [63, 31, 64, 32], [0, 0, 64, 32]]))
-    sample = {"image": halves()["image"], "boxes": boxes}
-    [output] = RegionEmbedder(ColorTower(), 64, dense_mode="masked")([sample])
+def test_masked_mode_rounds_boxes_down_as_released():
+    """A box within a cell is empty: its token sees the class token alone."""
+    boxes = torch.tensor([[1.0, 1, 7, 30], [7, 0, 17, 32], [8, 8, 24, 16], [60, 20, 64, 32], [0, 0, 64, 32]])
+    tower, asked = ColorTower(), []
+    tower.masked_embeddings = lambda images, masks: asked.extend(masks) or [torch.ones(len(mask), 3) for mask in masks]
+    [output] = RegionEmbedder(tower, 64, dense_mode="masked")([{"image": halves()["image"], "boxes": Boxes(boxes)}])
     assert torch.isfinite(output["boxes"]).all()
-    assert output["boxes"][:2].argmax(dim=1).tolist() == [0, 2]
+    [masks] = asked
+    expected = torch.zeros(len(boxes), 8, 8, dtype=torch.bool)
+    for mask, box in zip(expected, boxes.tolist(), strict=True):
+        x0, y0, x1, y1 = (int(edge / 8) for edge in box)
+        mask[y0:y1, x0:x1] = True
+    assert torch.equal(masks[: len(boxes)], expected)
+    assert expected.flatten(1).sum(dim=1).tolist() == [0, 8, 2, 2, 32]
 
 
 @pytest.mark.parametrize("arguments", [{"size": 30}, {"size": 0}, {"size": 32, "mask_resize": "x"}])
