@@ -6,7 +6,8 @@ Takes either kind of result file that COCO's tools define:
 A registered data set (--dataset) or a COCO json (--annotations) defines the image and category ids.
 
 Result files name one class per mask: it gets the probability --confidence, the others share the rest. If you can run
-the other project, call clipself_d2.panoptic.save_predictions in its inference loop instead: that keeps its scores.
+the other project, call save_predictions in its inference loop instead, which keeps its scores: copy
+clipself_d2/panoptic/standalone/clipself_masks.py there (docs/panoptic.md).
 
 Examples:
   python tools/save_masks.py --dataset coco_2017_val_panoptic_ov --panoptic predictions.json \\
