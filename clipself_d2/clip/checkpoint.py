@@ -154,7 +154,7 @@ def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: M
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write one safetensors file atomically, with a hash of its content; OSError if the disk refuses."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    metadata = {"format": "pt", _HASH: content_hash(content).hex()}
+    metadata = {_HASH: content_hash(content).hex()}  # one entry: safetensors writes several in random order
     try:
         write_atomically(path, lambda file: save_file(content, file, metadata))
     except SafetensorError as error:  # raised for a full disk

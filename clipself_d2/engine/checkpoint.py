@@ -189,6 +189,8 @@ def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) 
         InputError: when the file is missing, unreadable, of another model or not finite, or has no name that starts
             like one in `without`.
     """
+    if Path(path).suffix == ".safetensors":
+        raise InputError(f"{path}: train.init_checkpoint takes a checkpoint_*.pth; name a tower as clip.pretrained")
     try:
         state = read(Path(path))["model"]
         if absent := [part for part in without if not any(name.startswith(part) for name in state)]:

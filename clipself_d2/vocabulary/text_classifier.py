@@ -9,12 +9,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from clipself_d2.clip.checkpoint import save_tensors
+from clipself_d2.clip.checkpoint import read_tensors, save_tensors
 from clipself_d2.clip.text import TextTower
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary
@@ -131,6 +129,6 @@ def _resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
 def _load(path: Path) -> Tensor | None:
     try:
-        return load_file(path)["rows"]
-    except (OSError, KeyError, SafetensorError):  # absent or damaged: computed again
+        return read_tensors(path)["rows"]
+    except (OSError, KeyError, InputError):  # absent or damaged: computed again
         return None

@@ -232,6 +232,8 @@ def test_another_model_is_said_in_one_line(tmp_path):
         load_model(other, tmp_path / "checkpoint_0000005.pth")
     with pytest.raises(InputError, match="init_checkpoint"):
         load_model(other, tmp_path / "missing.pth")
+    with pytest.raises(InputError, match=r"tower\.safetensors: train\.init_checkpoint takes .* name a tower as clip\."):
+        load_model(other, tmp_path / "tower.safetensors")
 
 
 def test_init_checkpoint_loads_the_model_alone(tmp_path):
