@@ -70,6 +70,8 @@ def launch(
     try:
         with _signals_reach_ranks() as received:
             launch_processes(_run_rank, ranks_per_machine, num_machines, machine_rank, dist_url, arguments)
+        if not errors.empty():
+            raise errors.get()
         if received:  # before the ranks had anything to finish
             raise Interrupted(received[0])
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
@@ -115,7 +117,9 @@ def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, 
     try:
         function(*args)
         dist.destroy_process_group()
-    except (InputError, RunError, Interrupted) as error:
+    except Interrupted as error:  # all ranks stop together: none has failed
+        errors.put(error)
+    except (InputError, RunError) as error:
         errors.put(error)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
