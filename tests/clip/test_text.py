@@ -1,5 +1,6 @@
 """Prompts, the text classifier and its cache."""
 
+import os
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipself_d2.clip.checkpoint import read_tensors
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import TextClassifier, Vocabulary, max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.templates import TEMPLATES, fill
@@ -242,6 +244,28 @@ def test_cache_folder_by_environment(tower, tmp_path, monkeypatch):
     monkeypatch.delenv("CLIPSELF_D2_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert TextClassifier(tower).cache_dir == tmp_path / "home" / ".cache" / "clipself_d2"
+
+
+def test_a_flipped_bit_of_the_cache_is_noticed(classifier, tmp_path):
+    rows = classifier("photo")(["cat", "dog"])
+    [file] = (tmp_path / "text").iterdir()
+    content = bytearray(file.read_bytes())
+    for place in (-1, -rows.nbytes // 2, -rows.nbytes - 1):
+        damaged = content.copy()
+        damaged[place] ^= 8
+        file.write_bytes(damaged)
+        assert torch.equal(classifier("photo")(["cat", "dog"]), rows)
+        assert torch.equal(read_tensors(file)["rows"], rows)  # written anew
+
+
+def test_the_cache_has_the_modes_that_umask_gives(classifier, tmp_path):
+    before = os.umask(0o027)
+    try:
+        classifier("photo")(["cat"])
+    finally:
+        os.umask(before)
+    [file] = (tmp_path / "text").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 # ---- long prompts ----
