@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +14,11 @@ from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
-from pycocotools.cocoeval import COCOeval
 
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
 from clipself_d2.evaluation.detections import each_image_once
-from clipself_d2.evaluation.summary import AREAS, IOU_50, IOU_75, average_precision
+from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +40,6 @@ class MaskAPEvaluator(COCOEvaluator):
         self._num_classes = len(metadata.stuff_classes)
         # With the true metadata COCOEvaluator asserts that things are the first of all classes.
         self._metadata = Metadata()
-        self._max_dets_per_image = [1, 10, 100]
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
         """Collect the things of ``instances``, with the json's categories for classes."""
@@ -78,13 +75,11 @@ class MaskAPEvaluator(COCOEvaluator):
             nothing = {"size": [1, 1], "counts": coco_mask.encode(np.zeros((1, 1), np.uint8, order="F"))["counts"]}
             common = {"image_id": images[0], "category_id": next(iter(self._classes)), "score": 0.0}
             known = [{"instances": [{**common, "segmentation": nothing}]}]
-        with contextlib.redirect_stdout(io.StringIO()):
-            super()._eval_predictions(known, img_ids=images)
-
-    def _derive_coco_results(
-        self, coco_eval: COCOeval, iou_type: str, class_names: None = None
-    ) -> dict[str, np.ndarray]:
-        ap = average_precision(coco_eval.eval["precision"])[..., -1]  # T x categories x A
+        # Without a box, the area of a detection is that of its mask.
+        results = [{k: v for k, v in r.items() if k != "bbox"} for p in known for r in p["instances"]]
+        found = load_results(truth, results)
+        matched = match_detections(truth, found, "segm", max_dets=[100], image_ids=images)
+        ap = average_precision(matched["precision"])[..., 0]  # T x categories x A
         columns = {
             "AP": ap[..., 0].mean(axis=0),
             "AP50": ap[IOU_50, :, 0],
@@ -93,8 +88,8 @@ class MaskAPEvaluator(COCOEvaluator):
         }
         table = {metric: np.full(self._num_classes, np.nan) for metric in columns}
         for metric, column in columns.items():
-            table[metric][[self._classes[category_id] for category_id in coco_eval.params.catIds]] = column
-        return table
+            table[metric][[self._classes[category_id] for category_id in sorted(truth.getCatIds())]] = column
+        self._results["segm"] = table
 
     def evaluate(self) -> dict[str, np.ndarray]:
         """Match the masks of all images."""

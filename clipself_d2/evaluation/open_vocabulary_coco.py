@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.logger import create_small_table
-from pycocotools.cocoeval import COCOeval
 
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
 from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
 from clipself_d2.evaluation.ground_truth import GroundTruth
-from clipself_d2.evaluation.summary import AREAS, IOU_50, IOU_75, average_precision, means, per_class, write_json
+from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision, means, per_class, write_json
 
 MAX_DETS = (1, 100, 1000)
 """Detections of a class in an image that count. The released detectors give 100 or 300 of all classes."""
@@ -35,6 +32,8 @@ The paper's numbers come from mmdet's arguments to pycocotools: AP at 100, all o
 class BoxEvaluator(COCOEvaluator):
     """Detectron2's evaluator of boxes for any registered data set; a subclass summarizes the result.
 
+    A subclass says which `areas` it needs.
+
     Detections whose box or score is not finite are dropped. An image that comes twice counts once. Images without
     detections count.
 
@@ -46,15 +45,15 @@ class BoxEvaluator(COCOEvaluator):
         InputError: if the data set is unknown or cannot be evaluated on; see `GroundTruth.load`.
     """
 
+    areas: Sequence[str] = AREAS
+
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
         # COCOEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
         self._truth = GroundTruth.load(dataset_name)
         self._coco_api = self._truth.coco()
-        self._metadata = Metadata()  # of no categories: the ids are those of the classes already
         self._logger = logging.getLogger(__name__)
         self._cpu_device = torch.device("cpu")
-        self._tasks, self._distributed, self._do_evaluation = ("bbox",), True, True
-        self._use_fast_impl, self._max_dets_per_image, self._kpt_oks_sigmas = False, list(MAX_DETS), ()
+        self._distributed = True
         self._output_dir = None  # there COCOEvaluator pickles all predictions
         self._folder = None if output_dir is None else Path(output_dir)
         self.reset()
@@ -66,20 +65,17 @@ class BoxEvaluator(COCOEvaluator):
         super().process([checked_input(self._truth, sample) for sample in inputs], found)
 
     def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: None = None) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            super()._eval_predictions([{"instances": results_of(predictions)}])
-
-    def _derive_coco_results(self, coco_eval: COCOeval, iou_type: str, class_names: None = None) -> dict[str, float]:
-        results = self.summarize(average_precision(coco_eval.eval["precision"]))
-        self._logger.info("%s, %s:\n%s", self._truth.dataset_name, iou_type, create_small_table(results))
-        return results
+        found = load_results(self._coco_api, results_of(predictions))
+        matched = match_detections(self._coco_api, found, max_dets=MAX_DETS, areas=self.areas)
+        self._results["bbox"] = results = self.summarize(average_precision(matched["precision"]))
+        self._logger.info("%s, bbox:\n%s", self._truth.dataset_name, create_small_table(results))
 
     @abstractmethod
     def summarize(self, ap: np.ndarray) -> dict[str, float]:
         """Name the metrics.
 
         Args:
-            ap: average precisions in percent, T x K x A x M: IoU thresholds, classes, `AREAS`, `MAX_DETS`; NaN where
+            ap: average precisions in percent, T x K x A x M: IoU thresholds, classes, areas, `MAX_DETS`; NaN where
                 there is no object.
         """
 
@@ -93,6 +89,8 @@ class OpenVocabularyCOCOEvaluator(BoxEvaluator):
 
     The metadata's ``novel_classes`` (names) are novel and the others base. Without that key all are base.
     """
+
+    areas = ("all",)
 
     def summarize(self, ap: np.ndarray) -> dict[str, float]:
         """Average AP50 and AP over the groups of classes."""

@@ -16,9 +16,10 @@ from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.logger import create_small_table
 
 from clipself_d2.errors import InputError
+from clipself_d2.evaluation.coco_eval import AREAS
 from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
 from clipself_d2.evaluation.ground_truth import GroundTruth, metadata
-from clipself_d2.evaluation.summary import AREAS, IOU_50, IOU_75, average_precision, means, per_class, write_json
+from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision, means, per_class, write_json
 
 if TYPE_CHECKING:
     from lvis import LVIS

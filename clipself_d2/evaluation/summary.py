@@ -14,9 +14,6 @@ from clipself_d2.evaluation.ground_truth import GroundTruth
 IOU_50, IOU_75 = 0, 5
 """Indices of two of the IoU thresholds .5, .55, ..., .95."""
 
-AREAS = ("all", "small", "medium", "large")
-"""COCO's and LVIS's ranges of an object's area, in the order of their results."""
-
 
 def average_precision(precision: np.ndarray) -> np.ndarray:
     """Average COCO's or LVIS's precision over recalls.

@@ -213,10 +213,13 @@ def test_damaged_cache_is_made_again(classifier, tmp_path):
     first = classifier("photo")(["cat"])
     (file,) = (tmp_path / "text").iterdir()
     whole = file.read_bytes()
-    for damaged in (b"half", whole[:-1] + bytes([whole[-1] ^ 1])):
+    flipped = [bytearray(whole) for _ in range(3)]
+    for content, place in zip(flipped, (-1, -first.nbytes // 2, -first.nbytes - 1), strict=True):
+        content[place] ^= 8
+    for damaged in (b"half", *flipped):
         file.write_bytes(damaged)
         assert torch.equal(classifier("photo")(["cat"]), first)
-        assert file.read_bytes() == whole
+        assert torch.equal(read_tensors(file)["rows"], first)  # written anew
 
 
 def test_cache_that_cannot_be_written_is_no_failure(tower, classifier, tmp_path, monkeypatch):
@@ -244,18 +247,6 @@ def test_cache_folder_by_environment(tower, tmp_path, monkeypatch):
     monkeypatch.delenv("CLIPSELF_D2_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert TextClassifier(tower).cache_dir == tmp_path / "home" / ".cache" / "clipself_d2"
-
-
-def test_a_flipped_bit_of_the_cache_is_noticed(classifier, tmp_path):
-    rows = classifier("photo")(["cat", "dog"])
-    [file] = (tmp_path / "text").iterdir()
-    content = bytearray(file.read_bytes())
-    for place in (-1, -rows.nbytes // 2, -rows.nbytes - 1):
-        damaged = content.copy()
-        damaged[place] ^= 8
-        file.write_bytes(damaged)
-        assert torch.equal(classifier("photo")(["cat", "dog"]), rows)
-        assert torch.equal(read_tensors(file)["rows"], rows)  # written anew
 
 
 def test_the_cache_has_the_modes_that_umask_gives(classifier, tmp_path):
