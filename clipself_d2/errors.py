@@ -50,3 +50,8 @@ def lack_of_resources(error: BaseException) -> RunError | None:
             "train.activation_checkpointing=true, or lower the batch or the image size"
         )
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Another library's message within a line of ours: its first line that is not empty, or the error's type."""
+    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)

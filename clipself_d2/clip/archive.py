@@ -10,7 +10,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from clipself_d2.clip.unpickle import ScriptObject, Unpickler
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, first_line
 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 # Limits to what a TorchScript archive may ask for.
@@ -41,7 +41,7 @@ def read_archive(path: str | Path) -> Any:
         except (InputError, OSError):
             raise
         except Exception as error:  # zipfile, pickletools and torch raise many kinds for a damaged file
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise InputError(f"truncated, damaged or of another kind ({reason}): download it again") from None
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, first_line
 
 HUB_PREFIX = "hf-hub:"
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
@@ -69,7 +69,7 @@ def _download_tag(what: str, tag: dict[str, Any]) -> str:
         try:
             return download_pretrained_from_url(url)
         except Exception as other:  # urllib raises many kinds
-            raise InputError(f"{error}; nor can it be downloaded from {url} ({_first_line(other)})") from None
+            raise InputError(f"{error}; nor can it be downloaded from {url} ({first_line(other)})") from None
     _check_hash(path)
     return path
 
@@ -113,7 +113,7 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
                 f"{advice}"
             ) from None
         except Exception as error:  # of the network, the disk, or a name that cannot be one
-            raise InputError(f"{what}: cannot be downloaded ({_first_line(error)}): start again, {advice}") from None
+            raise InputError(f"{what}: cannot be downloaded ({first_line(error)}): start again, {advice}") from None
         else:
             return path
     if not isinstance(absent, LocalEntryNotFoundError):
@@ -146,7 +146,3 @@ def _unknown(name: str, pretrained: str) -> str:
         f"pretrained '{pretrained}' is neither a file nor a tag: {question}{known}; {HUB_PREFIX}OWNER/NAME names a "
         f"repository of the hub, and null (None in Python) stands for random weights"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from clipself_d2.engine.settings import TrainSettings
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, first_line
 
 # `build` reports in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
@@ -80,7 +80,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
         try:
             LazyConfig.apply_overrides(cfg, [override])
         except (HydraException, OmegaConfBaseException, KeyError) as error:
-            raise InputError(f"{override}: {_first_line(error)}") from error
+            raise InputError(f"{override}: {first_line(error)}") from error
     if untrusted:
         _check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, " ".join(overrides))
@@ -107,7 +107,7 @@ def build(cfg: DictConfig, section: str) -> Any:
         raise
     except (ValueError, TypeError) as error:
         hint = " (a value of the wrong type?)" if isinstance(error, TypeError) else ""
-        raise InputError(f"{section}: {_first_line(error)}{hint}") from error
+        raise InputError(f"{section}: {first_line(error)}{hint}") from error
 
 
 def target(node: DictConfig) -> Any:
@@ -131,7 +131,7 @@ def train_settings(cfg: DictConfig) -> TrainSettings:
         values = OmegaConf.to_container(cfg.train, resolve=True)
         return cast(TrainSettings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TrainSettings), values)))
     except OmegaConfBaseException as error:
-        raise InputError(f"{'.'.join(filter(None, ['train', error.full_key]))}: {_first_line(error)}") from error
+        raise InputError(f"{'.'.join(filter(None, ['train', error.full_key]))}: {first_line(error)}") from error
 
 
 def _read(path: Path) -> DictConfig:
@@ -146,7 +146,7 @@ def _read(path: Path) -> DictConfig:
             raise InputError(f"{path}: is not a mapping of sections")
         return cfg
     except (SyntaxError, ImportError, NameError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path}: {_first_line(error)}") from error
+        raise InputError(f"{path}: {first_line(error)}") from error
 
 
 def _check_harmless(node: Any, where: str) -> None:
@@ -246,7 +246,7 @@ def _check_targets(node: Any, where: str) -> None:
         try:
             value = node[key]
         except OmegaConfBaseException as error:
-            raise InputError(f"{path}: {_first_line(error)}") from error
+            raise InputError(f"{path}: {first_line(error)}") from error
         if not OmegaConf.is_interpolation(node, cast(str, key)):
             _check_targets(value, path)
 
@@ -276,7 +276,3 @@ def _unknown(path: str, key: str, known: Iterable[Any]) -> InputError:
     nearest = get_close_matches(key, [str(name) for name in known], 1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"known here: {', '.join(map(str, known)) or 'nothing'}"
     return InputError(f"{path}: unknown config key '{key}'; {hint}")
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
