@@ -1,5 +1,6 @@
 """The plug-ins against doubles of ODISE's and FC-CLIP's models that have their published signatures and arithmetic."""
 
+import copy
 import logging
 import operator
 import re
@@ -344,8 +345,9 @@ def tiny_clip(tmp_path):
 
 def odise_model(clip):
     model = ODISEDouble(None, halves(), LOGITS, VOID)
-    model.sem_seg_head, model.backbone = nn.Linear(1, 1), nn.Module()
+    model.sem_seg_head, model.backbone, model.category_head = nn.Linear(1, 1), nn.Module(), nn.Module()
     model.backbone.captioner = ClipAdapterDouble(clip)
+    model.category_head.adapter = ClipAdapterDouble(copy.deepcopy(clip))
     return model
 
 
@@ -358,12 +360,14 @@ def test_odise_is_refused_on_an_open_clip_whose_transformer_is_batch_first(tiny_
 def test_the_fix_that_the_refusal_names_makes_odise_embed_images_rightly(tiny_clip):
     model, head = odise_model(tiny_clip), odise_head()
     image = torch.rand(2, 3, 32, 32)
+    adapters = model.backbone.captioner, model.category_head.adapter
     wanted = F.normalize(tiny_clip.encode_image(model.backbone.captioner.clip_preprocess(image)), dim=-1)
     with pytest.raises(ValueError, match="wrap its CLIP: ") as error:
         head.attach(model)
     exec(re.search("wrap its CLIP: (.*)", str(error.value))[1], {"model": model})
     assert head.attach(model).clip_head is head
-    torch.testing.assert_close(model.backbone.captioner.embed_image(image).image_embed, wanted)
+    for adapter in adapters:
+        torch.testing.assert_close(adapter.embed_image(image).image_embed, wanted)
     assert "forward" in vars(tiny_clip.visual.transformer)  # the check leaves the wrap where it is
 
 

@@ -24,6 +24,7 @@ from clipself_d2.panoptic.standalone.clipself_plugin import fuse
 from clipself_d2.regions import dense_features, fuse_scores, letterbox_images
 from clipself_d2.vocabulary import Vocabulary
 from tests.clip.conftest import CONFIGS, TRANSFORMERS, randomize
+from tests.second_device import CUDA, SecondDevice
 from tests.tools.loading import load_tool
 
 FOLDER = Path(clipself_d2.panoptic.standalone.__file__).parent
@@ -164,6 +165,18 @@ def test_an_exported_clip_is_no_part_of_a_checkpoint(exported):
     assert not module.state_dict()
     assert not list(module.parameters())
     assert module.double()[0].text.dtype == torch.float64
+
+
+def test_an_exported_clip_runs_on_a_gpu(exported):
+    """On a simulated one."""
+    clip = ExportedCLIP(exported, SIZE)
+    image, masks = image_and_masks()
+    expected = clip.embed_masks(image.float(), masks)[0]
+    with SecondDevice():
+        found = clip.to("cuda").embed_masks(image.float().to("cuda"), masks.to("cuda"))[0]
+        logits = clip.logits(found, CLASSES)
+        assert found.device == logits.device == CUDA
+        torch.testing.assert_close(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n"])

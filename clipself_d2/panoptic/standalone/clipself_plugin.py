@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 Classes = Sequence[Sequence[str]]
 
+# What makes ODISE's adapters right on open_clip 3.
 _WRAP = (
-    "forward = clip.visual.transformer.forward; clip.visual.transformer.forward = "
-    "lambda x, *a, **k: forward(x.transpose(0, 1), *a, **k).transpose(0, 1)"
+    "for a in ({adapters}): f = a.clip.visual.transformer.forward; a.clip.visual.transformer.forward = "
+    "lambda x, *r, f=f, **k: f(x.transpose(0, 1), *r, **k).transpose(0, 1)"
 )
 _LOGGER = logging.getLogger(__name__)
 
@@ -137,23 +138,29 @@ class ODISEMaskClassifier(nn.Module):
         return destination
 
     def attach(self, model: Any) -> Any:
-        """Make this the head of a built ODISE model, and check that ODISE uses its CLIP rightly.
+        """Make this the head of a built ODISE model, which is returned, and check that ODISE uses its CLIP rightly.
 
         ODISE was written for open_clip 2.0.2. Its captioner passes tokens in the order sequence, batch; the transformer
         of open_clip 3 takes them in the other order, without an error.
-
-        Returns:
-            The model.
 
         Raises:
             ValueError: another kind of model; a `ClipAdapter` that embeds a random image unlike its CLIP.
         """
         _require(model, ("clip_head", "sem_seg_head", "backbone"), "ODISE")
-        for name, adapter in model.named_modules():
-            if hasattr(adapter, "embed_image") and hasattr(getattr(adapter, "clip", None), "encode_image"):
-                _check_adapter(name, adapter)
         model.clip_head = self.to(next(model.parameters()).device)
         self._is_attached = True
+        cosines = {
+            f"model.{name}": _adapter_cosine(module)
+            for name, module in model.named_modules()
+            if hasattr(module, "embed_image") and hasattr(getattr(module, "clip", None), "encode_image")
+        }
+        wrong = [name for name, cosine in cosines.items() if not cosine > 0.99]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]}: ODISE embeds an image unlike its CLIP (cosine {cosines[wrong[0]]:.2f}), because it was "
+                "written for another open_clip: install open-clip-torch 2.0.2, or wrap its CLIP: "
+                + _WRAP.format(adapters="".join(f"{name}, " for name in wrong).rstrip())
+            )
         return model
 
 
@@ -203,7 +210,7 @@ class FCCLIPMaskClassifier(nn.Module):
         return torch.cat([fused + predicted.logsumexp(dim=-1, keepdim=True), void], dim=-1)
 
     def attach(self, model: Any) -> Any:
-        """Make a built FC-CLIP model classify with this module in evaluation; training stays as it is.
+        """Make a built FC-CLIP model, which is returned, classify with this module in evaluation alone.
 
         FC-CLIP's `encode_text` was written for open_clip 2 and fails with open_clip 3. It is then replaced, on this
         model alone, by open_clip's own.
@@ -211,9 +218,6 @@ class FCCLIPMaskClassifier(nn.Module):
         Args:
             model: an `FCCLIP`, with `backbone`, `sem_seg_head`, `pixel_mean`, `pixel_std`, `test_metadata`,
                 `category_overlapping_mask` and the two weights `geometric_ensemble_alpha` and `.._beta`.
-
-        Returns:
-            The model.
 
         Raises:
             ValueError: another kind of model.
@@ -261,8 +265,8 @@ def _check_classes(scores: Tensor, classes: Classes) -> None:
 
 
 @torch.no_grad()
-def _check_adapter(name: str, adapter: Any) -> None:
-    """Raise a ValueError if an adapter of ODISE embeds an image unlike its CLIP's own `encode_image`."""
+def _adapter_cosine(adapter: Any) -> float:
+    """Cosine of an adapter's embedding of a random image with that of its CLIP's own `encode_image`."""
     image = torch.rand(1, 3, *adapter.image_size, device=next(adapter.parameters()).device)
     # open_clip's class itself is asked, without a forward that was put on the instance.
     wrapped = vars(adapter.clip.visual.transformer).pop("forward", None)
@@ -271,12 +275,7 @@ def _check_adapter(name: str, adapter: Any) -> None:
     finally:
         if wrapped is not None:
             adapter.clip.visual.transformer.forward = wrapped
-    cosine = float(F.cosine_similarity(adapter.embed_image(image).image_embed.float(), own))
-    if not cosine > 0.99:
-        raise ValueError(
-            f"{name}: ODISE embeds an image unlike its CLIP (cosine {cosine:.2f}), because it was written for another "
-            f"open_clip: install open-clip-torch 2.0.2, or wrap its CLIP: clip = model.{name}.clip; {_WRAP}"
-        )
+    return float(F.cosine_similarity(adapter.embed_image(image).image_embed.float(), own))
 
 
 @torch.no_grad()
