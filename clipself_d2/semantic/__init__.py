@@ -4,7 +4,7 @@ from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cat_seg import CATSeg
 from clipself_d2.semantic.decoder import UpsamplingDecoder
 from clipself_d2.semantic.finetune import train_queries_and_values
-from clipself_d2.semantic.inference import cut_windows, merge_windows, resize_scores, window_corners
+from clipself_d2.semantic.inference import cut_windows, merge_windows, window_corners
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter, patch_weighted_scores
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "cut_windows",
     "merge_windows",
     "patch_weighted_scores",
-    "resize_scores",
     "train_queries_and_values",
     "window_corners",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,20 +15,24 @@ from clipself_d2.backbones.frozen_tower import HoldsTower
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
+from clipself_d2.regions.interpolate import interpolate_in_chunks
 from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cost import at_classes, class_embeddings, cost_volume, likely_classes, to_all_classes
 from clipself_d2.semantic.decoder import UpsamplingDecoder
 from clipself_d2.semantic.finetune import train_queries_and_values
-from clipself_d2.semantic.inference import cut_windows, merge_windows, resize_scores, window_corners
+from clipself_d2.semantic.inference import cut_windows, merge_windows, window_corners
 from clipself_d2.semantic.loss import class_targets, count_among, draw_classes, pixel_loss
+from clipself_d2.semantic.results import new_result
 from clipself_d2.vocabulary import Vocabulary
 
 Sample = dict[str, Any]
 
 # Logit of a class that is left out for an image (released code).
 _ABSENT = -100.0
-# Most elements in memory at once in evaluation: of the decoder's last maps, or of window scores in pixels.
+# Most elements of the decoder's last maps that are in memory at once in evaluation.
 _MAX_ELEMENTS = 2**27
+# Most window scores in pixels that are merged at once: 128 MiB.
+_MERGED_ELEMENTS = 2**25
 # Most pixels of an image's long edge when its short edge is resized (released code).
 _LONG_EDGE = 2560
 
@@ -59,6 +63,7 @@ class CATSeg(HoldsTower):
             whole image alone.
         image_size: side of the square that an image is resized to for its windows, from that length of its short edge.
         overlap: overlap of the windows, see `window_corners`.
+        labels_only: see `ZeroShotSegmenter`.
 
     Raises:
         InputError: a ResNet; a size that is not a multiple of the stride; blocks that the tower does not have, or a
@@ -83,6 +88,7 @@ class CATSeg(HoldsTower):
         window: int = 0,
         image_size: int = 640,
         overlap: float = 1 / 3,
+        labels_only: bool = False,
     ) -> None:
         super().__init__()
         if not tower.single_scale:
@@ -107,6 +113,7 @@ class CATSeg(HoldsTower):
         self.max_classes = max_classes
         self.window = window
         self.image_size = image_size
+        self.labels_only = labels_only
         self.vocabulary = vocabulary
         self.base_vocabulary = vocabulary.only_base()
         self.test_vocabulary = vocabulary if test_vocabulary is None else test_vocabulary
@@ -172,12 +179,16 @@ class CATSeg(HoldsTower):
         results = []
         for image, whole, x in zip(images, wholes, inputs, strict=True):
             size = result_size(x)
+            result = new_result(self.labels_only, len(vocabulary), size, self.device)
             if self.window:
                 windows = cut_windows(_resize(image, self.image_size)[0], self.corners, self.window)
-                scores = self._merge(self._logits(windows, vocabulary), whole, size)
+                parts = self._merge(self._logits(windows, vocabulary), whole)
             else:
-                scores = resize_scores(whole.float().sigmoid(), size)
-            results.append({"sem_seg": scores})
+                parts = iter([(0, whole.float().sigmoid())])
+            for first_class, scores in parts:
+                for rows, chunk in interpolate_in_chunks(scores, size):
+                    result.add(chunk, rows, first_class)
+            results.append(result.result())
         return results
 
     def _resize_short_edge(self, image: Tensor) -> Tensor:
@@ -188,20 +199,19 @@ class CATSeg(HoldsTower):
         size = [max(1, side) for side in size]
         return F.interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True).round()
 
-    def _merge(self, windows: Tensor, whole: Tensor, size: tuple[int, int]) -> Tensor:
-        """Merge logits of windows, L x K x h x w, and of the whole image, K x h x w, to scores K x H x W.
+    def _merge(self, windows: Tensor, whole: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Merge logits of windows, L x K x h x w, and of the whole image, K x h x w.
 
-        Only some classes are in pixels at a time: 847 of them take 7 GB.
+        Yields:
+            The number of the first of some classes, and their scores k x image_size x image_size.
         """
-        result = whole.new_empty(len(whole), *size, dtype=torch.float32)
         resized = (self.image_size, self.image_size)
-        run = max(1, _MAX_ELEMENTS // (len(windows) * self.window**2 + self.image_size**2))
+        run = max(1, _MERGED_ELEMENTS // (len(windows) * self.window**2 + self.image_size**2))
         for start in range(0, len(whole), run):
             classes = slice(start, start + run)
             scores = _resize(windows[:, classes], self.window).sigmoid_()
             overall = _resize(whole[None, classes], self.window).sigmoid_()[0]
-            result[classes] = resize_scores(merge_windows(scores, self.corners, resized, overall), size)
-        return result
+            yield start, merge_windows(scores, self.corners, resized, overall)
 
     def _logits(self, images: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Return logits N x K x h x w, a few images at once, of the `max_classes` most likely classes alone."""

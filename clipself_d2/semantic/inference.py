@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipself_d2.errors import InputError
-from clipself_d2.regions.interpolate import interpolate_in_chunks
 
 Corner = tuple[int, int]
 """Row and column of the first pixel of a window."""
@@ -75,19 +74,3 @@ def merge_windows(
         return total
     resized = F.interpolate(whole[None].float(), size, mode="bilinear", align_corners=False)[0]
     return total.add_(resized).div_(2)
-
-
-def resize_scores(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize scores bilinearly in chunks of rows: only the result is in memory as a whole.
-
-    Args:
-        scores: K x h x w of any precision.
-        size: rows and columns of the result.
-
-    Returns:
-        K x H x W float32.
-    """
-    result = scores.new_empty(len(scores), *size, dtype=torch.float32)
-    for rows, chunk in interpolate_in_chunks(scores, size):
-        result[:, rows] = chunk
-    return result

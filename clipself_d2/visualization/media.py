@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,14 @@ from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.data import ImageError, read_image
+from clipself_d2.data.image import IMAGE_SUFFIXES, find_images
 from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
-_KNOWN = IMAGES | ANIMATIONS | VIDEOS
+_KNOWN = IMAGE_SUFFIXES | ANIMATIONS | VIDEOS
 _LONGEST_NAME = 200  # bytes; file systems allow 255 with suffix
 _DEFAULT_FPS = {"animation": 10.0, "video": 25.0}  # if a file does not say
 
@@ -73,13 +73,6 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(_KNOWN))})")
         found += inside
     return list({file.absolute(): file for file in found}.values())
-
-
-def find_images(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List the files of a folder and its subfolders by name, without hidden ones."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
-    visible = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-    return sorted(file for file in visible if file.is_file())
 
 
 def _known_files(path: Path) -> list[Path]:

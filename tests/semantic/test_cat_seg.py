@@ -167,6 +167,7 @@ def test_the_dense_map_of_the_released_code(vit):
 @pytest.mark.parametrize("limit", [2**27, 1])
 def test_sliding_windows_equal_a_loop(vit, limit, monkeypatch):
     monkeypatch.setattr(cat_seg, "_MAX_ELEMENTS", limit)
+    monkeypatch.setattr(cat_seg, "_MERGED_ELEMENTS", limit)
     model, x = build(vit, window=24, image_size=40, overlap=1 / 3), sample(1, size=(50, 33))
     plain = build(vit)
 
@@ -192,6 +193,19 @@ def test_sliding_windows_equal_a_loop(vit, limit, monkeypatch):
     whole = resize(resize(logits(resize(image, (24, 24))), (24, 24)).sigmoid(), (40, 40))
     expected = resize((total / count + whole) / 2, (50, 33))
     assert torch.allclose(scores(model, [x])[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 24])
+def test_labels_are_the_best_of_the_scores(vit, window, monkeypatch):
+    monkeypatch.setattr(cat_seg, "_MERGED_ELEMENTS", 1)  # a class at a time
+    model, x = build(vit, window=window, image_size=40), sample(1, size=(50, 33))
+    [expected] = scores(model, [x])
+    model.labels_only = True
+    with torch.no_grad():
+        [found] = model.eval()([x])
+    assert found.keys() == {"labels", "label_scores"}
+    assert torch.equal(found["labels"], expected.argmax(dim=0).int())
+    assert torch.equal(found["label_scores"], expected.amax(dim=0))
 
 
 def test_pixels_are_those_of_detectron2s_mapper(vit):

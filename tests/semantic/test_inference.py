@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipself_d2.errors import InputError
-from clipself_d2.semantic import cut_windows, merge_windows, resize_scores, window_corners
+from clipself_d2.semantic import cut_windows, merge_windows, window_corners
 
 
 @given(st.integers(4, 40), st.integers(4, 40), st.integers(1, 4), st.sampled_from([0, 0.25, 1 / 3, 0.5, 0.9]))
@@ -67,12 +67,3 @@ def test_windows_of_an_image_are_merged_to_it():
     windows = cut_windows(image, corners, 8)
     assert windows.shape == (len(corners), 3, 8, 8)
     assert torch.allclose(merge_windows(windows, corners, (17, 23)), image, atol=1e-6)
-
-
-@pytest.mark.parametrize("limit", [2**26, 1])
-def test_resizing_by_bands_is_resizing(limit, monkeypatch):
-    monkeypatch.setattr("clipself_d2.regions.interpolate._MAX_ELEMENTS", limit)
-    scores = torch.rand(5, 6, 7)
-    expected = F.interpolate(scores[None], (20, 15), mode="bilinear", align_corners=False)[0]
-    assert torch.allclose(resize_scores(scores, (20, 15)), expected, atol=1e-6)
-    assert resize_scores(scores.bfloat16(), (20, 15)).dtype == torch.float32
