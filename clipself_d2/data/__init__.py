@@ -9,8 +9,7 @@ from clipself_d2.data.distillation import DistillationMapper
 from clipself_d2.data.image import ImageError, read_image
 from clipself_d2.data.labeled_regions import LabeledRegionMapper, LabeledRegions, load_category_names
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
-from clipself_d2.data.panoptic import PanopticMapper
-from clipself_d2.data.panoptic_regions import PanopticRegionMapper
+from clipself_d2.data.panoptic import PanopticMapper, PanopticRegionMapper
 from clipself_d2.data.registration import (
     register_captions,
     register_image_list,

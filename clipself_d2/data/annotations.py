@@ -189,6 +189,6 @@ def _below(root: Path, name: str, source: PathLike, image_id: Any) -> Path:
     path = PurePosixPath(name.replace("\\", "/"))
     if not path.name:
         raise InputError(f"{source}: image {image_id!r} has no 'file_name': fix it")
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or not name.isprintable():
         raise InputError(f"{source}: image {image_id!r} has the 'file_name' {name!r}: give one below {root}")
     return root / path

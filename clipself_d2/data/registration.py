@@ -15,28 +15,23 @@ from detectron2.data import MetadataCatalog
 
 from clipself_d2.data.annotations import Records, load_captioned_images, load_image_list, load_panoptic
 from clipself_d2.data.catalog import register
-from clipself_d2.data.instances import load_instances
+from clipself_d2.data.instances import load_instances, load_voc
 from clipself_d2.data.labels import load_semantic
-from clipself_d2.data.voc import load_voc
 from clipself_d2.vocabulary import ClassNames, check_vocabulary, class_names
 
 Categories = Sequence[Mapping[str, Any]]
 PathLike = str | Path
 
 
-def _path(path: PathLike) -> str:
-    return os.path.expanduser(path)  # noqa: PTH111 (Path raises for an unknown user)
-
-
 def register_image_list(name: str, json_file: PathLike | None, image_root: PathLike, **metadata: Any) -> None:
     """Register images for training; see `load_image_list` for the arguments."""
-    files = {"image_root": _path(image_root), **({"json_file": _path(json_file)} if json_file else {})}
-    register(name, partial(load_image_list, json_file and _path(json_file), _path(image_root)), **files, **metadata)
+    files = _paths(json_file=json_file, image_root=image_root)
+    register(name, partial(load_image_list, **{"json_file": None, **files}), **files, **metadata)
 
 
 def register_captions(name: str, json_file: PathLike, image_root: PathLike, **metadata: Any) -> None:
     """Register captioned images for training; see `load_captioned_images` for the arguments."""
-    files = {"json_file": _path(json_file), "image_root": _path(image_root)}
+    files = _paths(json_file=json_file, image_root=image_root)
     register(name, partial(load_captioned_images, **files), **files, **metadata)
 
 
@@ -68,36 +63,29 @@ def register_instances(
         metadata: more of it.
     """
     listed = None if classes is None else check_vocabulary(classes)
-    load = partial(_load_instances, name, _path(json_file), _path(image_root), listed, tuple(novel), training)
+    files = _paths(json_file=json_file, image_root=image_root)
+    load = partial(_load_instances, name, **files, classes=listed, novel=tuple(novel), training=training)
     if listed is not None:
         metadata["thing_classes"] = [spellings[0] for spellings in listed]
     if novel:
         metadata["novel_classes"] = list(novel)
-    files = {"json_file": _path(json_file), "image_root": _path(image_root)}
     register(name, load, evaluator_type=evaluator_type, **files, **metadata)
 
 
-def _load_instances(
-    name: str,
-    json_file: str,
-    image_root: str,
-    classes: Sequence[Sequence[str]] | None,
-    novel: Sequence[str],
-    training: bool,
-) -> Records:
-    records, index, names = load_instances(json_file, image_root, classes, novel=novel, training=training)
+def _load_instances(name: str, **arguments: Any) -> Records:
+    records, index, names = load_instances(**arguments)
     MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index)
     return records
 
 
 def register_voc(name: str, folder: PathLike, split: str, classes: ClassNames) -> None:
     """Register a split of Pascal VOC; see `load_voc` for the arguments."""
-    listed = check_vocabulary(classes)
+    listed, files = check_vocabulary(classes), _paths(folder=folder)
     register(
         name,
-        partial(load_voc, _path(folder), split, listed),
+        partial(load_voc, **files, split=split, classes=listed),
         thing_classes=[spellings[0] for spellings in listed],
-        image_root=str(Path(_path(folder)) / "JPEGImages"),
+        image_root=f"{files['folder']}/JPEGImages",
         evaluator_type="coco",
     )
 
@@ -123,16 +111,15 @@ def register_panoptic_regions(
         categories: the classes (``id``, ``name``, ``isthing``), instead of the json's.
         metadata: more of it.
     """
-    load = partial(_load_regions, name, _path(panoptic_json), _path(panoptic_root), _path(image_root), categories)
+    files = _paths(json_file=panoptic_json, png_root=panoptic_root, image_root=image_root)
     if categories is not None:
         metadata |= _region_classes(sorted(categories, key=lambda c: c["id"]))
-    register(name, load, image_root=_path(image_root), panoptic_json=_path(panoptic_json), **metadata)
+    load = partial(_load_regions, name, **files, categories=categories)
+    register(name, load, image_root=files["image_root"], panoptic_json=files["json_file"], **metadata)
 
 
-def _load_regions(
-    name: str, panoptic_json: str, panoptic_root: str, image_root: str, categories: Categories | None
-) -> Records:
-    records, ordered = load_panoptic(panoptic_json, panoptic_root, image_root, categories)
+def _load_regions(name: str, **arguments: Any) -> Records:
+    records, ordered = load_panoptic(**arguments)
     MetadataCatalog.get(name).set(**_region_classes(ordered))
     return records
 
@@ -180,20 +167,11 @@ def register_panoptic(
     names = class_names(synonyms)
     index = {category["id"]: number for number, category in enumerate(categories)}
     things = {category["id"] for category in categories if category["isthing"]}
-    if semantic_root is not None:
-        metadata["sem_seg_root"] = _path(semantic_root)
-    if instances_json is not None:
-        metadata["json_file"] = _path(instances_json)
+    files = _paths(image_root=image_root, panoptic_json=panoptic_json, panoptic_root=panoptic_root)
+    files |= _paths(json_file=instances_json, sem_seg_root=semantic_root)
     register(
         name,
-        partial(
-            _load_panoptic,
-            _path(panoptic_json),
-            _path(panoptic_root),
-            _path(image_root),
-            categories,
-            metadata.get("sem_seg_root"),
-        ),
+        partial(_load_panoptic, files, categories),
         thing_classes=names,
         stuff_classes=names,
         thing_dataset_id_to_contiguous_id={id_: number for id_, number in index.items() if id_ in things},
@@ -203,20 +181,16 @@ def register_panoptic(
         evaluator_type=evaluator_type,
         ignore_label=255,
         label_divisor=1000,
-        image_root=_path(image_root),
-        panoptic_json=_path(panoptic_json),
-        panoptic_root=_path(panoptic_root),
+        **files,
         **metadata,
     )
 
 
-def _load_panoptic(
-    panoptic_json: str, panoptic_root: str, image_root: str, categories: Categories, semantic_root: str | None
-) -> Records:
-    records, _ = load_panoptic(panoptic_json, panoptic_root, image_root, categories)
-    if semantic_root is not None:
+def _load_panoptic(files: Mapping[str, str], categories: Categories) -> Records:
+    records, _ = load_panoptic(files["panoptic_json"], files["panoptic_root"], files["image_root"], categories)
+    if "sem_seg_root" in files:
         for record in records:
-            record["sem_seg_file_name"] = str(Path(semantic_root, Path(record["pan_seg_file_name"]).name))
+            record["sem_seg_file_name"] = str(Path(files["sem_seg_root"], Path(record["pan_seg_file_name"]).name))
     return records
 
 
@@ -231,15 +205,20 @@ def register_semantic(
     **metadata: Any,
 ) -> None:
     """Register a data set for semantic evaluation; see `load_semantic` for the files and `register_panoptic`."""
+    files = _paths(image_root=image_root, sem_seg_root=label_root)
     register(
         name,
-        partial(load_semantic, _path(image_root), _path(label_root), ignore_label),
+        partial(load_semantic, *files.values(), ignore_label),
         stuff_classes=class_names(synonyms),
         class_synonyms=[list(s) for s in synonyms],
         novel_classes=list(novel_classes),
         evaluator_type="sem_seg",
         ignore_label=ignore_label,
-        image_root=_path(image_root),
-        sem_seg_root=_path(label_root),
+        **files,
         **metadata,
     )
+
+
+def _paths(**paths: PathLike | None) -> dict[str, str]:
+    """Those that are given, as texts, ~ being the home folder."""
+    return {key: os.path.expanduser(path) for key, path in paths.items() if path is not None}  # noqa: PTH111

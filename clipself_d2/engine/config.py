@@ -73,6 +73,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     _check_keys(cfg.train, known, f"{path}: train")
     cfg.train = OmegaConf.merge(known, cfg.train)
     before: dict[str, Any] = {}
+    overrides = [re.sub(r"^([\w.]+=)~(?=/|$)", rf"\g<1>{Path.home()}", override) for override in overrides]
     for override in overrides:  # one after another: each is checked against what those before it have made
         _check_override(cfg, override)
         key = override.partition("=")[0]

@@ -12,6 +12,8 @@ from detectron2.evaluation import SemSegEvaluator
 
 from clipself_d2.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 
 class SemanticEvaluator(SemSegEvaluator):
     """``mIoU`` and ``mACC`` by class; ``fwIoU`` and ``pACC``, which are over pixels, as single numbers."""
@@ -53,6 +55,13 @@ class SemanticEvaluator(SemSegEvaluator):
         results = super().evaluate()
         if not results:
             return {}
+        if empty := np.flatnonzero(self._conf_matrix[:-1, :-1].sum(axis=0) == 0).tolist():
+            names = MetadataCatalog.get(self._dataset_name).stuff_classes
+            some = ", ".join(names[k] for k in empty[:5]) + ", ..." * (len(empty) > 5)
+            logger.warning(
+                "%s: %d of %d classes label no pixel of these images (%s); %d is ignored (ignore_label)",
+                *(self._dataset_name, len(empty), len(names), some, self._ignore_label),
+            )
         metrics = results["sem_seg"]
         columns = {"mIoU": "IoU", "mACC": "ACC"}
         table = {name: np.array([metrics[f"{key}-{k}"] for k in self._class_names]) for name, key in columns.items()}

@@ -22,8 +22,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.data import ImageError, read_image
-from clipself_d2.data.image import IMAGE_SUFFIXES, find_images
+from clipself_d2.data.image import IMAGE_SUFFIXES, ImageError, find_images, read_image
 from clipself_d2.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -171,7 +170,7 @@ def _open_animation(path: Path) -> FrameSource | None:
         milliseconds = image.info.get("duration", 0)
         fps = 1000 / milliseconds if milliseconds else _DEFAULT_FPS["animation"]
         return FrameSource(path, _animation_frames(image), getattr(image, "n_frames", 1), fps)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Exception:  # as in `open_image`
         return None
 
 
@@ -180,7 +179,7 @@ def _animation_frames(image: Image.Image) -> Iterator[Tensor]:
         try:
             for frame in ImageSequence.Iterator(image):
                 yield torch.from_numpy(np.array(frame.convert("RGB"))).permute(2, 0, 1).contiguous()
-        except (OSError, ValueError, SyntaxError, IndexError):
+        except Exception:  # as in `open_image`
             return  # broken off
 
 

@@ -1,6 +1,7 @@
 """Jsons in COCO's format: image lists and panoptic segments."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,23 @@ def test_bad_panoptic_jsons(tmp_path, change, say):
     json_file.write_text(json.dumps(content))
     with pytest.raises(InputError, match=say):
         load_panoptic(json_file, pngs, photos)
+
+
+def test_hidden_files_are_left_out_and_subfolders_searched(tmp_path):
+    for name in ("a/7.png", "a/._7.png", ".thumbs/1.png", "b/7.jpg", "b/3.HEIC", "b/x.tif", ".DS_Store", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    records = load_image_list(None, tmp_path)
+    names = [str(Path(record["file_name"]).relative_to(tmp_path)) for record in records]
+    assert names == ["a/7.png", "b/3.HEIC", "b/7.jpg", "b/x.tif"]
+    # 7 is the number of two files: they and the one without a number follow the largest that belongs to one.
+    assert [record["image_id"] for record in records] == [4, 3, 5, 6]
+
+
+def test_an_image_is_given_twice(tmp_path):
+    json_file, pngs, photos, _ = panoptic(tmp_path, SEGMENTS)
+    content = json.loads(json_file.read_text())
+    json_file.write_text(json.dumps({**content, "images": [*content["images"], {"id": 7, "file_name": "x.jpg"}]}))
+    for load in (lambda: load_image_list(json_file, photos), lambda: load_panoptic(json_file, pngs, photos)):
+        with pytest.raises(InputError, match=r"image id 7 is given twice, to '7\.jpg' and 'x\.jpg'"):
+            load()

@@ -214,3 +214,12 @@ def test_refuses_data_sets_without_objects_or_masks(tmp_path):
         build_train_loader(boxes_alone, DetectionMapper(32, masks=True), 1, 0, 0)
     loader = build_train_loader(boxes_alone, DetectionMapper(32), 2, 0, 0)
     assert [len(sample["instances"]) for sample in next(iter(loader))] == [1, 1]
+
+
+def test_objects_without_a_mask_are_counted(caplog):
+    objects = [{"segmentation": [[0, 0, 9, 0, 9, 9]]}, {}, {"iscrowd": 1}, {}]
+    DetectionMapper(32, masks=True).check([{"annotations": objects}])
+    assert "2 of 3 objects" in caplog.text
+    caplog.clear()
+    DetectionMapper(32).check([{"annotations": objects}])
+    assert not caplog.records

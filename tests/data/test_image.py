@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +9,7 @@ from PIL import Image
 
 from clipself_d2.data import ImageError, read_image
 from clipself_d2.data.image import image_size
+from clipself_d2.data.labels import read_panoptic_png, read_semantic_labels
 from clipself_d2.errors import InputError
 from clipself_d2.regions import letterbox
 
@@ -161,3 +166,27 @@ def test_reduced_images_letterbox_alike(tmp_path, assets):
         views = [letterbox([image], 320)[0] for image in (whole, reduced)]
         differences.append((views[0] - views[1]).abs().mean().item())
     assert np.mean(differences) < 2.5  # grey levels
+
+
+def test_heic_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(20))
+    with pytest.raises(ImageError, match=r"a\.jpg: is HEIC: pip install pillow-heif|cannot be read"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_more_pixels_than_are_read(tmp_path, monkeypatch):
+    Image.new("L", (300, 200)).save(tmp_path / "a.png")
+    for read in (read_image, image_size, read_semantic_labels, read_panoptic_png):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 29_999)
+        with pytest.raises(ImageError, match=r"a\.png: has more pixels than .*CLIPSELF_D2_MAX_PIXELS"):
+            read(tmp_path / "a.png")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30_000)
+        read(tmp_path / "a.png")
+
+
+def test_the_limit_of_pixels_can_be_set():
+    code = "from PIL import Image; import clipself_d2.data; print(Image.MAX_IMAGE_PIXELS)"
+    for value, answer in [("400000000", "200000000"), ("many", "CLIPSELF_D2_MAX_PIXELS=many")]:
+        environment = {**os.environ, "CLIPSELF_D2_MAX_PIXELS": value}
+        result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert answer in result.stdout + result.stderr

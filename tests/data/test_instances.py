@@ -127,6 +127,91 @@ def test_bad_annotations(tmp_path, annotation, say):
     assert "instances.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("annotation", "say"),
+    [
+        ({"bbox": [1, 2, 3, float("nan")]}, r"annotations\[0\] \(id 1\): 'bbox\[3\]' is 'NaN'"),
+        ({"bbox": [1, 2, True, 4]}, r"'bbox\[2\]' is True: expected float"),
+        ({"category_id": "7"}, "'category_id' is '7': expected int, got str"),
+        ({"image_id": 776.7}, r"'image_id' is 776\.7"),
+        ({"image_id": "1"}, "unknown image_id '1'"),
+        ({"segmentation": [[0, 0, 1e9, 0, 9, 9]]}, r"'segmentation\[0\]\[2\]' is 1000000000\.0"),
+        ({"segmentation": [[0, 0, 99, 0, 9, 9]]}, "annotation 1: 'segmentation' reaches from 0 to 99, far outside"),
+        ({"segmentation": [[0, 0, 9, None, 9, 9]]}, r"'segmentation\[0\]\[3\]' is None"),
+        ({"segmentation": [[0, 0, 30, 20] * 200]}, "outline that is longer than 5000 pixels"),
+        ({"segmentation": [1, [0, 0, 9, 0, 9, 9]]}, "mixes numbers and polygons"),
+        ({"segmentation": {"size": [10**6, 10**6], "counts": "1"}}, "size"),
+        ({"segmentation": {"size": [30, 20], "counts": [600]}}, r"has the size \[30, 20\].*its image \[20, 30\]"),
+        ({"segmentation": {"size": [20, 30], "counts": [599]}}, "counts of 599 pixels, its image 600"),
+        ({"segmentation": {"size": [20, 30], "counts": "ooo"}}, "counts that are no run lengths"),
+    ],
+)
+def test_masks_and_boxes_that_cannot_be(tmp_path, annotation, say):
+    with pytest.raises(InputError, match=say) as caught:
+        load_instances(*write(tmp_path, [{"image_id": 1, "category_id": 7, **annotation}]))
+    assert "instances.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_flat_polygon_and_null_are_understood(tmp_path):
+    flat = {"image_id": 1, "category_id": 7, "segmentation": [0, 0, 9, 0, 9, 9], "iscrowd": None, "area": None}
+    records, *_ = load_instances(*write(tmp_path, [flat, {**flat, "segmentation": None}]))
+    first, second = records[1]["annotations"]
+    assert first["segmentation"] == [[0, 0, 9, 0, 9, 9]] and first["iscrowd"] == 0 and "area" not in first
+    assert "segmentation" not in second
+
+
+def test_boxes_without_area_or_outside_are_left_out_and_counted(tmp_path, caplog):
+    boxes = [[10, 10, 0, -24], [30, 0, 5, 5], [-5, 0, 5, 5], [-5, 0, 6, 5], [29, 19, 50, 50]]
+    records, *_ = load_instances(*write(tmp_path, [{"image_id": 1, "category_id": 7, "bbox": box} for box in boxes]))
+    assert [x["bbox"] for x in records[1]["annotations"]] == boxes[3:]
+    assert "left out 3 of 5 annotations" in caplog.text and "such as 1: [10.0, 10.0, 0.0, -24.0]" in caplog.text
+
+
+def test_keys_that_others_refer_to_are_unique(tmp_path):
+    json_file, photos = write(tmp_path, [])
+    content = json.loads(json_file.read_text())
+    for field, entry, say in [
+        ("images", {"id": 1, "file_name": "b.jpg"}, r"image id 1 is given twice, to '1\.jpg' and 'b\.jpg'"),
+        ("categories", {"id": 7, "name": "owl"}, "category id 7 is given twice, to 'dog' and 'owl'"),
+        ("categories", {"id": 8, "name": "dog"}, "categories 7 and 8 are both called 'dog'"),
+        ("categories", {"id": 8, "name": " Dog"}, r"categories 7 \('dog'\) and 8 \(' Dog'\) are both the class"),
+        ("categories", {"id": 8, "name": 8}, r"categories\[3\] \(id 8\): 'name' is 8: expected str"),
+    ]:
+        json_file.write_text(json.dumps({**content, field: [*content[field], entry]}))
+        with pytest.raises(InputError, match=say):
+            load_instances(json_file, photos)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../1.jpg", "a\\..\\..\\1.jpg", "", "a/..", "1.jpg\n"])
+def test_names_of_files_outside_the_folder_are_refused(tmp_path, name):
+    json_file, photos = write(tmp_path, [])
+    json_file.write_text(json_file.read_text().replace('"1.jpg"', json.dumps(name)))
+    with pytest.raises(InputError, match=r"image 1 has .*'file_name'"):
+        load_instances(json_file, photos)
+
+
+def test_windows_separators_and_marks_are_understood(tmp_path):
+    json_file, photos = write(tmp_path, [{"image_id": 1, "category_id": 7}])
+    text = json_file.read_text().replace('"1.jpg"', '"a\\\\b\\\\1.jpg"')
+    json_file.write_text(text, encoding="utf-8-sig")
+    records, *_ = load_instances(json_file, photos)
+    assert records[1]["file_name"] == str(photos / "a/b/1.jpg")
+    json_file.write_text(text, encoding="utf-16")
+    with pytest.raises(InputError, match=r"instances\.json: is no json in UTF-8"):
+        load_instances(json_file, photos)
+
+
+def test_the_supercategory_of_others_is_no_class(tmp_path, caplog):
+    pets = [{**category, "supercategory": "pets"} for category in CATEGORIES]
+    categories = [{"id": 0, "name": "pets", "supercategory": "none"}, *pets]
+    _, index, found = load_instances(*write(tmp_path, [{"image_id": 1, "category_id": 7}], categories))
+    assert found == ["wine glass", "cat", "dog"] and set(index) == {3, 5, 7} and "left out ['pets']" in caplog.text
+    *_, found = load_instances(*write(tmp_path, [{"image_id": 1, "category_id": 0}], categories))
+    assert found == ["pets", "wine glass", "cat", "dog"]
+    *_, found = load_instances(*write(tmp_path, [], categories), [["Pets"], *CLASSES])
+    assert found[0] == "Pets"
+
+
 def test_missing_files(tmp_path):
     json_file, photos = write(tmp_path, [])
     for arguments in [(tmp_path / "no.json", photos), (json_file, tmp_path / "no")]:

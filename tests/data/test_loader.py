@@ -157,6 +157,15 @@ def test_a_folder_of_broken_images_is_an_error_at_once(records):
             take(train(records[:count]), 1)
 
 
+def test_a_share_of_broken_images_is_an_error(records, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: 1)
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 10)
+    break_images(records, 1)
+    loader = build_test_loader(records, lambda r: {"id": read_image(r["file_name"])}, 0)
+    with pytest.raises(InputError, match=r"none of the images can be read; one of them: .*1\.png"):
+        list(loader)
+
+
 def test_the_fraction_is_checked(records):
     with pytest.raises(InputError, match="max_unreadable=2"):
         build_test_loader(records, lambda r: r, 0, max_unreadable=2)

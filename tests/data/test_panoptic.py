@@ -128,7 +128,6 @@ def test_segments_and_png_must_agree(record):
     record, _ = record
     listed = record["segments_info"]
     for segments, say in [
-        ([*listed, {**listed[0], "category_id": 0}], r"7.png: the json lists segment 70000 twice"),
         ([*listed, {**listed[0], "id": 99}], r"7.png: lacks segment 99"),
         (listed[:-1], r"7.png: has segment 2 that the json lacks"),
         ([*listed, {**listed[0], "id": 0}], r"lacks segment 0"),
@@ -172,6 +171,29 @@ def test_incomplete_semantic_data_sets(tmp_path, lack):
     with pytest.raises(InputError, match=r"photos|labels") as caught:
         load_semantic(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_semantic_files_of_any_suffix_in_subfolders(tmp_path):
+    for name in (
+        "photos/x/a.tif",
+        "photos/x/._a.tif",
+        "photos/a.webp",
+        "labels/x/a.png",
+        "labels/a.png",
+        "labels/.a.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    records = load_semantic(tmp_path / "photos", tmp_path / "labels")
+    pairs = {(r["file_name"], r["sem_seg_file_name"], r["image_id"]) for r in records}
+    stem = str(tmp_path)
+    assert pairs == {
+        (f"{stem}/photos/a.webp", f"{stem}/labels/a.png", 0),
+        (f"{stem}/photos/x/a.tif", f"{stem}/labels/x/a.png", 1),
+    }
+    (tmp_path / "photos/a.jpg").touch()
+    with pytest.raises(InputError, match=r"a\.jpg and .*a\.webp have one name"):
+        load_semantic(tmp_path / "photos", tmp_path / "labels")
 
 
 def test_real_panoptic_segments_fit(assets, catalog):

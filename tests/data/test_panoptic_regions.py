@@ -38,6 +38,12 @@ def test_things_and_stuff(tmp_path):
     assert sample["image"].shape == (3, 60, 80)
 
 
+def test_without_boxes_they_are_those_of_the_masks(tmp_path):
+    segments = [{"id": 1, "category_id": 9}, {"id": 2, "category_id": 5}]
+    sample, _ = evaluation_sample(tmp_path, [(segments[0], 0, 60, 0, 80), (segments[1], 10, 20, 10, 30)])
+    assert sample["boxes"].tensor.tolist() == [[0, 0, 79, 59], [10, 10, 30, 20]]
+
+
 def test_what_is_left_out_is_counted(tmp_path):
     sample, _ = evaluation_sample(
         tmp_path,

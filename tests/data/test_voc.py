@@ -9,7 +9,7 @@ from clipself_d2.data.builtin import register_builtin
 from clipself_d2.data.classes import (
     VOC,
 )
-from clipself_d2.data.voc import load_voc
+from clipself_d2.data.instances import load_voc
 from clipself_d2.errors import InputError
 
 VOC_XML = """<annotation><filename>{name}.jpg</filename>

@@ -41,6 +41,11 @@ def test_overrides_reach_every_kind_of_key(path):
     assert cfg.lr_multiplier.max_iter == 30
 
 
+def test_the_home_folder_in_overrides(path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_config(path, ["train.output_dir=~/x"]).train.output_dir == "/home/me/x"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -397,7 +397,7 @@ def test_labels_of_another_data_set_are_refused(data_set, tmp_path):
         OpenVocabularyPanopticEvaluator("unheard_of")
 
 
-def test_a_semantic_data_set(tmp_path):
+def test_a_semantic_data_set(tmp_path, caplog):
     for folder in ("photos", "labels"):
         (tmp_path / folder).mkdir()
     labels = np.random.default_rng(0).integers(0, 300, (HEIGHT, WIDTH)).astype(np.uint16)
@@ -414,6 +414,9 @@ def test_a_semantic_data_set(tmp_path):
     inputs = samples("many")
     scores = torch.nn.functional.one_hot(inputs[0]["sem_seg"].clamp(max=299), 300).permute(2, 0, 1)
     all_100(evaluate("many", inputs, [{"sem_seg": scores}]), ["sem_seg"])
+    empty = 300 - len(set(labels[5:].ravel().tolist()))
+    assert f"many: {empty} of 300 classes label no pixel of these images (class" in caplog.text
+    assert "65535 is ignored" in caplog.text
     with pytest.raises(InputError, match="no panoptic labels"):
         evaluate("many", inputs, [outputs_of(inputs[0], 300)])
 
