@@ -26,7 +26,7 @@ PathLike = str | Path
 def register_image_list(name: str, json_file: PathLike | None, image_root: PathLike, **metadata: Any) -> None:
     """Register images for training; see `load_image_list` for the arguments."""
     files = _paths(json_file=json_file, image_root=image_root)
-    register(name, partial(load_image_list, **{"json_file": None, **files}), **files, **metadata)
+    register(name, partial(load_image_list, files.get("json_file"), files["image_root"]), **files, **metadata)
 
 
 def register_captions(name: str, json_file: PathLike, image_root: PathLike, **metadata: Any) -> None:
@@ -208,7 +208,7 @@ def register_semantic(
     files = _paths(image_root=image_root, sem_seg_root=label_root)
     register(
         name,
-        partial(load_semantic, *files.values(), ignore_label),
+        partial(load_semantic, files["image_root"], files["sem_seg_root"], ignore_label),
         stuff_classes=class_names(synonyms),
         class_synonyms=[list(s) for s in synonyms],
         novel_classes=list(novel_classes),
