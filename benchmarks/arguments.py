@@ -22,6 +22,7 @@ def argument_parser(doc: str | None) -> argparse.ArgumentParser:
         help="of ours (%(default)s); a reference is fp32",
     )
     add("--rounds", type=at_least(1), default=5, metavar="N", help="turns of each call (%(default)s)")
+    add("--profile", action="store_true", help="name the ten kernels that take most of the time of ours")
     add("--output", type=Path, default=Path("output/benchmark"), metavar="DIR", help="%(default)s")
     return parser
 

@@ -36,6 +36,8 @@ class Step:
     def __init__(self, cfg: DictConfig, folder: Path, args: argparse.Namespace) -> None:
         self.model: CLIPSelf = build(cfg, "model").to(args.device).train()
         self.network: torch.nn.Module = self.model  # or its DistributedDataParallel
+        if cfg.train.compile:
+            self.model.compile()
         cfg.optimizer.params.model = self.model
         self.optimizer = build(cfg, "optimizer")
         self.records = harness.write_images(folder, args.batch)

@@ -121,12 +121,41 @@ def time_in_turns(title: str, calls: Mapping[str, Call], rounds: int) -> dict[st
 
 
 def measure(title: str, calls: Mapping[str, Call], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Time calls in turns and count their operations and memory -> `seconds`, `flops`, `peak_memory_bytes`, by name."""
-    return {
+    """Time calls in turns and count their operations and memory -> `seconds`, `flops`, `peak_memory_bytes`, by name.
+
+    With `--profile` also `kernels`, those of the call named "ours"; see `top_kernels`.
+    """
+    profile = {"kernels": top_kernels(calls["ours"], args.device)} if args.profile else {}
+    return profile | {
         "seconds": time_in_turns(f"{title}, {args.device}", calls, args.rounds),
         "flops": {name: count_flops(call) for name, call in calls.items()},
         "peak_memory_bytes": {name: peak_memory(call, args.device) for name, call in calls.items()},
     }
+
+
+def top_kernels(call: Call, device: str, count: int = 10) -> dict[str, float]:
+    """The kernels (on the CPU: operators) that take most of a call's time, with their part of it."""
+    call()  # what happens once is no part of it
+    activities = {"cpu": torch.profiler.ProfilerActivity.CPU, "cuda": torch.profiler.ProfilerActivity.CUDA}
+    with torch.profiler.profile(activities=[activities[device]]) as profile:
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+    kind = "self_device_time_total" if device == "cuda" else "self_cpu_time_total"
+    times = {event.key: getattr(event, kind) for event in profile.key_averages()}
+    largest = sorted(times, key=times.__getitem__, reverse=True)[:count]
+    return {name: times[name] / max(1, sum(times.values())) for name in largest}
+
+
+def peak_flops(args: argparse.Namespace) -> float:
+    """Operations per second of the device's fastest matrix product, in `--precision`."""
+    sizes = (4096, 8192) if args.device == "cuda" else (512, 1024)
+    dtype, best = PRECISIONS[args.precision], 0.0
+    for size in sizes:
+        a, b = (torch.randn(size, size, device=args.device, dtype=dtype) for _ in range(2))
+        timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
+        best = max(best, 2 * size**3 / timer.blocked_autorange().median)
+    return best
 
 
 def ratios(seconds: Mapping[str, float], over: str) -> dict[str, float]:
@@ -169,7 +198,9 @@ def report(name: str, numbers: Mapping[str, Any], args: argparse.Namespace) -> N
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     for key, value in numbers.items():
         if isinstance(value, Mapping):
-            print(f"{key}:", ", ".join(f"{name} {each:.4g}" for name, each in value.items() if each is not None))
+            numeric = {name: each for name, each in value.items() if isinstance(each, (int, float))}
+            if numeric:
+                print(f"{key}:", ", ".join(f"{name} {each:.4g}" for name, each in numeric.items()))
         elif isinstance(value, (int, float)):
             print(f"{key}: {value:.4g}")
     path = args.output / f"{name}-{args.device}.json"
