@@ -36,7 +36,8 @@ def test_rows_without_time_are_named(few, tmp_path):
 
 
 def test_disagreement_is_an_error_after_the_report(few, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gpu, "check_models", lambda device: {"F-ViT": {"loss": 0.5}, "CAT-Seg": {"labels": float("nan")}})
+    figures = {"F-ViT": {"loss": 0.5}, "CAT-Seg": {"labels": float("nan")}}
+    monkeypatch.setattr(gpu, "check_models", lambda device: figures)
     code, numbers, _ = run(tmp_path, "--minutes", "0")
     assert code == 1 and numbers["agreement"]["F-ViT"]["loss"] == 0.5
     assert "F-ViT: loss 0.5, CAT-Seg: labels nan" in capsys.readouterr().err
