@@ -64,13 +64,10 @@ class FViT(nn.Module):
         skip_padding: bool = False,
     ) -> None:
         super().__init__()
-        stride = backbone.size_divisibility
         backbone.tower.check_size(size, "model.size")
         for name, strides in (("rpn", rpn.anchor_generator.strides), ("roi_heads", roi_heads.box_pooler.strides)):
             if list(strides) != backbone.strides[: len(strides)]:
                 raise InputError(f"model.{name}.strides={list(strides)}: the backbone's levels have {backbone.strides}")
-        if roi_heads.dense_stride != stride:
-            raise InputError(f"model.roi_heads.dense_stride={roi_heads.dense_stride}: the tower's stride is {stride}")
         if pixel_stats not in PIXEL_STATS:
             raise InputError(f"model.pixel_stats={pixel_stats!r}: use one of {', '.join(PIXEL_STATS)}")
         self.antialias = antialias
@@ -135,7 +132,7 @@ class FViT(nn.Module):
         images = self._letterbox(inputs)
         features = self.backbone(images.tensor, padded_size=self.size)
         proposals, _ = self.rpn(images, features, None)
-        detections = self.roi_heads.detect(features, proposals, vocabulary)
+        detections = self.roi_heads.detect(features, proposals, vocabulary, self.backbone.size_divisibility)
         return [
             {"instances": detector_postprocess(d, *result_size(x))} for d, x in zip(detections, inputs, strict=True)
         ]

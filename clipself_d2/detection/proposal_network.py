@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,17 +106,10 @@ def from_torchvision(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     renamed = {}
     for name, value in state.items():
-        parts = name.split(".")
-        if parts[0] == "fc" or parts[-1] == "num_batches_tracked":
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
             continue
-        if parts[0].startswith("layer"):
-            prefix = [f"res{int(parts[0].removeprefix('layer')) + 1}", parts[1]]
-            parts = parts[2:]
-        else:
-            prefix = ["stem"]
-        if parts[0] == "downsample":
-            middle = ["shortcut"] if parts[1] == "0" else ["shortcut", "norm"]
-        else:
-            middle = [parts[0]] if parts[0].startswith("conv") else [parts[0].replace("bn", "conv"), "norm"]
-        renamed[".".join([*prefix, *middle, parts[-1]])] = value
+        name = re.sub(r"^(?=conv1|bn1)", "stem.", name)
+        name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        renamed[re.sub(r"\bbn(\d)", r"conv\1.norm", name)] = value
     return renamed

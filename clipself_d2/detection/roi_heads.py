@@ -39,8 +39,7 @@ class OpenVocabularyROIHeads(ROIHeads):
     """Class-agnostic boxes (and masks) with open-vocabulary scores.
 
     Args:
-        strides: strides of the levels to pool regions from, ``p2`` first. The coarsest level of the RPN is not used.
-        dense_stride: stride of the dense map.
+        strides: strides of the pyramid's levels, ``p2`` first. Regions are pooled from all but the coarsest.
         box_head: maps R x D x 7 x 7 to embeddings R x C and deltas R x 4.
         classifier: maps embeddings and a vocabulary to logits R x (K + 1).
         mask_head: a class-agnostic mask head of Detectron2 (``num_classes=1``); None for boxes alone.
@@ -64,7 +63,6 @@ class OpenVocabularyROIHeads(ROIHeads):
     def __init__(
         self,
         strides: Sequence[float],
-        dense_stride: float,
         box_head: nn.Module,
         classifier: CosineClassifier,
         mask_head: BaseMaskRCNNHead | None = None,
@@ -89,8 +87,8 @@ class OpenVocabularyROIHeads(ROIHeads):
             positive_fraction=positive_fraction,
             proposal_matcher=BoxMatcher(negative=0.5, positive=0.5, best=0.5 if match_best else None),
         )
+        strides = strides[:-1]
         self.level_names = level_names(len(strides))
-        self.dense_stride = dense_stride
         self.box_pooler = RegionPooler(box_resolution, strides, canonical_size)
         self.mask_pooler = RegionPooler(mask_resolution, strides, canonical_size)
         self.box_head = box_head
@@ -185,6 +183,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         features: dict[str, Tensor],
         proposals: list[Instances],
         vocabulary: Vocabulary,
+        dense_stride: float,
     ) -> list[Instances]:
         """Detect objects, in pixels of the input.
 
@@ -192,6 +191,7 @@ class OpenVocabularyROIHeads(ROIHeads):
             features: outputs of the backbone, including ``dense``.
             proposals: `proposal_boxes` per image.
             vocabulary: the classes to detect.
+            dense_stride: stride of the dense map.
 
         Returns:
             `pred_boxes`, `scores`, `pred_classes` and, with a mask head, `pred_masks` (R x 1 x 28 x 28 probabilities)
@@ -203,7 +203,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         embeddings, deltas = self.box_head(self.box_pooler(levels, boxes))
         detector_logprobs = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
         # CLIP scores the proposals, not the refined boxes (released code).
-        pooled = pool_boxes(features["dense"], boxes, self.dense_stride)
+        pooled = pool_boxes(features["dense"], boxes, dense_stride)
         clip_logprobs = vocabulary.log_probabilities(pooled, self.clip_temperature)
         scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))

@@ -51,15 +51,13 @@ from clipself_d2.vocabulary import TextClassifier
 
 clip = dict(name="EVA02-B-16", pretrained="merged2b_s8b_b131k")
 
-# The blocks that feed the pyramid and their channels, the length of an embedding, the tower's stride; the strides of
-# the pyramid's levels, and of those that regions are pooled from; the norm of pyramid and heads.
+# The blocks that feed the pyramid and their channels, the length of an embedding, the strides of the pyramid's levels;
+# the norm of pyramid and heads.
 shape = dict(
     blocks=[3, 5, 7, 11],
     block_dim=768,
     embed_dim=512,
-    stride=16,
     strides=[4, 8, 16, 32, 64],
-    region_strides=[4, 8, 16, 32],
     norm="SyncBN",
 )
 
@@ -67,9 +65,7 @@ large_shape = dict(
     blocks=[6, 10, 14, 23],
     block_dim=1024,
     embed_dim=768,
-    stride=14,
     strides=[3.5, 7, 14, 28, 56],
-    region_strides=[3.5, 7, 14, 28],
 )
 
 # Another pyramid (table A3): model.backbone.pyramid='${simple_pyramid}' model.backbone.blocks=[11].
@@ -94,8 +90,7 @@ model = L(FViT)(
         nms_thresh=0.7,
     ),
     roi_heads=L(OpenVocabularyROIHeads)(
-        strides="${shape.region_strides}",
-        dense_stride="${shape.stride}",
+        strides="${shape.strides}",
         box_head=L(BoxHead)(embed_dim="${shape.embed_dim}", channels=256, num_convs=4, norm="${shape.norm}"),
         classifier=L(CosineClassifier)(temperature=50.0),
         mask_head=None,

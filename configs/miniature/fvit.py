@@ -27,7 +27,7 @@ from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
-shape.update(block_dim=192, embed_dim=128, stride=8, strides=[4, 8, 16], norm="naiveSyncBN")
+shape.update(block_dim=192, embed_dim=128, strides=[4, 8, 16], norm="naiveSyncBN")
 model.update(size=128, pixel_stats="clip")
 model.backbone.blocks = [2, 5]
 model.backbone.pyramid.update(scales=[2, 1], channels=96)
@@ -35,7 +35,7 @@ simple_pyramid.update(scales=[2, 1], channels=96)
 model.rpn.update(
     channels=96, anchor_scale=6.0, batch_size_per_image=128, pre_nms_topk=[300, 300], post_nms_topk=[100, 100]
 )
-model.roi_heads.update(strides=[4, 8], canonical_size=28.0, batch_size_per_image=64, beta=0.8)
+model.roi_heads.update(canonical_size=28.0, batch_size_per_image=64, beta=0.8)
 model.roi_heads.box_head.update(channels=96, num_convs=2)
 model.vocabulary.text.templates = list(TEMPLATES)
 dataloader.train.update(dataset="ov_shapes_train_base", total_batch_size=16, num_workers=1)

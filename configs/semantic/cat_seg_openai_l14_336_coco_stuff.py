@@ -7,14 +7,12 @@ Table 5 of the paper, mIoU (the second version of CAT-Seg reports 37.9, 16.0 and
 | untouched | 31.5       | 10.8    | 62.0              |
 | CLIPSelf  | 34.5: +3.0 | 12.4    | 62.3              |
 
-    python datasets/prepare_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_openai_l14_336_coco_stuff.py
     python tools/train_net.py --config-file configs/semantic/cat_seg_openai_l14_336_coco_stuff.py \\
         clip.pretrained=output/clipself_openai_l14_336_coco_patches/tower.safetensors \\
         train.output_dir=output/cat_seg_openai_l14_336_coco_stuff_clipself_patches
 
-The evaluation on other data sets is as in cat_seg_openai_b16_coco_stuff.py.
-The values beside the paper's and the released code's, and the rows of other towers, are in ../common/semantic.py.
+All else is as in cat_seg_openai_b16_coco_stuff.py.
 """
 
 from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape, train

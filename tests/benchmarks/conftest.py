@@ -32,7 +32,7 @@ def tiny_detector(tmp_path):
     """Arguments that put a tiny tower into F-ViT's recipe."""
     path = tmp_path / "tiny.json"
     path.write_text(json.dumps(CONFIGS["tiny-vit-8"]))
-    shape = "shape.blocks=[0,1,1,2] shape.block_dim=32 shape.embed_dim=16 shape.stride=8 shape.strides=[2,4,8,16,32]"
-    heads = "shape.region_strides=[2,4,8,16] model.backbone.pyramid.channels=8 model.rpn.channels=8"
+    shape = "shape.blocks=[0,1,1,2] shape.block_dim=32 shape.embed_dim=16 shape.strides=[2,4,8,16,32]"
+    heads = "model.backbone.pyramid.channels=8 model.rpn.channels=8"
     last = "model.roi_heads.box_head.channels=8 model.rpn.post_nms_topk=[9,9]"
     return ["--size", "64", f"clip.name={path}", *f"{shape} {heads} {last}".split()]

@@ -81,9 +81,9 @@ def test_the_tower_and_its_sizes(row):
     assert (cfg.model.backbone.blocks, cfg.model.backbone.trainable) == (blocks, False)
     pyramid = cfg.model.backbone.pyramid
     assert (pyramid.in_dim, pyramid.channels, pyramid.norm) == (width, 256, "SyncBN")
-    assert [stride / scale for scale in pyramid.scales] == cfg.model.roi_heads.strides == cfg.model.rpn.strides[:-1]
+    assert [stride / scale for scale in pyramid.scales] == cfg.model.rpn.strides[:-1]
+    assert cfg.model.roi_heads.strides == cfg.model.rpn.strides
     assert cfg.model.rpn.strides[-1] == 2 * cfg.model.rpn.strides[-2]
-    assert cfg.model.roi_heads.dense_stride == stride
     assert cfg.model.roi_heads.box_head.embed_dim == embed_dim
     is_openai = model.startswith("openai")
     assert cfg.model.pixel_stats == ("clip" if is_openai else "imagenet")
@@ -242,7 +242,7 @@ def test_a_detector_with_masks_is_transferred_to_one_without(tmp_path):
     for file in (path("eva02_l14_336", "ovlvis"), TRANSFER):
         cfg = load_config(file, ["clip.name=ViT-B-32", "clip.pretrained=null", "model.size=96"])
         cfg.shape.update(blocks=[0, 1, 2, 3], block_dim=768, embed_dim=512, stride=32)
-        cfg.shape.update(strides=[8, 16, 32, 64, 128], region_strides=[8, 16, 32, 64])
+        cfg.shape.update(strides=[8, 16, 32, 64, 128])
         torch.manual_seed(0)
         models.append(build_model(cfg))
     source, model = models

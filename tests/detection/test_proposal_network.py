@@ -81,7 +81,7 @@ def test_weights_that_do_not_fit_are_one_line(theirs, tmp_path):
     for name, message in [
         ("missing.pth", "1 missing: res3.0.conv1.weight"),
         ("resnet18.pth", "does not fit"),
-        ("text.pth", "not a readable file of weights"),
+        ("text.pth", "not a file of weights"),
         ("absent.pth", "no such file"),
     ]:
         with pytest.raises(InputError, match=message) as caught:

@@ -32,8 +32,7 @@ class LinearHead(nn.Module):
 
 def build(**kwargs):
     return OpenVocabularyROIHeads(
-        STRIDES,
-        14,
+        [*STRIDES, 56],
         kwargs.pop("box_head", None) or LinearHead(),
         kwargs.pop("classifier", CosineClassifier()),
         **kwargs,
@@ -223,7 +222,7 @@ def test_the_mask_head_reads_14_bins_and_answers_28(storage):
     head.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     heads = build(mask_head=head).eval()
     with torch.no_grad():
-        out = heads.detect(features(), proposals(), VOCABULARY)
+        out = heads.detect(features(), proposals(), VOCABULARY, 14)
     assert shapes[0][1:] == (4, 14, 14) and shapes[0][0] == sum(map(len, out)) > 0
     assert all(x.pred_masks.shape == (len(x), 1, 28, 28) for x in out)
     assert all((x.pred_masks == 0.5).all() for x in out)
@@ -261,7 +260,7 @@ def test_every_score_against_a_loop(alpha, beta):
     nn.init.zeros_(heads.box_head.deltas)
     maps, found = features(), proposals((9, 5))
     with torch.no_grad():
-        out = heads.detect(maps, found, VOCABULARY)
+        out = heads.detect(maps, found, VOCABULARY, 14)
     for image, (detections, p) in enumerate(zip(out, found, strict=True)):
         assert len(detections) == 5 * len(p)
         for box in p.proposal_boxes.tensor:
@@ -275,12 +274,12 @@ def test_boxes_are_refined_and_clipped_while_clip_looks_at_the_proposals():
     heads = build(alpha=1, beta=1, **EVERYTHING).eval()
     maps, found = features(1), proposals((12,))
     with torch.no_grad():
-        (moved,) = heads.detect(maps, found, VOCABULARY)
+        (moved,) = heads.detect(maps, found, VOCABULARY, 14)
         _, deltas = heads.box_head(
             heads.box_pooler([maps[n] for n in heads.level_names], [found[0].proposal_boxes.tensor])
         )
         nn.init.zeros_(heads.box_head.deltas)
-        (still,) = heads.detect(maps, found, VOCABULARY)
+        (still,) = heads.detect(maps, found, VOCABULARY, 14)
     assert sorted(moved.scores.tolist()) == pytest.approx(sorted(still.scores.tolist()))
     expected = []
     for (x0, y0, x1, y1), (dx, dy, dw, dh) in zip(
@@ -300,7 +299,7 @@ def test_suppression_is_within_a_class_and_the_best_are_kept():
     some.load_state_dict(every.state_dict())
     maps, found = features(1), proposals((40,))
     with torch.no_grad():
-        (raw,), (kept,) = every.detect(maps, found, VOCABULARY), some.detect(maps, found, VOCABULARY)
+        (raw,), (kept,) = every.detect(maps, found, VOCABULARY, 14), some.detect(maps, found, VOCABULARY, 14)
     expected = []
     for k in range(5):
         mine = (raw.pred_classes == k) & (raw.scores > 0.02)
@@ -314,9 +313,9 @@ def test_suppression_is_within_a_class_and_the_best_are_kept():
 def test_no_proposals_give_no_detections(masks):
     heads = build(box_head=BoxHead(16, 4, num_convs=1, norm="BN"), mask_head=mask_head() if masks else None).eval()
     with torch.no_grad():
-        out = heads.detect(features(), proposals((0, 0)), VOCABULARY)
+        out = heads.detect(features(), proposals((0, 0)), VOCABULARY, 14)
         assert [len(x) for x in out] == [0, 0]
-        assert [len(x) > 0 for x in heads.detect(features(), proposals((0, 9)), VOCABULARY)] == [False, True]
+        assert [len(x) > 0 for x in heads.detect(features(), proposals((0, 9)), VOCABULARY, 14)] == [False, True]
     if masks:
         assert out[0].pred_masks.shape == (0, 1, 28, 28)
 
@@ -335,7 +334,7 @@ def test_fvlm_by_name():
     nn.init.zeros_(heads.box_head.deltas)
     maps, found = features(1), proposals((1,))
     with torch.no_grad():
-        (out,) = heads.detect(maps, found, VOCABULARY)
+        (out,) = heads.detect(maps, found, VOCABULARY, 14)
         box = found[0].proposal_boxes.tensor[0]
         embedding, _ = heads.box_head(pooled(maps, 0, box))
     background = heads.classifier(embedding, VOCABULARY).softmax(dim=1)[0, -1].item()

@@ -136,8 +136,7 @@ def build_detector(
             backbone.strides, 16, anchor_scale=4, batch_size_per_image=32, pre_nms_topk=(60, 60), post_nms_topk=(30, 30)
         ),
         OpenVocabularyROIHeads(
-            backbone.strides[:4],
-            tower.stride,
+            backbone.strides,
             BoxHead(16, 16, num_convs=2, norm=norm),
             CosineClassifier(**(classifier or {})),
             mask_head,
