@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, ParamSpec
+from typing import NoReturn, ParamSpec
 
 from clipself_d2.errors import InputError, Interrupted, RunError, lack_of_resources
 
@@ -56,7 +56,7 @@ def exit_codes(
         @functools.wraps(main)
         def with_exit_code(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                with _sigterm_raises():
+                with signal_handlers([signal.SIGTERM], _interrupt):
                     main(*args, **kwargs)
             except (InputError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -81,21 +81,28 @@ def exit_codes(
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Within the block, SIGTERM ends this process as Ctrl-C does, and forks of it as usual."""
+def signal_handlers(signums: Iterable[int], handle: Callable[[int], object]) -> Iterator[None]:
+    """Within the block, call `handle` with each signal to this process; forks of it end by them as usual."""
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield
         return
     pid = os.getpid()
-
-    def end(signum: int, frame: Any) -> None:
-        if os.getpid() == pid:
-            raise Interrupted(signum)
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-
-    before = signal.signal(signal.SIGTERM, end)
+    before = {
+        each: signal.signal(each, lambda signum, _: handle(signum) if os.getpid() == pid else end_by(signum))
+        for each in signums
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def end_by(signum: int) -> None:
+    """End this process at once, as a signal does that nobody handles."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+
+
+def _interrupt(signum: int) -> NoReturn:
+    raise Interrupted(signum)

@@ -8,15 +8,15 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 
-from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.clip.checkpoint import not_finite, write_atomically
 from clipself_d2.engine.errors import CheckpointError, NonFiniteWeightsError
 from clipself_d2.errors import InputError
 
@@ -75,7 +75,8 @@ class Checkpointer:
         path = self.directory / f"checkpoint_{iteration:07d}.pth"
         state: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         state["iteration"] = iteration
-        check_finite(state.get("model", {}), f"after {iteration} iterations")
+        if wrong := not_finite(state.get("model", {})):
+            raise NonFiniteWeightsError(f"after {iteration} iterations {wrong}; a lower optimizer.lr may help")
         try:
             write_atomically(path, lambda file: _write(state, file))
             write_atomically(self.directory / POINTER, lambda file: file.write_text(path.name))
@@ -153,7 +154,8 @@ class Checkpointer:
                 raise InputError(f"{path}: {error}") from error
             except Exception as error:
                 raise ValueError(f"does not fit this config's {name}: {_first_line(error)}") from error
-        check_finite(state.get("model", {}), "in it")
+        if wrong := not_finite(state.get("model", {})):
+            raise ValueError(wrong)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -197,16 +199,10 @@ def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) 
             raise ValueError(f"train.init_without: it has no {absent[0]!r}")
         state = {name: value for name, value in state.items() if not name.startswith(tuple(without))}
         model.load_state_dict(state)
-        check_finite(state, "in it")
+        if wrong := not_finite(state):
+            raise ValueError(wrong)
     except Exception as error:
         raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_first_line(error)})") from error
-
-
-def check_finite(state: Mapping[str, Any], where: str) -> None:
-    """Raise a NonFiniteWeightsError that names the first tensor of a state dict that has NaN or infinite values."""
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            raise NonFiniteWeightsError(f"{name} is not finite {where}; a lower optimizer.lr may help")
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

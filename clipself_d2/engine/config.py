@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -20,28 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from clipself_d2.engine.settings import TrainSettings
+from clipself_d2.engine.untrusted import check_harmless
 from clipself_d2.errors import InputError, first_line
 
 # `build` reports in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
-
-
-# Whose code a config from somebody else may import, and what of it it may call: parts of models, data and evaluation.
-# The rest of these packages can start commands, load libraries or read Python files.
-_PACKAGES = ("clipself_d2.", "detectron2.", "fvcore.", "torch.", "torchvision.")
-_HARMLESS = (
-    *(f"clipself_d2.{part}." for part in ("clip", "vocabulary", "regions", "backbones", "data", "evaluation")),
-    *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic")),
-    *(f"clipself_d2.miniature.{part}" for part in ("captions", "contrastive", "registration", "solo")),
-    "clipself_d2.engine.config.on_device",
-    "clipself_d2.engine.optim.",
-    *(f"detectron2.{part}." for part in ("modeling", "layers", "data", "evaluation", "solver", "structures")),
-    "fvcore.common.param_scheduler.",
-    *(f"torch.{part}." for part in ("nn", "optim")),
-    *(f"torchvision.{part}." for part in ("models", "ops", "transforms")),
-)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: bool = False) -> DictConfig:
@@ -67,7 +51,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
         raise InputError(f"{path}: is Python, which is executed; --untrusted-config takes a run's config.yaml")
     cfg = _read(Path(path))
     if untrusted:
-        _check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
+        check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, str(path))
     known = asdict(TrainSettings()) | {"output_dir": f"output/{Path(path).stem}"}
     _check_keys(cfg.train, known, f"{path}: train")
@@ -83,7 +67,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
         except (HydraException, OmegaConfBaseException, KeyError) as error:
             raise InputError(f"{override}: {first_line(error)}") from error
     if untrusted:
-        _check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
+        check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, " ".join(overrides))
     for key, old in before.items():
         _check_kind(key, old, _value(cfg, key))
@@ -148,27 +132,6 @@ def _read(path: Path) -> DictConfig:
         return cfg
     except (SyntaxError, ImportError, NameError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{path}: {first_line(error)}") from error
-
-
-def _check_harmless(node: Any, where: str) -> None:
-    """Raise an InputError for a `_target_` that is not in `_HARMLESS`, and for values that make new ones."""
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
-        if key == "_target_":
-            if not (isinstance(value, str) and value.startswith(_PACKAGES) and _name(value).startswith(_HARMLESS)):
-                raise InputError(f"{where}: _target_ {value!s:.80} is not accepted with --untrusted-config")
-        elif isinstance(value, str) and re.search(r"\$\{(?!oc\.env:|[\w.\[\]]+\})", value):  # ${oc.create:...}
-            raise InputError(f"{where}.{key}: {value:.80} is not accepted with --untrusted-config")
-        else:
-            _check_harmless(value, f"{where}.{key}")
-
-
-def _name(path: str) -> str:
-    """What the object at a path is called where it was defined: torch.nn.modules.os.system is posix.system."""
-    try:
-        called = locate(path)
-        return f"{called.__module__}.{called.__qualname__}"
-    except Exception:  # a module's code may raise anything
-        return ""
 
 
 def _check_sections(cfg: DictConfig, source: str) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +14,7 @@ from detectron2.engine import launch as launch_processes
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 
+from clipself_d2.command_line import signal_handlers
 from clipself_d2.engine.signals import SIGNALS
 from clipself_d2.errors import InputError, Interrupted, RunError, lack_of_resources
 
@@ -67,8 +65,16 @@ def launch(
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # where Detectron2 sees a GPU, it takes NCCL
+    received: list[int] = []
+
+    def pass_on(signum: int) -> None:
+        received.append(signum)
+        for rank in mp.active_children():
+            if rank.pid:
+                os.kill(rank.pid, signum)
+
     try:
-        with _signals_reach_ranks() as received:
+        with signal_handlers(SIGNALS, pass_on):
             launch_processes(_run_rank, ranks_per_machine, num_machines, machine_rank, dist_url, arguments)
         if not errors.empty():
             raise errors.get()
@@ -87,28 +93,6 @@ def launch(
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
         elif device == "cpu":
             del os.environ["CUDA_VISIBLE_DEVICES"]
-
-
-@contextmanager
-def _signals_reach_ranks() -> Iterator[list[int]]:
-    """Within the block, pass each signal on to the ranks; the list has those that came."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
-        yield received
-        return
-
-    def pass_on(signum: int, frame: Any) -> None:
-        received.append(signum)
-        for rank in mp.active_children():
-            if rank.pid:
-                os.kill(rank.pid, signum)
-
-    before = {each: signal.signal(each, pass_on) for each in SIGNALS}
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, local_size: int, errors: Any) -> None:

@@ -22,7 +22,7 @@ from torch import nn
 from clipself_d2 import __version__
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.engine.allocator import keep_freed_memory
-from clipself_d2.engine.checkpoint import Checkpointer, check_finite, load_model
+from clipself_d2.engine.checkpoint import Checkpointer, load_model
 from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
 from clipself_d2.engine.folder import locked
@@ -185,7 +185,6 @@ def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> 
     """Call the config's `export(model, path, card)`, which writes a usable model to `tower.safetensors`."""
     settings = train_settings(cfg)
     path = Path(settings.output_dir) / "tower.safetensors"
-    check_finite(model.state_dict(), f"after {settings.max_iter} iterations")
     card = {
         "config": Path(source).name,
         "data": _dataset_name(cfg.dataloader.train.get("dataset")),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from detectron2.utils import comm
+
+from clipself_d2.command_line import end_by, signal_handlers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -29,17 +29,14 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum = 0
         self._noted_at = 0.0
-        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._pid = os.getpid()
-        if threading.current_thread() is threading.main_thread():  # only that one may set handlers
-            self._before = {each: signal.signal(each, self._note) for each in SIGNALS}
+        self._handlers = signal_handlers(SIGNALS, self._note)
+        self._handlers.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
+        self._handlers.__exit__(None, None, None)
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -52,11 +49,9 @@ class StopRequest:
         finally:
             self.__enter__()
 
-    def _note(self, signum: int, frame: Any) -> None:
+    def _note(self, signum: int) -> None:
         now = time.monotonic()
-        ours = os.getpid() == self._pid  # and not a fork's, such as a process that reads images
-        if ours and not self.signum:
+        if not self.signum:
             self.signum, self._noted_at = signum, now
-        elif not ours or comm.get_world_size() == 1 or now - self._noted_at > _SAME_SIGNAL_S:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
+        elif comm.get_world_size() == 1 or now - self._noted_at > _SAME_SIGNAL_S:
+            end_by(signum)

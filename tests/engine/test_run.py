@@ -262,12 +262,12 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_restored(config, tmp_
     state["model"]["linear.bias"][0] = torch.nan
     torch.save(state, out / "checkpoint_0000012.pth")
     assert train(config, out, "--resume", "train.max_iter=8") == 0  # from the one before
-    assert "linear.bias is not finite" in (out / "log.txt").read_text()
+    assert "1 of 2 weights are not finite: linear.bias" in (out / "log.txt").read_text()
     capsys.readouterr()
     checkpoint = f"train.init_checkpoint={out}/checkpoint_0000012.pth"
     torch.save(state, out / "checkpoint_0000012.pth")
     assert train(config, tmp_path / "other", "--eval-only", checkpoint) == 2
-    assert "linear.bias is not finite" in capsys.readouterr().err
+    assert "1 of 2 weights are not finite: linear.bias" in capsys.readouterr().err
 
 
 def test_a_lack_of_memory_is_one_line(config, tmp_path, capsys, monkeypatch):

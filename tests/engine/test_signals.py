@@ -27,7 +27,6 @@ def start(tmp_path):
     config = tmp_path / "toy.py"
     config.write_text(CONFIG.replace("ToyModel", "SlowModel"))
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.engine.toy", "clipself_d2.engine.run", "clipself_d2.engine.main"])
 
     def start(folder, *more):
         argv = ["--config-file", str(config), "--resume", f"train.output_dir={folder}", *SETTINGS, *more]
@@ -92,7 +91,7 @@ def test_a_second_signal_ends_at_once(start, tmp_path):
 
 def test_ranks_stop_after_the_same_step(tmp_path):
     with pytest.raises(Interrupted) as caught:
-        launch(train_until_stopped, (tmp_path,), device="cpu", ranks_per_machine=2)
+        launch(train_until_stopped, (tmp_path, os.getpid()), device="cpu", ranks_per_machine=2)
     assert caught.value.signum == signal.SIGTERM
     (first, weights), (second, others) = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
     assert first == second >= 3

@@ -17,7 +17,7 @@ def fail_on_rank_1(message: str) -> None:
     torch.distributed.barrier()
 
 
-def train_until_stopped(folder: Path) -> None:
+def train_until_stopped(folder: Path, starter: int) -> None:
     """Train without end; on rank 1, iteration 3 sends SIGTERM to the process that started the ranks."""
     from torch.nn.parallel import DistributedDataParallel
 
@@ -28,7 +28,7 @@ def train_until_stopped(folder: Path) -> None:
         def __iter__(self):
             for iteration, batch in enumerate(super().__iter__()):
                 if iteration == 3 and rank == 1:
-                    os.kill(os.getppid(), signal.SIGTERM)
+                    os.kill(starter, signal.SIGTERM)
                 yield batch
 
     rank = torch.distributed.get_rank()
