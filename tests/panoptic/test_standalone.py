@@ -2,6 +2,8 @@
 
 import ast
 import json
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,10 +57,10 @@ def towers(tmp_path):
     return draw
 
 
-def image_and_masks():
+def image_and_masks(height=50, width=80):
     """A smooth image and the logits of five masks, of which the last is empty."""
-    image = F.interpolate(torch.rand(1, 3, 5, 7) * 255, (50, 80), mode="bicubic").clamp(0, 255).byte()
-    masks = F.interpolate(5 * torch.randn(1, 5, 4, 6), (25, 40), mode="bilinear")
+    image = F.interpolate(torch.rand(1, 3, 5, 7) * 255, (height, width), mode="bicubic").clamp(0, 255).byte()
+    masks = F.interpolate(5 * torch.randn(1, 5, 4, 6), (height // 2, width // 2), mode="bilinear")
     masks[0, -1] = -5
     return image, masks
 
@@ -84,54 +86,79 @@ def test_a_file_is_of_python_3_8_and_stands_alone(path):
 
 
 def test_a_host_process_computes_what_this_package_does(towers, tmp_path):
-    inputs, folders = {}, {}
+    runs = []
     for family in TRANSFORMERS:
-        folders[family] = tmp_path / f"{family}.host"
-        folders[family].mkdir()
-        inputs[family] = (*towers(family), *image_and_masks(), torch.randn(1, 5, 5))
-        tower, text_tower, image, masks, logits = inputs[family]
-        save_plugin_file(folders[family] / "plugin.safetensors", tower, text_tower, NAMES, "photo")
-        arrays = {"images": image, "masks": masks, "logits": logits, "seen": SEEN}
-        arrays = {name: value.numpy() for name, value in arrays.items()}
-        classes = np.array([",".join(synonyms) for synonyms in CLASSES])
-        np.savez(folders[family] / "inputs.npz", classes=classes, size=SIZE, **arrays)
+        (tmp_path / family).mkdir()
+        runs.append(Run(tmp_path / family, *towers(family), SIZE, *image_and_masks()))
+    run_host(sys.executable, *(run.folder for run in runs))
+    for run in runs:
+        assert max(run.differences().values()) < 1e-5
+
+
+@pytest.mark.skipif("HOST_PYTHON" not in os.environ, reason="HOST_PYTHON names no Python that has an old torch")
+@pytest.mark.parametrize("name", ["ViT-B-16-quickgelu", "EVA02-B-16"])
+def test_an_old_python_computes_the_same_at_published_size(name, tmp_path):
+    """The table in docs/panoptic.md."""
+    run = Run(tmp_path, *build_towers(name, None), 640, *image_and_masks(427, 640))
+    run_host(os.environ["HOST_PYTHON"], tmp_path)
+    differences = run.differences()
+    print(name, {key: f"{value:.1e}" for key, value in differences.items()})
+    assert max(differences.values()) < 1e-5
+
+
+def run_host(python, *folders):
     script = Path(__file__).with_name("host_process.py")
-    environment = {"PATH": "", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script, FOLDER, *folders.values()], check=True, env=environment, timeout=300)
-    for family, folder in folders.items():
-        compare(folder, *inputs[family])
+    environment = {"PATH": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    subprocess.run([python, script, FOLDER, *folders], check=True, env=environment, timeout=600)
 
 
-def compare(folder, tower, text_tower, image, masks, logits):
-    """What a host process wrote into a folder, against the towers and functions of this package."""
-    with np.load(folder / "outputs.npz") as outputs:
-        found = {name: torch.from_numpy(array) for name, array in outputs.items()}
-    with torch.no_grad():
-        dense = dense_features(tower, letterbox_images(tower, list(image), SIZE)).dense
-    rows, columns = found["dense"].shape[2:]
-    assert (rows, columns) == (5, 8)
-    torch.testing.assert_close(found["dense"], dense[..., :rows, :columns], atol=1e-5, rtol=0)
-    clip = TowerCLIP(tower, text_tower, SIZE, "photo")
-    embeddings, valid = clip.embed_masks(image, masks)
-    torch.testing.assert_close(found["embeddings"], embeddings, atol=1e-5, rtol=0)
-    assert torch.equal(found["valid"], valid)
-    assert valid.tolist() == [[True] * 4 + [False]]
-    clip_logits = clip.logits(embeddings, CLASSES)
-    torch.testing.assert_close(found["logits"], clip_logits, atol=1e-4, rtol=0)
+class Run:
+    """What a host process is given in a folder, and what it should have written there."""
 
-    log_scores = logits.log_softmax(-1)
-    expected = fuse_scores(log_scores, clip_logits.log_softmax(-1), SEEN, 0.4, 0.8, "fcclip")
-    expected[:, 4] = log_scores[:, 4].exp()
-    torch.testing.assert_close(found["fcclip"].exp(), expected, atol=1e-5, rtol=0)
-    no_void = F.pad(logits[..., :-1].log_softmax(-1), (0, 1), value=-torch.inf)
-    expected = fuse_scores(no_void, clip_logits.log_softmax(-1), SEEN, 0.35, 0.65, "odise")
-    expected[:, 4] = no_void[:, 4].exp()
-    torch.testing.assert_close(found["odise"].softmax(-1), expected[..., :-1], atol=1e-5, rtol=0)
+    def __init__(self, folder, tower, text_tower, size, image, masks):
+        self.folder, self.tower, self.size, self.image, self.masks = folder, tower, size, image, masks
+        self.clip = TowerCLIP(tower, text_tower, size, "photo")
+        self.logits = torch.randn(1, len(masks[0]), 5)
+        save_plugin_file(folder / "plugin.safetensors", tower, text_tower, NAMES, "photo")
+        arrays = {"images": image, "masks": masks, "logits": self.logits, "seen": SEEN}
+        classes = np.array([",".join(synonyms) for synonyms in CLASSES])
+        arrays = {name: value.numpy() for name, value in arrays.items()}
+        np.savez(folder / "inputs.npz", classes=classes, size=size, **arrays)
 
-    predictions, names, size = read_predictions(folder / "a.safetensors")
-    assert ([list(synonyms) for synonyms in names], size) == (CLASSES, (50, 80))
-    torch.testing.assert_close(predictions.masks.float(), masks[0], atol=0.01, rtol=1e-3)
-    torch.testing.assert_close(predictions.log_scores, log_scores[0])
+    @torch.no_grad()
+    def differences(self):
+        """Check what the host wrote; the largest differences of maps, unit vectors and probabilities."""
+        with np.load(self.folder / "outputs.npz") as outputs:
+            found = {name: torch.from_numpy(array) for name, array in outputs.items()}
+        rows, columns = found["dense"].shape[2:]
+        longest = max(self.image.shape[-2:])
+        patches = [math.ceil(side * self.size / longest / self.tower.stride) for side in self.image.shape[-2:]]
+        assert [rows, columns] == patches
+        dense = dense_features(self.tower, letterbox_images(self.tower, list(self.image), self.size)).dense
+        embeddings, valid = self.clip.embed_masks(self.image, self.masks)
+        assert torch.equal(found["valid"], valid)
+        assert valid.tolist() == [[True] * (valid.shape[1] - 1) + [False]]
+        clip = self.clip.logits(embeddings, CLASSES)
+        torch.testing.assert_close(found["logits"], clip, atol=1e-4, rtol=0)
+
+        log_scores, clip = self.logits.log_softmax(-1), clip.log_softmax(-1)
+        fcclip = fuse_scores(log_scores, clip, SEEN, 0.4, 0.8, "fcclip")
+        fcclip[:, -1] = log_scores[:, -1].exp()  # the mask that vanished
+        no_void = F.pad(self.logits[..., :-1].log_softmax(-1), (0, 1), value=-torch.inf)
+        odise = fuse_scores(no_void, clip, SEEN, 0.35, 0.65, "odise")
+        odise[:, -1] = no_void[:, -1].exp()
+
+        predictions, names, size = read_predictions(self.folder / "a.safetensors")
+        assert ([list(synonyms) for synonyms in names], size) == (CLASSES, tuple(self.image.shape[-2:]))
+        torch.testing.assert_close(predictions.masks.float(), self.masks[0], atol=0.01, rtol=1e-3)
+        torch.testing.assert_close(predictions.log_scores, log_scores[0])
+        pairs = {
+            "dense": (found["dense"], dense[..., :rows, :columns]),
+            "embeddings": (found["embeddings"], embeddings),
+            "odise": (found["odise"].softmax(-1), odise[..., :-1]),
+            "fcclip": (found["fcclip"].exp(), fcclip),
+        }
+        return {name: float((a - b).abs().max()) for name, (a, b) in pairs.items()}
 
 
 def test_fusing_is_the_geometric_mean_of_two_softmaxes():
