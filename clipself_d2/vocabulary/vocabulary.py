@@ -238,8 +238,8 @@ def _warn_of_equal(names: Sequence[str], embeddings: Tensor) -> None:
     if pairs:
         first, second = (names[number] for number in pairs[0])
         logger.warning(
-            "%d classes have the same embedding as another, first %.60r and %.60r: give them names that differ in more than "
-            "upper and lower case, and within the text tower's context",
+            "%d classes have the same embedding as another, first %.60r and %.60r: give them names that differ in more "
+            "than upper and lower case, and within the text tower's context",
             len(pairs),
             first,
             second,
