@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
+from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
 from clipself_d2.evaluation.detections import each_image_once
@@ -33,8 +33,7 @@ class MaskAPEvaluator(COCOEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         if "json_file" not in metadata.as_dict():
             raise InputError(f"data set {dataset_name!r} has no instance annotations: evaluate no instances")
-        if not Path(metadata.json_file).is_file():
-            raise InputError(f"{metadata.json_file}: is missing: prepare the data set as datasets/README.md says")
+        load_instances(metadata.json_file, metadata.image_root)  # COCO's reader, which follows, checks nothing
         super().__init__(dataset_name, ("segm",), use_fast_impl=False)
         self._classes = dict(metadata.thing_dataset_id_to_contiguous_id)
         self._num_classes = len(metadata.stuff_classes)
