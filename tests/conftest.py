@@ -1,9 +1,9 @@
 """Shared fixtures: seeds, threads, and the folder of real images."""
 
+import functools
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import numpy as np
@@ -18,19 +18,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
-
-# Ranks are forked from a server that has imported everything once; spawned, each would import for seconds.
+# Ranks are forked from a server that has imported everything once; spawned, each would import for seconds. They have
+# the environment of the server's start: a test that sets variables for its ranks asks for `spawned_ranks`.
 mp.set_forkserver_preload(["clipself_d2.engine.main", "clipself_d2.detection", "clipself_d2.miniature"])
+_start_processes = mp.start_processes
+mp.start_processes = functools.partial(_start_processes, start_method="forkserver")
 
 
-@pytest.fixture(autouse=True)
-def _ranks_from_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = mp.start_processes
-
-    def from_server(*args: Any, start_method: str = "forkserver", **kwargs: Any) -> Any:
-        return start(*args, start_method=start_method, **kwargs)
-
-    monkeypatch.setattr(mp, "start_processes", from_server)
+@pytest.fixture
+def spawned_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start ranks as the package does."""
+    monkeypatch.setattr(mp, "start_processes", _start_processes)
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
     assert lines == sorted(set(lines))
 
 
-def test_two_cpu_ranks_match_one(folder, whole, monkeypatch):
+def test_two_cpu_ranks_match_one(folder, whole, monkeypatch, spawned_ranks):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     few = ["train.max_iter=4", "dataloader.train.dataset=coco_2017_unlabeled_images"]
