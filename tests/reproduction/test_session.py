@@ -260,9 +260,11 @@ def test_the_tool_s_process_ends_with_an_interruption(table, planner, tmp_path, 
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     waiting = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     waiting.start()
     with pytest.raises(KeyboardInterrupt):
         run_tool(job)
     waiting.join()
+    signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
