@@ -26,7 +26,7 @@ _HARMLESS = (
 
 
 def check_harmless(node: Any, where: str) -> None:
-    """Check the `_target_`s of a config, and that no value makes new ones.
+    """Check each `_target_` of a config, and that no value makes new ones.
 
     Args:
         node: the config as plain dictionaries and lists, interpolations unresolved.
