@@ -53,9 +53,16 @@ def same_classes(classes: Sequence[Sequence[str]], others: Sequence[Sequence[str
     shared = torch.tensor([[len(a & b) / len(a | b) for b in theirs] for a in ours])
     same = (shared > 0) & ((shared == shared.amax(dim=1, keepdim=True)) | (shared == shared.amax(dim=0)))
     rows, columns = ((~same.any(dim=axis)).nonzero().flatten().tolist() for axis in (1, 0))
+    of_row = {row: _groups(ours[row]) for row in rows}
+    of_column = {column: _groups(theirs[column]) for column in columns}
     for row, column in product(rows, columns):
-        same[row, column] = any(ours[row] & names and theirs[column] & names for names in map(set, PARTNERS))
+        same[row, column] = not of_row[row].isdisjoint(of_column[column])
     return same
+
+
+def _groups(names: set[str]) -> set[int]:
+    """The numbers of the `PARTNERS` that have one of the names."""
+    return {number for number, group in enumerate(PARTNERS) if not names.isdisjoint(group)}
 
 
 def link_classes(classes: ClassNames, embeddings: Tensor, vocabulary: Vocabulary, temperature: float) -> Tensor:

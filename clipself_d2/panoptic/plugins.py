@@ -112,6 +112,7 @@ class ODISEMaskClassifier(clipself_plugin.ODISEMaskClassifier):
     ) -> None:
         clip = TowerCLIP(tower, text_tower, size, templates, dense_mode, mask_resize)
         self._by_partners = False
+        self._seen: dict[tuple[tuple[str, ...], ...], list[bool]] = {}
         super().__init__(clip, alpha, beta, train_labels, size_divisibility)
 
     def default_train_labels(self) -> Classes:
@@ -123,9 +124,15 @@ class ODISEMaskClassifier(clipself_plugin.ODISEMaskClassifier):
             return label_set("coco_panoptic")
 
     def seen_classes(self, classes: Classes) -> list[bool]:
-        """See the base class and `train_labels`."""
+        """See the base class and `train_labels`; asked for every image, partners are looked for once."""
         if not self._by_partners:
             return super().seen_classes(classes)
+        key = tuple(map(tuple, classes))
+        if key not in self._seen:
+            self._seen[key] = self._with_partner(classes)
+        return self._seen[key]
+
+    def _with_partner(self, classes: Classes) -> list[bool]:
         same = same_classes(self.train_labels, classes)
         lacking = [
             names[0] for names, found in zip(self.train_labels, same.any(dim=1).tolist(), strict=True) if not found
