@@ -17,10 +17,7 @@ from tests.panoptic.hosts import (
     picture,
 )
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_fcclip_gets_a_vit_without_a_change_of_its_code():

@@ -27,10 +27,7 @@ from tests.panoptic.hosts import (
     picture,
 )
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.35, 0.65), (0.3, 0.7)])

@@ -27,10 +27,7 @@ from tests.panoptic.hosts import (
 )
 from tests.second_device import CUDA, SecondDevice
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
