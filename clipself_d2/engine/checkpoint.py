@@ -81,7 +81,7 @@ class Checkpointer:
             write_atomically(path, lambda file: _write(state, file))
             write_atomically(self.directory / POINTER, lambda file: file.write_text(path.name))
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-            message = f"{path}: cannot save the checkpoint ({_first_line(error)}); free some disk space"
+            message = f"{path}: cannot save the checkpoint ({_one_line(error)}); free some disk space"
             if required:
                 raise CheckpointError(message) from error
             logger.error("%s. The run goes on with the last good checkpoint.", message)
@@ -133,8 +133,8 @@ class Checkpointer:
             except Exception as error:  # whatever a damaged file makes of the readers
                 if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek in a damaged file
                     raise
-                reasons.append(f"{path.name}: {_first_line(error)}")
-                logger.warning("%s cannot be used (%s); trying an earlier one", path, _first_line(error))
+                reasons.append(f"{path.name}: {_one_line(error)}")
+                logger.warning("%s cannot be used (%s); trying an earlier one", path, _one_line(error))
         if reasons:
             raise InputError(
                 f"{self.directory}: none of its {len(reasons)} checkpoints can be used; remove them to start anew, or "
@@ -153,7 +153,7 @@ class Checkpointer:
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
             except Exception as error:
-                raise ValueError(f"does not fit this config's {name}: {_first_line(error)}") from error
+                raise ValueError(f"does not fit this config's {name}: {_one_line(error)}") from error
         if wrong := not_finite(state.get("model", {})):
             raise ValueError(wrong)
 
@@ -202,7 +202,7 @@ def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) 
         if wrong := not_finite(state):
             raise ValueError(wrong)
     except Exception as error:
-        raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_first_line(error)})") from error
+        raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_one_line(error)})") from error
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
@@ -231,5 +231,6 @@ def _iteration(path: Path) -> int:
     return int(path.stem.split("_")[1])
 
 
-def _first_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
+    """The whole message, unlike `errors.first_line`: PyTorch names the keys that do not fit below its first line."""
     return " ".join(str(error).split())[:300] or type(error).__name__
