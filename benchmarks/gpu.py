@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             measured[row.title] = run_row(row, args)
     table = markdown(measured, peak)
-    (args.output / f"gpu-{args.device}.md").write_text(table)
     print(table)
     harness.report("gpu", {"peak_flops_per_second": peak, "agreement": agreement, "rows": measured}, args)
+    (args.output / f"gpu-{args.device}.md").write_text(table)
     if wrong := [
         f"{name}: {key} {value:.2g}"
         for name, each in agreement.items()

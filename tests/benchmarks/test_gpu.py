@@ -30,7 +30,7 @@ def test_rows_kernels_and_failures_are_reported(few, tmp_path):
 
 
 def test_rows_without_time_are_named(few, tmp_path):
-    _, numbers, table = run(tmp_path, "--minutes", "0")
+    _, numbers, table = run(tmp_path / "new", "--minutes", "0")
     assert set(numbers["rows"].values()) == {"left out: no time"}
     assert "| a tiny step | left out: no time |" in table
 
