@@ -12,6 +12,7 @@ class BoundedBoxTransform(Box2BoxTransform):
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Apply deltas dx, dy, dw, dh, N x 4, to boxes N x 4."""
-        shift, size = deltas.split(2, dim=1)
-        limit = self.scale_clamp * deltas.new_tensor(self.weights[2:])
-        return super().apply_deltas(torch.cat([shift, torch.maximum(size, -limit)], dim=1), boxes)
+        shift, width, height = deltas.split([2, 1, 1], dim=1)
+        least_width, least_height = (-self.scale_clamp * weight for weight in self.weights[2:])
+        bounded = torch.cat([shift, width.clamp(min=least_width), height.clamp(min=least_height)], dim=1)
+        return super().apply_deltas(bounded, boxes)

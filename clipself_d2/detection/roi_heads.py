@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
-from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.modeling.roi_heads.mask_head import BaseMaskRCNNHead
 from detectron2.modeling.roi_heads.roi_heads import ROIHeads
 from detectron2.structures import Instances
@@ -19,20 +18,10 @@ from clipself_d2.detection.heads import CosineClassifier
 from clipself_d2.detection.losses import box_loss, class_weights, classification_loss
 from clipself_d2.detection.matching import BoxMatcher
 from clipself_d2.detection.pooler import RegionPooler
+from clipself_d2.detection.suppression import select_detections
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.pooling import pool_boxes
 from clipself_d2.vocabulary import Vocabulary
-
-MAX_CANDIDATES = 20_000
-"""Most boxes of an image that go into the NMS at first. LVIS's 1,203 classes and score threshold of 1e-4 let through a
-million boxes of an untrained detector, which takes minutes; 300 detections are kept in the end."""
-
-
-def candidate_threshold(scores: Tensor, threshold: float, limit: int) -> float:
-    """Return the lowest score, at least `threshold`, that no more than `limit` of the R x K scores exceed."""
-    if scores.numel() <= limit:
-        return threshold
-    return max(threshold, scores.flatten().topk(limit + 1).values[-1].item())
 
 
 class OpenVocabularyROIHeads(ROIHeads):
@@ -141,9 +130,8 @@ class OpenVocabularyROIHeads(ROIHeads):
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_fg_samples", foreground.sum() / len(sampled))
         storage.put_scalar("roi_head/num_bg_samples", (~foreground).sum() / len(sampled))
-        if foreground.any():
-            hits = logits[foreground, : self.num_classes].argmax(dim=1) == labels[foreground]
-            storage.put_scalar("foreground_accuracy", hits.float().mean())
+        hits = foreground & (logits[:, : self.num_classes].argmax(dim=1) == labels)
+        storage.put_scalar("foreground_accuracy", hits.sum() / foreground.sum().clamp(min=1))
         if self.mask_head is not None:
             losses.update(self._mask_losses(self.mask_head, levels, sampled))
         return losses
@@ -207,23 +195,14 @@ class OpenVocabularyROIHeads(ROIHeads):
         clip_logprobs = vocabulary.log_probabilities(pooled, self.clip_temperature)
         scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
         refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
-        detections = [
-            self._suppress(box, score, x.image_size)
-            for x, box, score in zip(proposals, refined.split(counts), scores.split(counts), strict=True)
-        ]
+        detections = select_detections(
+            refined.split(counts),
+            scores[:, :-1].split(counts),
+            [x.image_size for x in proposals],
+            self.score_thresh,
+            self.nms_thresh,
+            self.detections_per_image,
+        )
         if self.mask_head is not None:
             self.mask_head(self.mask_pooler(levels, [x.pred_boxes.tensor for x in detections]), detections)
         return detections
-
-    def _suppress(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> Instances:
-        """Run the NMS of an image on its best candidates: on more of them, until enough survive or all were taken."""
-        limit = MAX_CANDIDATES
-        while True:
-            threshold = candidate_threshold(scores[:, :-1], self.score_thresh, limit)
-            found, _ = fast_rcnn_inference_single_image(
-                boxes, scores, size, threshold, self.nms_thresh, self.detections_per_image
-            )
-            # No candidate suppresses one of a higher score.
-            if len(found) == self.detections_per_image or threshold == self.score_thresh:
-                return found
-            limit *= 4

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from clipself_d2.backbones.pyramid import conv_stack, level_names
 from clipself_d2.detection.box_transform import BoundedBoxTransform
 from clipself_d2.detection.matching import BoxMatcher
+from clipself_d2.detection.suppression import clip_boxes, rows, suppress
 from clipself_d2.engine.errors import NonFiniteLossError
 
 
@@ -48,7 +49,7 @@ class RPNHead(nn.Module):
 
 
 class OpenVocabularyRPN(RPN):
-    """Detectron2's `RPN`, whose `anchor_matcher` is a `BoxMatcher`."""
+    """Detectron2's `RPN`, whose `anchor_matcher` is a `BoxMatcher`, and which chooses all images' proposals at once."""
 
     @torch.no_grad()
     def label_and_sample_anchors(
@@ -63,6 +64,47 @@ class OpenVocabularyRPN(RPN):
             labels.append(self._subsample_labels(label))
             matched.append(objects[matches] if len(objects) else torch.zeros_like(boxes))
         return labels, matched
+
+    @torch.no_grad()
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """Return per image the best boxes of all levels, as Detectron2's method does.
+
+        Args:
+            anchors: A_i per level.
+            pred_objectness_logits: B x A_i per level.
+            pred_anchor_deltas: B x A_i x 4 per level.
+            image_sizes: height and width of the images.
+
+        Raises:
+            FloatingPointError: in training, if logits or deltas of the best anchors are not finite.
+        """
+        most = self.pre_nms_topk[self.training]
+        best = [logits.topk(min(most, logits.shape[1]), dim=1) for logits in pred_objectness_logits]
+        logits = torch.cat([each.values for each in best], dim=1)
+        levels = torch.cat([torch.full_like(each.indices, level) for level, each in enumerate(best)], dim=1)
+        places = torch.cat([boxes.tensor[each.indices] for boxes, each in zip(anchors, best, strict=True)], dim=1)
+        deltas = torch.cat([rows(x, each.indices) for x, each in zip(pred_anchor_deltas, best, strict=True)], dim=1)
+        boxes = self.box2box_transform.apply_deltas(deltas.flatten(0, 1), places.flatten(0, 1)).view_as(places)
+        finite = boxes.isfinite().all(dim=2) & logits.isfinite()
+        boxes = clip_boxes(boxes.where(finite[..., None], 0), image_sizes)
+        valid = finite & (boxes[..., 2:] - boxes[..., :2] > self.min_box_size).all(dim=2)
+        scores = logits.where(valid, -torch.inf)
+        kept, counts = suppress(boxes, scores, levels, self.nms_thresh, self.post_nms_topk[self.training])
+        *lengths, all_finite = torch.cat([counts, finite.all()[None]]).tolist()
+        if self.training and not all_finite:
+            raise FloatingPointError("logits or deltas are not finite")
+        return [
+            Instances(size, proposal_boxes=Boxes(box[:length]), objectness_logits=score[:length])
+            for size, length, box, score in zip(
+                image_sizes, lengths, rows(boxes, kept), scores.gather(1, kept), strict=True
+            )
+        ]
 
 
 @contextmanager
