@@ -123,7 +123,7 @@ def run_row(row: Row, args: argparse.Namespace) -> dict[str, Any] | str:
 
 def markdown(measured: Mapping[str, dict[str, Any] | str], peak: float) -> str:
     """The table of all rows, then the kernels that take most of each."""
-    head = ["what", "ms", "reference / ours", "ours / tower", "student, % of the products' speed", "GiB"]
+    head = ["what", "ms", "reference / ours", "ours / tower", "student, % of the products' speed", "GiB", "waits"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     kernels = []
     for title, numbers in measured.items():
@@ -138,6 +138,7 @@ def markdown(measured: Mapping[str, dict[str, Any] | str], peak: float) -> str:
             f"{numbers['ratio_to_tower']:.2f}" if "ratio_to_tower" in numbers else "",
             f"{100 * speed / peak:.0f}" if speed else "",
             f"{memory / 2**30:.1f}" if memory else "",
+            str(numbers["waits"].get("ours", "")),
         ]
         lines.append(f"| {title} | {' | '.join(cells)} |")
         kernels += [f"\n{title}:\n", *(f"- {100 * part:.0f} % {name}" for name, part in numbers["kernels"].items())]

@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import json
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.inference import resolve_device
 from clipself_d2.engine.trainer import PRECISIONS
-from clipself_d2.errors import InputError, RunError
+from clipself_d2.errors import RunError
 
 Call = Callable[[], Any]
 
@@ -38,8 +39,6 @@ def prepare(args: argparse.Namespace) -> None:
         InputError: no GPU where one is asked for.
     """
     args.device = resolve_device(args.device)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no usable GPU; use --device cpu")
     torch.manual_seed(0)
 
 
@@ -121,7 +120,7 @@ def time_in_turns(title: str, calls: Mapping[str, Call], rounds: int) -> dict[st
 
 
 def measure(title: str, calls: Mapping[str, Call], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Time calls in turns and count their operations and memory -> `seconds`, `flops`, `peak_memory_bytes`, by name.
+    """Time calls in turns -> `seconds`, `flops`, `peak_memory_bytes` and, on a GPU, `waits` (`count_waits`), by name.
 
     With `--profile` also `kernels`, those of the call named "ours"; see `top_kernels`.
     """
@@ -130,6 +129,7 @@ def measure(title: str, calls: Mapping[str, Call], args: argparse.Namespace) -> 
         "seconds": time_in_turns(f"{title}, {args.device}", calls, args.rounds),
         "flops": {name: count_flops(call) for name, call in calls.items()},
         "peak_memory_bytes": {name: peak_memory(call, args.device) for name, call in calls.items()},
+        "waits": {name: count_waits(call) for name, call in calls.items()} if args.device == "cuda" else {},
     }
 
 
@@ -189,6 +189,19 @@ def peak_memory(call: Call, device: str) -> int | None:
         return int(line.split()[1]) * 1024
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def count_waits(call: Call) -> int:
+    """How often the host waits for the GPU during a call."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
 def report(name: str, numbers: Mapping[str, Any], args: argparse.Namespace) -> None:

@@ -7,6 +7,8 @@ Everything is computed on the CPU, with the CPU's results. Tensors that are made
 so is whatever is computed from them. Not simulated: copies (a moved tensor shares its memory), streams and kernels.
 """
 
+import traceback
+
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -16,6 +18,9 @@ CUDA = torch.device("cuda", 0)
 # CUDA reads tensors of the CPU in these: they copy.
 COPIES = {"to", "copy_", "type_as", "__set__", "set_"}
 INDEXING = {"__getitem__", "__setitem__"}
+# A GPU must have computed what these read: values, or a shape that depends on values.
+READING = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "equal", "allclose", "numpy"}
+READING |= {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"}
 # These read a list of tensors value by value: the result is on the CPU unless a device is named.
 FROM_LISTS = {"tensor", "as_tensor"}
 
@@ -86,3 +91,52 @@ def check_one_device(name, args, tensors):
         return
     if any(tensor.dim() and not isinstance(tensor, Remote) for tensor in tensors):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device, found cuda:0 and cpu (simulated)")
+
+
+class HostWaits(TorchFunctionMode):
+    """Within `SecondDevice`: lists the lines at which the host would wait for a GPU.
+
+    These read values of the device, or copy between it and the host without `non_blocking`.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if waits(function.__name__, args, kwargs, result):
+            *stack, caller, _ = traceback.extract_stack()
+            if caller.filename.endswith("clip_grad.py"):  # asks for the true device of a simulated tensor
+                return result
+            frame = next(f for f in reversed([*stack, caller]) if "/torch/" not in f.filename)
+            self.lines.append(f"{function.__name__}: {frame.filename}:{frame.lineno} {frame.line}")
+        return result
+
+
+def waits(name, args, kwargs, result):
+    """Whether an operation waits for the device."""
+    first = args[0] if args else None
+    is_remote = isinstance(first, Remote)
+    if name in READING:
+        return is_remote
+    if name in ("to", "cuda", "cpu", "copy_"):
+        other = args[1] if name == "copy_" else result
+        moves = isinstance(other, torch.Tensor) and is_remote != isinstance(other, Remote)
+        return moves and not kwargs.get("non_blocking")
+    if name in FROM_LISTS or name == "new_tensor":
+        return isinstance(result, Remote) and not isinstance(first, Remote if name in FROM_LISTS else ())
+    if name in INDEXING and is_remote:
+        index = tree_leaves(args[1])
+        tensors = [part for part in index if isinstance(part, torch.Tensor) and part.dim()]
+        by_mask = any(part.dtype == torch.bool for part in tensors)
+        if name == "__setitem__" and by_mask and not (isinstance(args[2], torch.Tensor) and args[2].dim()):
+            return False  # a fill
+        is_list = isinstance(args[1], list) or (
+            isinstance(args[1], tuple) and any(isinstance(i, list) for i in args[1])
+        )
+        return by_mask or is_list or not all(isinstance(part, Remote) for part in tensors)
+    if name == "repeat_interleave" and len(args) > 1 and isinstance(args[1], Remote):
+        return kwargs.get("output_size") is None
+    return name == "where" and is_remote and len(args) == 1

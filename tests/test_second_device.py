@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.second_device import CUDA, SecondDevice
+from tests.second_device import CUDA, HostWaits, SecondDevice
 
 
 @pytest.fixture(autouse=True)
@@ -81,3 +81,52 @@ def test_modules_move_and_train():
     assert all(isinstance(parameter, nn.Parameter) for parameter in layer.parameters())
     layer(there()).sum().backward()
     assert layer[0].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: float(x.sum()),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: HERE.to("cuda"),
+        lambda x: x.copy_(HERE),
+        lambda x: torch.tensor([1.0], device="cuda"),
+        lambda x: x.new_tensor([1.0]),
+        lambda x: x[x > 0],
+        lambda x: x[[0, 2]],
+        lambda x: x[torch.tensor([0, 2])],
+        lambda x: x.nonzero(),
+        lambda x: torch.where(x > 0),
+    ],
+)
+def test_waits_of_the_host_are_listed(wait):
+    x = there()
+    with HostWaits() as waits:
+        wait(x)
+    assert len(waits.lines) == 1 and __file__ in waits.lines[0]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: (x + 1).sum(),
+        lambda x: HERE.tolist(),
+        lambda x: HERE[HERE > 0],
+        lambda x: HERE.to("cuda", non_blocking=True),
+        lambda x: x.copy_(HERE, non_blocking=True),
+        lambda x: x.to("cuda", torch.float64),
+        lambda x: x[torch.zeros(2, dtype=torch.long, device="cuda")],
+        lambda x: x[:, None, 1:],
+        lambda x: x.masked_fill_(x > 0, 1),
+        lambda x: x.__setitem__(x > 0, 0),
+        lambda x: torch.where(x > 0, x, 0),
+    ],
+)
+def test_work_without_waits(work):
+    x = there()
+    with HostWaits() as waits:
+        work(x)
+    assert waits.lines == []

@@ -57,12 +57,12 @@ class TextTower(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Embed texts: ``N x C``, not normalized, differentiable in the weights."""
-        tokens = self.tokenizer(list(texts)).to(self.clip.logit_scale.device)
+        tokens = self.tokenizer(list(texts))
         text = getattr(self.clip, "text", self.clip)  # CustomTextCLIP's transformer is a module of its own
         pool = getattr(text, "pool_type", getattr(text, "text_pool_type", None))
         if pool == "argmax" and getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None:
             return _encode_causal(text, tokens)
-        return self.clip.encode_text(tokens)
+        return self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
 
 
 def _encode_causal(text: Any, tokens: Tensor) -> Tensor:
@@ -72,6 +72,7 @@ def _encode_causal(text: Any, tokens: Tensor) -> Tensor:
     """
     ends = tokens.argmax(dim=-1)  # the end token has the largest number
     length = int(ends.max()) + 1
+    tokens, ends = (x.to(text.attn_mask.device, non_blocking=True) for x in (tokens, ends))
     x = text.token_embedding(tokens[:, :length]) + text.positional_embedding[:length]
     x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
     pooled = x[torch.arange(len(x), device=x.device), ends]

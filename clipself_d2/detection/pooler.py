@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from clipself_d2.detection.sparse_roi_align import sparse_roi_align
+from clipself_d2.regions.pooling import to_rois
 
 
 def assign_levels(boxes: Tensor, num_levels: int, canonical_size: float = 56.0) -> Tensor:
@@ -52,12 +53,8 @@ class RegionPooler:
             sum(R_i) x D x s x s, image by image. It is fp32, because RoIAlign does not support bfloat16.
         """
         device = maps[0].device
-        images = torch.arange(len(boxes), device=device).repeat_interleave(
-            torch.tensor([len(b) for b in boxes], device=device)
-        )
-        flat = torch.cat(list(boxes)).float()
-        rois = torch.cat([images[:, None].to(flat), flat], dim=1)
-        levels = assign_levels(flat, len(maps), self.canonical_size)
+        rois = to_rois(boxes, device)
+        levels = assign_levels(rois[:, 1:], len(maps), self.canonical_size)
         if device.type == "cpu":  # torchvision's kernel is slow there, see `sparse_roi_align`
             with torch.autocast("cpu", enabled=False):
                 return sparse_roi_align(maps, rois, levels, self.strides, self.output_size)

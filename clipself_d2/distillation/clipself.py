@@ -79,13 +79,8 @@ class CLIPSelf(Student):
             return embed_crops(self.teacher, images, boxes, self.teacher_size)
         embed = partial(embed_crops, self.teacher, size=self.teacher_size)
         rows = self.teacher_cache(embed, images, boxes, samples)
-        return F.normalize(rows.to(self.device).float(), dim=-1)
+        return F.normalize(rows.to(self.device, non_blocking=True).float(), dim=-1)
 
     def num_loss_items(self, inputs: Sequence[dict[str, Any]]) -> int:
         """Number of regions, over which the loss is a mean; see `engine.Trainer`."""
         return sum(len(x["regions"]) for x in inputs)
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile both towers' blocks; see `Student.compile`."""
-        super().compile(*args, **kwargs)
-        self.teacher.compile(*args, **kwargs)

@@ -78,9 +78,9 @@ class RegionText(Student):
         nouns, temperature = self.embed_nouns()
         regions = self.embed_regions([x["image"] for x in inputs], [x["regions"].tensor for x in inputs])
         classes, columns = sample_classes(torch.cat([x["classes"] for x in inputs]), len(nouns), self.num_sampled)
-        columns = columns.to(self.device)
+        classes, columns = (x.to(self.device, non_blocking=True) for x in (classes, columns))
         with torch.autocast(self.device.type, enabled=False):  # bf16 would round the logits, up to 100, by a quarter
-            logits = temperature * regions @ nouns[classes.to(self.device)].T
+            logits = temperature * regions @ nouns[classes].T
         targets = F.one_hot(columns, len(classes)).to(logits)
         if len(regions) and has_event_storage():
             right = (logits.argmax(dim=1) == columns).float().mean()

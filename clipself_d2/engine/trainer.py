@@ -27,6 +27,21 @@ logger = logging.getLogger(__name__)
 PRECISIONS: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class StepStorage(EventStorage):
+    """Detectron2's storage, but tensors stay on their device until a step's one copy to the host."""
+
+    def __init__(self, start_iter: int = 0) -> None:
+        super().__init__(start_iter)
+        self.waiting: dict[str, Tensor] = {}
+
+    def put_scalar(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Store a number, or keep a tensor of one element for the step's copy."""
+        if isinstance(value, Tensor):
+            self.waiting[name] = value.detach()
+        else:
+            super().put_scalar(name, value, *args, **kwargs)
+
+
 class Trainer(TrainerBase):
     """Runs `model(list[dict]) -> dict[str, scalar]` over a loader, one optimizer step per iteration.
 
@@ -85,7 +100,7 @@ class Trainer(TrainerBase):
         self.model.train()
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
-        with self.stop_request, EventStorage(start_iter) as self.storage:
+        with self.stop_request, StepStorage(start_iter) as self.storage:
             try:
                 self.before_train()
                 for self.iter in range(start_iter, max_iter):
@@ -159,7 +174,9 @@ class Trainer(TrainerBase):
         items = [num_items(chunk) for chunk in chunks]
         unreadable = getattr(self.data_loader, "num_unreadable", 0)
         sums = torch.tensor([sum(items), unreadable, self.stop_request.signum], dtype=torch.float64)
-        total, unreadable, stop = reduce_sum(sums.to(self.device)).tolist()
+        if comm.get_world_size() > 1:
+            sums = reduce_sum(sums.to(self.device))
+        total, unreadable, stop = sums.tolist()
         return [count * comm.get_world_size() / max(total, 1) for count in items], int(unreadable), stop > 0
 
     def _autocast(self) -> torch.autocast:
@@ -172,17 +189,23 @@ class Trainer(TrainerBase):
         return self.model.no_sync()
 
     def _update(self, losses: dict[str, Tensor], batch: Sequence[dict[str, Any]]) -> None:
-        """Check, clip, step and log. Nothing that is not finite reaches the weights."""
+        """Check, clip, step and log. Nothing that is not finite reaches the weights.
+
+        This has the only copy from the device of a step: losses, gradient norm and the scalars of the storage.
+        """
         self.grad_scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_grad_norm or math.inf)
         names = list(losses)
         means = reduce_sum(torch.stack([losses[name] for name in names] + [norm.float()])) / comm.get_world_size()
-        *values, grad_norm = means.tolist()
+        logged, self.storage.waiting = self.storage.waiting, {}
+        numbers = torch.cat([means, *(value.float().view(1) for value in logged.values())]).tolist()
+        values, grad_norm = numbers[: len(names)], numbers[len(names)]
         # With fp16 the scaler skips a step whose gradients overflow and lowers its scale: that is no error.
         if not np.isfinite(values).all() or not (np.isfinite(grad_norm) or self.grad_scaler.is_enabled()):
             raise NonFiniteLossError(self._describe(dict(zip(names, values, strict=True)), grad_norm, batch))
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        self.storage.put_scalars(**dict(zip(logged, numbers[len(names) + 1 :], strict=True)))
         self.storage.put_scalars(total_loss=sum(values), grad_norm=grad_norm)
         if len(names) > 1:
             self.storage.put_scalars(**dict(zip(names, values, strict=True)))

@@ -28,7 +28,11 @@ def embed_crops(tower: ImageTower, images: Sequence[Tensor], boxes: Sequence[Ten
         sum(R_i) x C unit embeddings, fp32, on the tower's device.
     """
     pairs = zip(images, boxes, strict=True)
-    runs = ((image.to(tower.pixel_mean.device), run) for image, each in pairs for run in each.split(_CROP_BATCH))
+    runs = (
+        (image.to(tower.pixel_mean.device, non_blocking=True), run)
+        for image, each in pairs
+        for run in each.split(_CROP_BATCH)
+    )
     embeddings = []
     for crops in _batches(crop_and_resize(image, run, size) for image, run in runs):
         embeddings.append(tower.image_embeddings(tower.normalize(crops)).float())

@@ -37,7 +37,7 @@ def crop_and_resize(image: Tensor, boxes: Tensor, size: int) -> Tensor:
     run = max(1, _MAX_ELEMENTS // (image.shape[0] * int(extent.amax(dim=0).prod())))
     # Sorted: crops of similar size share a run, which saves padding.
     for chunk in extent.prod(dim=1).argsort().split(run):
-        crops[chunk.to(image.device)] = _resample(image, boxes[chunk], size, centered=True)
+        crops[chunk.to(image.device, non_blocking=True)] = _resample(image, boxes[chunk], size, centered=True)
     return crops
 
 
@@ -78,32 +78,35 @@ def _resample(image: Tensor, boxes: Tensor, size: int, centered: bool) -> Tensor
 
     # One R x 3 x h x w batch: smaller crops are filled with pixels beyond them, whose weight is zero.
     device = image.device
-    x0, y0 = boxes[:, :2].to(device).split(1, dim=1)
+    corner, *geometry = torch.stack([boxes[:, :2], extent, content, offset]).to(device, non_blocking=True)
+    x0, y0 = corner.split(1, dim=1)
     x = (x0 + torch.arange(max_width, device=device)).clamp(max=width - 1)
     y = (y0 + torch.arange(max_height, device=device)).clamp(max=height - 1)
     channel = torch.arange(image.shape[0], device=device)[:, None, None]
     patches = image[channel, y[:, None, :, None], x[:, None, None, :]].float()
 
-    geometry = torch.stack([extent, content, offset]).to(device)
-    across = _bicubic_weights(geometry[:, :, 0], size, max_width)
-    down = _bicubic_weights(geometry[:, :, 1], size, max_height)
+    across, down = (
+        _bicubic_weights(*(each[:, axis, None, None] for each in geometry), size, longest)
+        for axis, longest in enumerate((max_width, max_height))
+    )
     with torch.autocast(device.type, enabled=False):
         rows = (patches.flatten(1, 2) @ across.mT).round_().clamp_(0, 255).unflatten(1, patches.shape[1:3])
         return (down[:, None] @ rows).round_().clamp_(0, 255)
 
 
-def _bicubic_weights(geometry: Tensor, size: int, longest: int) -> Tensor:
+def _bicubic_weights(extent: Tensor, content: Tensor, offset: Tensor, size: int, longest: int) -> Tensor:
     """Resampling weights along one axis.
 
     Args:
-        geometry: 3 x R: length of each crop, its length in the result, and its first pixel there.
+        extent: R x 1 x 1: length of each crop.
+        content: R x 1 x 1: its length in the result.
+        offset: R x 1 x 1: its first pixel there.
         size: pixels of the result; those outside the content get zero weights (black).
         longest: length of the common patch; pixels beyond the crop get zero weights.
 
     Returns:
         R x size x longest float tensor; the rows of the content sum to 1.
     """
-    extent, content, offset = geometry[:, :, None, None]
     target = torch.arange(size, device=extent.device)[None, :, None] - offset
     source = torch.arange(longest, device=extent.device)
     scale = extent / content

@@ -69,7 +69,7 @@ class DenseFeatures:
         Returns:
             sum(R_i) x C unit embeddings, fp32, image by image. A box without area gives zeros.
         """
-        scaled = [box.to(self.dense.device) * scale for box, scale in zip(boxes, self.scales, strict=True)]
+        scaled = [box * scale for box, scale in zip(boxes, self.scales, strict=True)]
         return pooling.pool_boxes(self.dense, scaled, self.stride)
 
     def pool_masks(self, masks: Sequence[Tensor], resize: str = "area") -> list[Tensor]:
@@ -130,13 +130,15 @@ def dense_features(
         groups.setdefault(extent, []).append(number)
     parts: list[list[Tensor]] = []
     for (rows, columns), members in groups.items():
-        part = pixels[members, :, : rows * stride, : columns * stride]
+        index = torch.tensor(members).to(pixels.device, non_blocking=True)
+        part = pixels[:, :, : rows * stride, : columns * stride].index_select(0, index)
         dense, maps = tower.features(part, blocks, dense_mode, padded_size=side)
         parts.append([_pad_map(map_, rows, side // stride) for map_ in (dense, *maps)])
     if len(parts) == 1:
         [[dense, *maps]] = parts
     else:
-        order = torch.tensor([number for members in groups.values() for number in members]).argsort().to(pixels.device)
+        order = torch.tensor([number for members in groups.values() for number in members]).argsort()
+        order = order.to(pixels.device, non_blocking=True)
         dense, *maps = (torch.cat(kind)[order] for kind in zip(*parts, strict=True))
     return DenseFeatures(dense, maps, scales, sizes, stride)
 

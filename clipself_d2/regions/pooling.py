@@ -31,9 +31,17 @@ def pool_boxes(dense: Tensor, boxes: Sequence[Tensor], stride: float) -> Tensor:
     """
     # roi_align has no bfloat16, and averages over many cells need fp32 anyway.
     with torch.autocast(dense.device.type, enabled=False):
-        rois = [b.to(dense.device, torch.float32) for b in boxes]
-        pooled = roi_align(dense.float(), rois, 1, spatial_scale=1 / stride, sampling_ratio=-1, aligned=True)
+        pooled = roi_align(
+            dense.float(), to_rois(boxes, dense.device), 1, spatial_scale=1 / stride, sampling_ratio=-1, aligned=True
+        )
         return F.normalize(pooled.flatten(1), dim=-1, eps=_EPS)
+
+
+def to_rois(boxes: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Boxes of images, R_i x 4, as RoIAlign takes them: sum(R_i) x 5 fp32, the index of the image first."""
+    flat = torch.cat(list(boxes)).float()
+    images = torch.arange(len(boxes)).repeat_interleave(torch.tensor([len(each) for each in boxes]))
+    return torch.cat([images[:, None].to(flat, non_blocking=True), flat], dim=1).to(device, non_blocking=True)
 
 
 def pool_masks(dense: Tensor, masks: Tensor) -> Tensor:
