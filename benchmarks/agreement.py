@@ -73,14 +73,14 @@ def run(model: Model, device: str) -> Outputs:
         module.train()
         torch.manual_seed(0)
         with EventStorage():
-            values = module(_first_batch(cfg, "train"))
+            values = module(first_batch(cfg, "train"))
         sum(values.values()).backward()
         losses = {name: value.item() for name, value in values.items()}
         gradient = torch.cat([p.grad.flatten().cpu() for p in module.parameters() if p.grad is not None])
     predictions: list[Tensor] = []
     if "test" in cfg.dataloader:
         with torch.inference_mode():
-            predictions = [tensor.cpu() for tensor in _tensors(module.eval()(_first_batch(cfg, "test")))]
+            predictions = [tensor.cpu() for tensor in tensors(module.eval()(first_batch(cfg, "test")))]
     return Outputs(losses, gradient, predictions)
 
 
@@ -102,14 +102,15 @@ def compare(model: Model, cpu: Outputs, device: Outputs) -> dict[str, float]:
     return figures | ({"numbers": max(floats)} if floats else {}) | ({"labels": max(labels)} if labels else {})
 
 
-def _first_batch(cfg: DictConfig, section: str) -> list[dict[str, Any]]:
+def first_batch(cfg: DictConfig, section: str) -> list[dict[str, Any]]:
+    """The first two samples of a loader of a config."""
     loader = cfg.dataloader[section]
     loader.num_workers = 0
     loader["total_batch_size" if section == "train" else "batch_size"] = 2
     return next(iter(build(cfg, f"dataloader.{section}")))
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def tensors(outputs: Any) -> Iterator[Tensor]:
     """The tensors of nested outputs; of instances the scores, in order, as those of equal scores may change places."""
     if isinstance(outputs, Tensor):
         yield outputs
@@ -117,7 +118,7 @@ def _tensors(outputs: Any) -> Iterator[Tensor]:
         yield outputs.scores.sort(descending=True).values
     elif isinstance(outputs, Mapping):
         for value in outputs.values():
-            yield from _tensors(value)
+            yield from tensors(value)
     elif isinstance(outputs, Sequence) and not isinstance(outputs, str):
         for value in outputs:
-            yield from _tensors(value)
+            yield from tensors(value)

@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from clipself_d2.clip.frozen import compile_towers
 from clipself_d2.data import DistillationMapper
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.engine.config import build
@@ -37,7 +38,7 @@ class Step:
         self.model: CLIPSelf = build(cfg, "model").to(args.device).train()
         self.network: torch.nn.Module = self.model  # or its DistributedDataParallel
         if cfg.train.compile:
-            self.model.compile()
+            compile_towers(self.model)
         cfg.optimizer.params.model = self.model
         self.optimizer = build(cfg, "optimizer")
         self.records = harness.write_images(folder, args.batch)

@@ -47,7 +47,8 @@ def lack_of_resources(error: BaseException) -> RunError | None:
     ):
         return RunError(
             f"out of memory ({text[:120] or 'MemoryError'}): raise train.accumulate, pass "
-            "train.activation_checkpointing=true, or lower the batch or the image size"
+            "train.activation_checkpointing=true, or lower the batch or the image size; docs/scaling.md has what each "
+            f"size takes{', and nvidia-smi shows who else uses the GPU' if 'CUDA' in text else ''}"
         )
     return None
 

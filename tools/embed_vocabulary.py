@@ -34,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output.suffix not in (".npy", ".pt"):
         raise InputError(f"{args.output}: end the name in .npy or .pt")
 
-    import torch
-
     from clipself_d2.clip import build_text_tower
+    from clipself_d2.engine.inference import resolve_device
     from clipself_d2.vocabulary import (
         TextClassifier,
         Vocabulary,
@@ -47,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     classes = read_vocabulary(args.vocabulary)
     print(describe_classes(classes))
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("--device cuda: this machine has no usable GPU, use cpu")
-    tower = build_text_tower(args.model, args.pretrained).to(args.device)
+    tower = build_text_tower(args.model, args.pretrained).to(resolve_device(args.device))
     vocabulary = Vocabulary.from_classes(classes, TextClassifier(tower, args.templates), background=None)
     save_text_embeddings(vocabulary.text_embeddings, vocabulary.names, args.output)
     print(f"wrote {len(vocabulary)} x {vocabulary.embed_dim} embeddings to {args.output}")

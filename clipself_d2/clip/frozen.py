@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
+
+from clipself_d2.clip.tower import ImageTower
+from clipself_d2.errors import InputError
 
 
 class FrozenModules(nn.Module):
@@ -24,3 +27,25 @@ class FrozenModules(nn.Module):
         for name in self._frozen:
             self.__dict__[name]._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+
+def all_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules of a model, with those that it holds frozen."""
+    for module in model.modules():
+        yield module
+        if isinstance(module, FrozenModules):
+            for name in module._frozen:
+                yield from all_modules(module.__dict__[name])
+
+
+def compile_towers(model: nn.Module) -> None:
+    """Compile the blocks of all image towers of a model, in place; nothing else is compiled.
+
+    Raises:
+        InputError: the model has no image tower.
+    """
+    towers = [module for module in all_modules(model) if isinstance(module, ImageTower)]
+    if not towers:
+        raise InputError("train.compile: this model has no image tower to compile; leave it out")
+    for tower in towers:
+        tower.compile()

@@ -99,9 +99,10 @@ class TableCache:
         self.capacity = capacity
         self.tables: OrderedDict[Hashable, Tensor] = OrderedDict()
 
-    @torch.compiler.disable
     def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
-        """The table of a key, built on first use."""
+        """The table of a key, built on first use; in a graph it is built by the graph."""
+        if torch.compiler.is_compiling():
+            return build()
         if key not in self.tables:
             # A table built under inference_mode could not be saved for a later backward.
             with torch.inference_mode(False), torch.no_grad():
@@ -111,10 +112,10 @@ class TableCache:
         self.tables.move_to_end(key)
         return self.tables[key]
 
-    @torch.compiler.disable
     def position_embedding(self, embedding: Tensor, native: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """`resize_position_embedding`, cached while the embedding is frozen."""
-        if embedding.requires_grad or embedding.is_inference() or native == size:
+        compiling = torch.compiler.is_compiling()  # a graph knows no versions of a tensor
+        if compiling or embedding.requires_grad or embedding.is_inference() or native == size:
             return resize_position_embedding(embedding, native, size)
         # The version counter detects weights that are loaded in place.
         key = (size, embedding.device, embedding.dtype, embedding.data_ptr(), embedding._version)

@@ -134,10 +134,6 @@ class Student(FrozenModules):
         finally:
             self.tower.load_state_dict(raw)
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the student's blocks with `torch.compile`'s arguments."""
-        self.tower.compile(*args, **kwargs)
-
     @property
     def device(self) -> torch.device:
         """Where the tower is."""

@@ -10,12 +10,36 @@ from clipself_d2.engine.checkpoint import Checkpointer, load_model
 from clipself_d2.engine.config import build, train_settings
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import PRECISIONS
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, first_line
 
 
 def resolve_device(name: str) -> str:
-    """Resolve "auto": "cuda" where there is a device, else "cpu"."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """Resolve "auto": "cuda" where there is a GPU, else "cpu".
+
+    Raises:
+        InputError: "cuda" without a usable GPU, or "auto" with one whose driver is too old.
+    """
+    if name == "cpu" or torch.cuda.is_available():
+        return "cuda" if name == "auto" else name
+    try:
+        torch.cuda.init()
+        reason = "none is visible"
+    except (AssertionError, RuntimeError) as error:
+        reason = first_line(error)
+    if name != "auto" or "too old" in reason:
+        raise InputError(f"device {name}: no usable GPU ({reason}); fix that, or choose cpu (train.device=cpu)")
+    return "cpu"
+
+
+def check_precision(settings: TrainSettings) -> None:
+    """Raise an InputError for "bf16" on a GPU without it."""
+    if (
+        resolve_device(settings.device) == "cuda"
+        and settings.precision == "bf16"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        name = torch.cuda.get_device_name()
+        raise InputError(f"train.precision=bf16: {name} has no bfloat16; pass train.precision=fp16 or fp32")
 
 
 def autocast(settings: TrainSettings) -> torch.autocast:
@@ -37,8 +61,7 @@ def load_trained(cfg: DictConfig, weights: str | None = "latest") -> nn.Module:
     """
     cfg.train.device = resolve_device(cfg.train.device)
     settings = train_settings(cfg)
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("train.device=cuda: this machine has no usable GPU; pass train.device=cpu")
+    check_precision(settings)
     model: nn.Module = build(cfg, "model").to(settings.device)
     if weights == "latest":
         if Checkpointer(settings.output_dir, model=model).resume() is None:

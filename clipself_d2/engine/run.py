@@ -21,13 +21,14 @@ from torch import nn
 
 from clipself_d2 import __version__
 from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.clip.frozen import compile_towers
 from clipself_d2.engine.allocator import keep_freed_memory
 from clipself_d2.engine.checkpoint import Checkpointer, load_model
 from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
 from clipself_d2.engine.folder import locked
 from clipself_d2.engine.hooks import SaveCheckpoint, Throughput, trim_metrics
-from clipself_d2.engine.inference import autocast, resolve_device
+from clipself_d2.engine.inference import autocast, check_precision, resolve_device
 from clipself_d2.engine.resume import ConfigRecord, OptimizerState
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import Trainer
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace, cfg: DictConfig | None = None) -> Results:
     if cfg.train.device == "cpu":
         keep_freed_memory()
     settings = train_settings(cfg)
+    check_precision(settings)
     try:
         with locked(Path(settings.output_dir)) if comm.is_main_process() else nullcontext():
             _set_up(settings, args.config_file)
@@ -103,7 +105,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     cfg.optimizer.params.model = model
     optimizer = build(cfg, "optimizer")
     if settings.compile:
-        model.compile()
+        compile_towers(model)
     trainer = Trainer(
         create_ddp_model(model, device_ids=None, **vars(settings.ddp)),
         (),

@@ -38,7 +38,7 @@ class TrainSettings:
         precision: "fp32", "bf16" or "fp16"; of training and of evaluation.
         accumulate: number of chunks that a rank's batch is cut into to save memory; the loss does not change.
         clip_grad_norm: largest global norm of the gradient, or None.
-        compile: call `model.compile()`.
+        compile: compile the blocks of the model's image towers, see `compile_towers`.
         activation_checkpointing: recompute activations in the backward pass to save memory; read by the model's config.
         log_period: iterations between lines of the log and of metrics.json.
         eval_period: iterations between evaluations; 0 evaluates only after the last.

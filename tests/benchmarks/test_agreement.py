@@ -4,6 +4,7 @@ import agreement
 import pytest
 import torch
 
+from clipself_d2.engine.config import build, load_config
 from tests.second_device import SecondDevice
 
 
@@ -19,6 +20,22 @@ def test_a_second_device_gives_what_the_cpu_gives(name):
     figures = agreement.compare(model, cpu, device)
     assert all(figure < 1e-5 for figure in figures.values()), figures
     assert figures or model.draws
+
+
+@pytest.mark.parametrize("name", [name for name in agreement.MODELS if name not in ("CLIP", "mask generator")])
+def test_a_batch_gives_what_its_images_give(name):
+    recipe = agreement.MODELS[name]
+    cfg = load_config(agreement.CONFIGS / recipe.config, [*recipe.overrides, "train.device=cpu"])
+    torch.manual_seed(0)
+    model = build(cfg, "model").eval()
+    samples = agreement.first_batch(cfg, "test")
+    assert len(samples) == 2
+    with torch.inference_mode():
+        together, alone = model(samples), [model([sample])[0] for sample in samples]
+    pairs = list(zip(agreement.tensors(together), agreement.tensors(alone), strict=True))
+    assert pairs
+    for a, b in pairs:
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_differences_are_found():

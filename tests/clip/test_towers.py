@@ -248,6 +248,29 @@ def test_blocks_compile_without_graph_breaks_and_give_the_same(towers, name, aut
     assert 0 < graphs.frame_count <= max(6, len(units))
 
 
+@pytest.mark.parametrize("name", ["tiny-vit", "tiny-eva"])
+def test_a_whole_tower_is_one_graph(towers, name):
+    tower, _ = towers(name)
+    tower.set_trainable_blocks(1)
+    images = images_for(tower)
+    for path in (tower.dense_embeddings, tower.image_embeddings):
+        torch.compiler.reset()
+        whole = torch.compile(path, backend="eager", fullgraph=True)
+        torch.testing.assert_close(whole(images), path(images), atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_are_compiled_for_two_sizes_and_no_more(towers):
+    """The second size makes the number of tokens a variable of the graph, which all others share."""
+    tower, _ = towers("tiny-eva")
+    tower.set_trainable_blocks(0)
+    graphs = CompileCounter()
+    torch.compiler.reset()
+    tower.compile(backend=graphs)
+    for columns in range(2, 9):
+        tower.dense_embeddings(images_for(tower, 3, columns, 1))
+    assert 0 < graphs.frame_count <= 4  # of the ordinary block and of the last
+
+
 # ---- wrong input ----
 
 
