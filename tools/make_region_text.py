@@ -4,6 +4,8 @@ OUTPUT is in COCO's format. Its categories are the nouns in the captions, and it
 the noun of its own image's captions whose text embedding is most similar to the image embedding of the proposal's crop
 (enlarged 1.5 x), and their cosine as score. Training takes the first 20 annotations of an image; no more are made.
 Images without captions, without a noun in them or without a proposal are left out and counted.
+What is found is kept in OUTPUT.parts until OUTPUT is complete: a stopped command goes on there, on any number of ranks
+(--num-gpus, or torchrun), and writes the same file.
 
 The nouns (--nouns):
   objects    names of things that the package knows, about 3,400 (the default for real images)
@@ -23,7 +25,7 @@ Examples:
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--crop-size", type=int, metavar="PX", help="side of the crops (default: the model's own)")
     add("--batch-size", type=int, default=4, metavar="N", help="images at once (%(default)s)")
     add("--num-workers", type=int, default=4, metavar="N", help="processes that read (%(default)s)")
-    add("--device", default="auto", help="cpu, cuda or auto (%(default)s)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="%(default)s")
+    add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with --device cpu (%(default)s)")
     args = parser.parse_args(argv)
     if args.output.exists():
         raise InputError(f"{args.output}: exists already; remove it, or name another --output")
@@ -100,27 +103,34 @@ def caption_nouns(args: argparse.Namespace, records: Sequence[dict[str, Any]]) -
         raise InputError(f"{file}: {error} (--nouns {wanted})") from None
 
 
-@exit_codes()
+@exit_codes("the same command goes on where it stopped")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
 
+    from clipself_d2.engine.launch import launch
+
+    launch(make_pairs, (args,), device=args.device, ranks_per_machine=args.num_gpus)
+
+
+def make_pairs(args: argparse.Namespace) -> None:
+    """Write the file, on each rank."""
     import torch
     from detectron2.data import MetadataCatalog
-    from tqdm import tqdm
+    from detectron2.utils import comm
 
     import clipself_d2.miniature  # noqa: F401  (registers its model and data sets)
     from clipself_d2.clip import build_towers
-    from clipself_d2.data import ImageMapper, build_test_loader, get_dataset
+    from clipself_d2.clip.checkpoint import content_hash
+    from clipself_d2.data import ImageMapper, get_dataset
     from clipself_d2.data.coco_json import box_fields, write_annotations
+    from clipself_d2.data.walk import Walk
     from clipself_d2.distillation.pseudo_pairs import match_pairs
     from clipself_d2.engine.inference import resolve_device
     from clipself_d2.regions import RegionEmbedder, load_proposals
     from clipself_d2.vocabulary import TextClassifier
 
     device = resolve_device(args.device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: this machine has no usable GPU, use cpu")
     records = get_dataset(args.dataset)
     nouns = caption_nouns(args, records)
     proposals = load_proposals(args.proposals, {record["image_id"] for record in records})
@@ -143,39 +153,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     templates = args.templates or MetadataCatalog.get(args.dataset).get("caption_templates", "vild")
     embeddings = TextClassifier(text_tower.to(device), templates)(nouns.names)
     embedder = RegionEmbedder(tower.to(device).eval(), tower.native_size, args.crop_size)
-    loader = build_test_loader(usable, ImageMapper(), args.num_workers, args.batch_size)
-    used: Counter[int] = Counter()
-    cosines = 0.0
 
-    def annotated() -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        nonlocal cosines
-        pairs = match_pairs(embedder, loader, proposals, nouns.of_image, embeddings, threshold=args.threshold)
-        for sample, found in tqdm(pairs, "pairs", len(usable), unit=" images", dynamic_ncols=True):
-            names, scores = found.nouns.tolist(), found.scores.tolist()
-            used.update(names)
-            cosines += sum(scores)
-            yield (
-                sample,
-                [
-                    {"category_id": name + 1, **box, "score": round(score, 4)}
-                    for name, box, score in zip(names, box_fields(found.boxes), scores, strict=True)
-                ],
-            )
+    def process(samples: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        pairs = match_pairs(embedder, [samples], proposals, nouns.of_image, embeddings, threshold=args.threshold)
+        return [
+            [
+                {"category_id": name + 1, **box, "score": round(score, 4)}
+                for name, box, score in zip(
+                    found.nouns.tolist(), box_fields(found.boxes), found.scores.tolist(), strict=True
+                )
+            ]
+            for _, found in pairs
+        ]
 
     info = {"description": "pseudo pairs of region and noun", "clip": args.name, "weights": args.pretrained}
     info |= {"data": args.dataset, "top": args.top, "threshold": args.threshold}
+    inputs = {f"boxes {image}": torch.from_numpy(boxes) for image, boxes in proposals.items()}
+    inputs = content_hash({**inputs, **tower.state_dict(), "nouns": embeddings}, str(nouns.of_image)).hex()
+    walk = Walk(args.output, usable, {**info, "inputs": inputs, "crop_size": embedder.crop_size}, args.batch_size)
+    walk.run(ImageMapper(), process, args.num_workers)
+    if not comm.is_main_process():
+        return
     categories = [{"id": k + 1, "name": name} for k, name in enumerate(nouns.names)]
-    written = write_annotations(
-        args.output, annotated(), {"info": info, "categories": categories}, "has a pair: lower --threshold"
-    )
+    head = {"info": info, "categories": categories}
+    written = write_annotations(args.output, walk.results(), head, "has a pair: lower --threshold")
+    pairs = [pair for _, found in walk.results() for pair in found]
+    walk.remove()
     print(f"wrote {written.boxes:,} pairs of {written.images - written.bare:,} images to {args.output}")
+    used = Counter(pair["category_id"] - 1 for pair in pairs)
     common = ", ".join(f"{nouns.names[k]} {count:,}" for k, count in used.most_common(_MOST_COMMON))
     print(
         f"{len(used):,} of {len(nouns.names):,} nouns are paired: {common}{', ..' if len(used) > _MOST_COMMON else ''}"
     )
-    print(f"mean cosine {cosines / written.boxes:.3f}")
+    print(f"mean cosine {sum(pair['score'] for pair in pairs) / written.boxes:.3f}")
     lacks["have no pair above the threshold"] = written.bare
-    lacks["could not be read"] = loader.num_unreadable
+    lacks["could not be read"] = len(usable) - written.images
     for problem, count in lacks.items():
         if count:
             print(f"{count:,} images {problem} and are left out")

@@ -13,7 +13,7 @@ import torch
 from detectron2.data import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from clipself_d2.data.catalog import get_dataset
 from clipself_d2.data.image import ImageError
@@ -202,6 +202,7 @@ def build_test_loader(
     num_workers: int,
     batch_size: int = 1,
     max_unreadable: float = 0.01,
+    batches: Sequence[Sequence[int]] | None = None,
 ) -> RegionDataLoader:
     """Build the loader for evaluation: each record once, in order, each rank its contiguous share.
 
@@ -213,6 +214,7 @@ def build_test_loader(
         num_workers: processes that read; 0 reads in this one.
         batch_size: images per batch, on each rank.
         max_unreadable: fraction of the images above which a rank stops with an `InputError`.
+        batches: indices of the records of this rank's batches, in place of its share.
 
     Returns:
         A loader of lists of samples.
@@ -224,8 +226,9 @@ def build_test_loader(
     return RegionDataLoader(
         DataLoader(
             _MappedRecords(records, mapper, max_unreadable),
-            sampler=InferenceSampler(len(records)),
-            batch_size=batch_size,
+            batch_sampler=BatchSampler(InferenceSampler(len(records)), batch_size, False)
+            if batches is None
+            else batches,
             **_reading(num_workers),
         )
     )

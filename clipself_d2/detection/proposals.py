@@ -14,15 +14,13 @@ filter here:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.structures import Boxes, Instances
-from torch import nn
 from torchvision.ops import clip_boxes_to_image, nms
 
 from clipself_d2.data.coco_json import Written, box_fields, write_annotations
@@ -70,28 +68,15 @@ class ProposalFilter:
         return Instances(proposals.image_size, proposal_boxes=Boxes(boxes[kept]), objectness_logits=logits[kept])
 
 
-def propose(
-    model: nn.Module, loader: Iterable[list[dict[str, Any]]], precision: Any = None
-) -> Iterator[tuple[dict[str, Any], Instances]]:
-    """Run a model over images.
+def to_json(proposals: Instances) -> list[Any]:
+    """Boxes and logits of an image as lists, exactly; see `from_json`."""
+    return [proposals.proposal_boxes.tensor.tolist(), proposals.objectness_logits.tolist()]
 
-    Args:
-        model: a model in evaluation mode with `propose(inputs) -> list[Instances]`.
-        loader: lists of samples of `ImageMapper`.
-        precision: a context to run the model in, such as `autocast` returns.
 
-    Yields:
-        Each sample and its proposals in pixels of the original image, on the CPU.
-
-    Raises:
-        InputError: a model that cannot propose.
-    """
-    check_can_propose(model)
-    for batch in loader:
-        with torch.inference_mode(), precision or nullcontext():
-            results = model.propose(batch)  # type: ignore[operator]
-        for sample, proposals in zip(batch, results, strict=True):
-            yield sample, proposals.to("cpu")
+def from_json(content: list[Any], size: tuple[int, int]) -> Instances:
+    """The proposals that `to_json` took apart, of an image of this height and width."""
+    boxes, logits = torch.tensor(content[0]).reshape(-1, 4), torch.tensor(content[1])
+    return Instances(size, proposal_boxes=Boxes(boxes), objectness_logits=logits)
 
 
 def check_can_propose(model: Any) -> None:

@@ -164,10 +164,10 @@ class TeacherCache:
         """
         self.open(dataset, mapper)
         records = get_dataset(dataset)
-        # The loader gives each rank one piece. Interleave the images, for each rank to have as much left after a stop.
-        ranks = range(comm.get_world_size())
-        records = [record for rank in ranks for record in records[rank :: len(ranks)]]
-        loader = build_test_loader(records, mapper.all_crops, num_workers, _IMAGES)
+        # Interleaved, for each rank to have as much left after a stop.
+        batches = [range(i, min(i + _IMAGES, len(records))) for i in range(0, len(records), _IMAGES)]
+        mine = batches[comm.get_rank() :: comm.get_world_size()]
+        loader = build_test_loader(records, mapper.all_crops, num_workers, batches=mine)
         with tqdm(loader, "teacher cache", unit_scale=_IMAGES, unit=" images", disable=comm.get_rank() > 0) as batches:
             for batch in batches:
                 if self.full:

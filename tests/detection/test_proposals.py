@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from torch import nn
 
-from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, propose, write_proposals
+from clipself_d2.detection.proposals import ProposalFilter, check_can_propose, from_json, to_json, write_proposals
 from clipself_d2.errors import InputError
 from clipself_d2.regions.proposals import ProposalRegions, load_proposals
 
@@ -121,14 +121,15 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path):
 
 class Proposer(nn.Module):
     def propose(self, inputs):
-        assert not torch.is_grad_enabled()
-        return [proposals([[0, 0, x["image_id"], 9]], [0.0]) for x in inputs]
+        raise NotImplementedError
 
 
-def test_samples_and_their_proposals_come_in_order():
-    batches = [[sample(4), sample(5)], [sample(6)]]
-    found = list(propose(Proposer(), batches))
-    assert [(s["image_id"], p.proposal_boxes.tensor[0, 2].item()) for s, p in found] == [(4, 4), (5, 5), (6, 6)]
+def test_a_json_keeps_proposals_exactly():
+    found = proposals([[0.1, 0.2, 30.3, 40.7], [1, 2, 3, 4]], [0.123456789, -7.0])
+    for each in (found, found[:0]):
+        read = from_json(json.loads(json.dumps(to_json(each))), each.image_size)
+        assert torch.equal(read.proposal_boxes.tensor, each.proposal_boxes.tensor)
+        assert torch.equal(read.objectness_logits, each.objectness_logits) and read.image_size == each.image_size
 
 
 def test_a_model_without_proposals_is_said():
