@@ -54,7 +54,7 @@ class Walk:
 
         Args:
             mapper: called with a record; its sample has `image_id`, `file_name`, `height` and `width`.
-            process: called with the samples of a batch; gives the result of each, of json's types.
+            process: called with the samples of a batch; gives the result of each, of json's types and not None.
             num_workers: processes that read, on each rank.
 
         Raises:
@@ -68,11 +68,15 @@ class Walk:
         bar = tqdm(
             loader, self.folder.stem, len(mine), unit=" batches", dynamic_ncols=True, disable=comm.get_rank() > 0
         )
+        unreadable = {self.records[i]["image_id"] for batch in mine for i in batch}
         with (self.folder / f"{uuid.uuid4().hex}.jsonl").open("x", encoding="utf-8") as file:
             for samples in bar:
                 for sample, result in zip(samples, process(samples), strict=True):
                     file.write(json.dumps([{key: sample[key] for key in _SAMPLE}, result]) + "\n")
+                    unreadable.remove(sample["image_id"])
                 file.flush()
+            for image_id in unreadable:  # are not tried again
+                file.write(json.dumps([{"image_id": image_id}, None]) + "\n")
         comm.synchronize()
 
     def results(self) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -84,7 +88,8 @@ class Walk:
                 with path.open("rb") as file:
                     file.seek(start)
                     sample, result = json.loads(file.readline())
-                yield sample, result
+                if result is not None:
+                    yield sample, result
 
     def remove(self) -> None:
         """Delete the parts."""

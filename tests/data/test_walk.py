@@ -69,6 +69,7 @@ def test_a_stopped_walk_goes_on(records, tmp_path, stop):
     walk = walk_of(records, tmp_path)
     walk.run(ImageMapper(), lambda samples: again.append([x["image_id"] for x in samples]) or process(samples), 0)
     assert list(walk.results()) == expected
+    walk_of(records, tmp_path).run(ImageMapper(), lambda samples: pytest.fail("nothing is left"), 0)
     complete = [batch for batch in seen[:stop] if len(batch) == 2]
     assert not any(batch in again for batch in complete)
     walk.remove()
@@ -89,7 +90,7 @@ def test_any_number_of_ranks_gives_the_same(records, tmp_path, ranks, monkeypatc
         walks.append(walk)
     assert list(walk_of(records, tmp_path).results()) == expected
     lines = [json.loads(x) for part in walks[0].folder.glob("*.jsonl") for x in part.read_text().splitlines()]
-    assert len(lines) == len(expected)  # no image twice
+    assert len(lines) == len(records)  # no image twice
 
 
 def test_parts_of_other_settings_are_refused(records, tmp_path):
