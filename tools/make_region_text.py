@@ -168,8 +168,8 @@ def make_pairs(args: argparse.Namespace) -> None:
 
     info = {"description": "pseudo pairs of region and noun", "clip": args.name, "weights": args.pretrained}
     info |= {"data": args.dataset, "top": args.top, "threshold": args.threshold}
-    inputs = {f"boxes {image}": torch.from_numpy(boxes) for image, boxes in proposals.items()}
-    inputs = content_hash({**inputs, **tower.state_dict(), "nouns": embeddings}, str(nouns.of_image)).hex()
+    boxes = {f"boxes {image}": torch.from_numpy(each) for image, each in proposals.items()}
+    inputs = content_hash({**boxes, **tower.state_dict(), "nouns": embeddings}, str(nouns.of_image)).hex()
     walk = Walk(args.output, usable, {**info, "inputs": inputs, "crop_size": embedder.crop_size}, args.batch_size)
     walk.run(ImageMapper(), process, args.num_workers)
     if not comm.is_main_process():
