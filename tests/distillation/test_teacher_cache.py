@@ -403,6 +403,7 @@ def test_reading_at_reduced_scale_and_a_filled_cache_agree(cached, tmp_path):
 
 
 def test_ranks_share_the_images(cached, images, monkeypatch):
+    monkeypatch.setattr(teacher_cache, "_IMAGES", 2)
     calls = []
     for rank in range(2):
         monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
