@@ -25,13 +25,21 @@ docs: $(STAMP)
 	@echo "open output/docs/docs/index.html"
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
+# CPU=1 takes PyTorch's builds without CUDA, from PyTorch's own index: about 1 GB on the disk instead of 6.
 $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock: one to three minutes the first time."
 	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
 	$(BIN)/python -m pip install -q --require-hashes -r requirements-uv.lock
+ifdef CPU
+	awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' requirements.lock > $(VENV)/requirements.lock
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --index-url https://download.pytorch.org/whl/cpu \
+		$$(grep -Eo '^torch(vision)?==[0-9.]+' requirements.lock)
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r $(VENV)/requirements.lock
+else
 	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock \
 		|| $(BIN)/python -m pip install -q --require-hashes -r requirements.lock \
 		|| { echo "requirements.lock did not install (it is for Linux x86-64). By hand: docs/install.md" >&2; exit 2; }
+endif
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from importlib.util import find_spec
 
 
 class InputError(ValueError):
@@ -56,3 +57,15 @@ def lack_of_resources(error: BaseException) -> RunError | None:
 def first_line(error: BaseException) -> str:
     """Another library's message within a line of ours: its first line that is not empty, or the error's type."""
     return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def require(module: str, extra: str, purpose: str) -> None:
+    """Raise an InputError that names an extra of this package, unless the module that it installs is there.
+
+    Args:
+        module: what is imported.
+        extra: of pyproject.toml.
+        purpose: what needs it, the subject of the sentence.
+    """
+    if find_spec(module) is None:
+        raise InputError(f"{purpose} needs the package {module}: pip install 'clipself_d2[{extra}]'")

@@ -26,6 +26,8 @@ from clipself_d2.errors import InputError, first_line
 # `build` reports in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 
+# Of the recipes: in an installed package, and in a clone.
+CONFIG_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -35,7 +37,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     A `.py` file is executed, and `_target_` of a `.yaml` may name any function of any package.
 
     Args:
-        path: a LazyConfig `.py` file, or the `config.yaml` that a run wrote.
+        path: a LazyConfig `.py` file, the `config.yaml` that a run wrote, or a name that `find_config` knows.
         overrides: `key=value` with dots in the key; values in Hydra's grammar (numbers, true, null, [1,2], text).
         untrusted: read a `.yaml` alone, and accept only parts of models, data sets and evaluators of this package,
             Detectron2, torch and torchvision as `_target_`.
@@ -48,9 +50,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
         InputError: for an unreadable file, a missing section, an unknown key (with its nearest match), a bad value, or
             a `_target_` that is not accepted.
     """
-    if untrusted and Path(path).suffix == ".py":
+    file = find_config(path)
+    if untrusted and file.suffix == ".py":
         raise InputError(f"{path}: is Python, which is executed; --untrusted-config takes a run's config.yaml")
-    cfg = _read(Path(path))
+    cfg = _read(file)
     if untrusted:
         check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, str(path))
@@ -75,6 +78,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     _check_targets(cfg, "")
     train_settings(cfg)
     return cfg
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file of a config.
+
+    Args:
+        name: a path, or the name of a config that comes with this package: ``miniature/fvit``.
+
+    Raises:
+        InputError: there is no such file, and no such name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = next(folder for folder in CONFIG_FOLDERS if (folder / "common").is_dir())
+    recipes = [file for file in shipped.glob("*/*.py") if file.parent.name != "common"]
+    names = {f"{file.parent.name}/{file.stem}": file for file in recipes}
+    if str(name) not in names:
+        nearest = get_close_matches(str(name), names, 1, 0.0)[0]
+        raise InputError(f"{name}: no such config file, nor a config of this package; did you mean {nearest}?")
+    return names[str(name)]
 
 
 def build(cfg: DictConfig, section: str) -> Any:
@@ -121,8 +144,6 @@ def train_settings(cfg: DictConfig) -> TrainSettings:
 
 
 def _read(path: Path) -> DictConfig:
-    if not path.is_file():
-        raise InputError(f"{path}: no such config file; pass one with --config-file")
     try:
         if path.suffix == ".py":
             return LazyConfig.load(str(path))

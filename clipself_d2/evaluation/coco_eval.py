@@ -8,11 +8,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCOeval_faster
 from pycocotools.coco import COCO
+
+from clipself_d2.errors import require
 
 AREAS = ("all", "small", "medium", "large")
 """COCO's and LVIS's ranges of an object's area, in the order of their results."""
+
+
+def require_coco_eval() -> None:
+    """Raise an InputError unless `match_detections` can run, for the constructors of evaluators."""
+    require("faster_coco_eval", "detection", "average precision")
 
 
 def match_detections(
@@ -39,6 +45,8 @@ def match_detections(
     Returns:
         ``precision``, T x R x K x A x M, and ``recall``, T x K x A x M, in 0..1; -1 where there is no object.
     """
+    from faster_coco_eval import COCOeval_faster  # of an extra, see `require_coco_eval`
+
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = COCOeval_faster(truth, found, task)
         params = coco_eval.params

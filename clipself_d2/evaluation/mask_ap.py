@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from clipself_d2.data.instances import load_instances
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
+from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections, require_coco_eval
 from clipself_d2.evaluation.detections import each_image_once
 from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision
 
@@ -30,6 +30,7 @@ class MaskAPEvaluator(COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str):
+        require_coco_eval()
         metadata = MetadataCatalog.get(dataset_name)
         if "json_file" not in metadata.as_dict():
             raise InputError(f"data set {dataset_name!r} has no instance annotations: evaluate no instances")

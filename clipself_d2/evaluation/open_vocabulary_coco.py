@@ -14,7 +14,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.logger import create_small_table
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
+from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections, require_coco_eval
 from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
 from clipself_d2.evaluation.ground_truth import GroundTruth
 from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision, means, per_class, write_json
@@ -48,6 +48,7 @@ class BoxEvaluator(COCOEvaluator):
     areas: Sequence[str] = AREAS
 
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
+        require_coco_eval()
         # COCOEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
         self._truth = GroundTruth.load(dataset_name)
         self._coco_api = self._truth.coco()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import torch
 from detectron2.evaluation import LVISEvaluator
 from detectron2.utils.logger import create_small_table
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, require
 from clipself_d2.evaluation.coco_eval import AREAS
 from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
 from clipself_d2.evaluation.ground_truth import GroundTruth, metadata
@@ -62,8 +61,7 @@ class OpenVocabularyLVISEvaluator(LVISEvaluator):
         *,
         max_dets: int = 300,
     ):
-        if find_spec("lvis") is None:
-            raise InputError("evaluation on LVIS needs the lvis package: pip install lvis")
+        require("lvis", "lvis", "evaluation on LVIS")
         # LVISEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
         if unknown := set(tasks) - set(TASKS):
             raise InputError(f"unknown task {min(unknown)!r}: give some of {', '.join(TASKS)}")

@@ -13,7 +13,7 @@ from detectron2.structures import Instances
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 
-from clipself_d2.evaluation.coco_eval import load_results, match_detections
+from clipself_d2.evaluation.coco_eval import load_results, match_detections, require_coco_eval
 from clipself_d2.evaluation.detections import NO_DETECTION, checked_input, each_image_once, output_field
 from clipself_d2.evaluation.ground_truth import GroundTruth
 
@@ -39,6 +39,7 @@ class ProposalEvaluator(COCOEvaluator):
     """
 
     def __init__(self, dataset_name: str, *, limits: Sequence[int] = (100, 300)):
+        require_coco_eval()
         # COCOEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
         self._truth = GroundTruth.load(dataset_name)
         self._logger = logging.getLogger(__name__)

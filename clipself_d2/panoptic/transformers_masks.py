@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, require
 from clipself_d2.panoptic.class_links import link_classes
 from clipself_d2.panoptic.masks import MaskPredictions
 from clipself_d2.vocabulary import ClassNames, Vocabulary, check_vocabulary
@@ -118,12 +118,9 @@ class TransformersMasks(nn.Module):
 
 
 def _load(name: str, download: bool) -> Any:
-    try:
-        from transformers import AutoModelForUniversalSegmentation
-    except ImportError as error:
-        raise InputError(
-            "TransformersMasks needs the transformers library: pip install 'clipself_d2[panoptic]'"
-        ) from error
+    require("transformers", "panoptic", "TransformersMasks")
+    from transformers import AutoModelForUniversalSegmentation
+
     try:
         model = AutoModelForUniversalSegmentation.from_pretrained(
             name, local_files_only=not download, use_safetensors=True

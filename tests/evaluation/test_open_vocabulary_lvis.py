@@ -1,4 +1,5 @@
 import json
+import sys
 
 import lvis.eval
 import numpy as np
@@ -245,8 +246,8 @@ def _rank(rank, world, folder, records, answers):
 
 
 def test_a_missing_lvis_is_said_when_the_evaluator_is_built(monkeypatch):
-    monkeypatch.setattr(open_vocabulary_lvis, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install lvis"):
+    monkeypatch.setitem(sys.modules, "lvis", None)
+    with pytest.raises(InputError, match=r"pip install 'clipself_d2\[lvis\]'"):
         OpenVocabularyLVISEvaluator("any")
 
 
