@@ -22,7 +22,7 @@ def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: 
     Returns:
         ``(1 + h * w) x D``.
     """
-    if native == size:
+    if not isinstance(size[0], torch.SymInt) and native == size:  # an export with symbols must not compare them
         return embedding
     grid = embedding[1:].T.reshape(1, -1, *native)
     grid = F.interpolate(grid.float(), size, mode="bicubic", align_corners=False, antialias=False)
@@ -93,7 +93,10 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 class TableCache:
-    """The most recent constant tables, by key; they carry no gradients and may be used in any grad mode."""
+    """The most recent constant tables, by key; they carry no gradients and may be used in any grad mode.
+
+    An export computes them in its graph, as functions of the image's size.
+    """
 
     def __init__(self, capacity: int = 8) -> None:
         self.capacity = capacity

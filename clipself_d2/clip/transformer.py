@@ -102,7 +102,10 @@ class TransformerTower(ImageTower):
         """Tokens before the first block, and the rotary table; see `ImageTower.features` for the padded size."""
         size, whole = self.map_size(images), self.padded_map_size(images, padded_size)
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(len(images), -1, -1), patches], dim=1)
+        class_tokens = self.class_token.reshape(1, 1, -1).expand(
+            images.shape[0], -1, -1
+        )  # not len: a symbol in exports
+        tokens = torch.cat([class_tokens, patches], dim=1)
         # The positions are fp32 parameters, which keeps the residual stream in fp32 under autocast.
         positions = self.tables.position_embedding(self.position_embedding, self.native_grid, whole)
         tokens = tokens + upper_left(positions, whole, size)
