@@ -18,10 +18,11 @@ from detectron2.data import DatasetCatalog
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+import clipself_d2.cli
 import clipself_d2.data
-import clipself_d2.miniature  # noqa: F401  (registers data sets, as that above)
+import clipself_d2.miniature  # registers data sets, as that above
 from clipself_d2.command_line import ArgumentParser
-from clipself_d2.engine.config import load_config
+from clipself_d2.engine.config import find_config, load_config
 from reproduction.catalog import find
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,7 @@ PACKAGE = ROOT / "clipself_d2"
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "datasets/README.md", *ROOT.glob("docs/**/*.md")])
 TEXT = {page: page.read_text() for page in PAGES}
-SCRIPTS = ("python tools/", "python datasets/")
+SCRIPTS = ("clipself ", "python tools/", "python datasets/")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 # Before any test registers its own.
 LOADERS = {name: getattr(load, "func", load) for name, load in DatasetCatalog.data.items()}
@@ -102,10 +103,13 @@ def parse(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def parse(command: str):
-        _, tool, *argv = shlex.split(command)
-        monkeypatch.setattr("sys.argv", [tool, *argv])
+        program, *argv = shlex.split(command)
         try:
-            code = runpy.run_path(str(ROOT / tool))["main"]()
+            if program == "clipself":
+                code = clipself_d2.cli.main(argv)
+            else:
+                monkeypatch.setattr("sys.argv", argv)
+                code = runpy.run_path(str(ROOT / argv[0]))["main"]()
         except Parsed as parsed:
             return parsed.args[0]
         raise AssertionError(f"refused with code {code}")
@@ -116,17 +120,18 @@ def parse(monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", [*(c for start in SCRIPTS for c in commands(start)), *commands_of_configs()])
 def test_commands_parse(command, parse):
     args = parse(command)
-    if config := getattr(args, "config_file", None):
-        assert (ROOT / config).is_file()
+    if (config := getattr(args, "config_file", None)) and not config.startswith("output/"):
+        assert (ROOT / config).is_file() or find_config(config)
     if "reproduce.py" in command and args.table not in (None, "all"):
         find(args.table, args.scale)
 
 
-@pytest.mark.parametrize("command", [c for c in commands("python tools/") if "--config-file" in c])
+@pytest.mark.parametrize("command", [c for start in SCRIPTS for c in commands(start) if "--config-file" in c])
 def test_overrides_of_commands_are_keys_of_their_configs(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     words = shlex.split(command)
-    load_config(words[words.index("--config-file") + 1], [word for word in words if re.match(r"[\w.]+=", word)])
+    if not words[words.index("--config-file") + 1].startswith("output/"):
+        load_config(words[words.index("--config-file") + 1], [word for word in words if re.match(r"[\w.]+=", word)])
 
 
 @pytest.mark.parametrize("command", commands("make "))
@@ -170,13 +175,13 @@ def resolve(name: str) -> object:
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_files_exist(page):
-    """Paths of the repository in inline code; of a module, those below clipself_d2/ too. Capitals are placeholders."""
+    """Paths in inline code; modules below clipself_d2/, and configs by name. Capitals are placeholders."""
     spans = [token.content for token in TOKENS[page] if token.type == "code_inline"]
     folders = "|".join(["clipself_d2", "configs", "tools", "tests", "docs", *ROOMS])
     for span in spans:
         for path in re.findall(rf"(?<![\w/.])(?:{folders})/[\w./*-]*[\w*](?![\w/<{{])", span):
             if not re.search(r"[A-Z]{2}", path):
-                assert any((*ROOT.glob(path), *PACKAGE.glob(path))), path
+                assert any((*ROOT.glob(path), *PACKAGE.glob(path), *ROOT.glob(f"configs/{path}.py"))), path
 
 
 WITH_CODE = [page for page in PAGES if blocks(page, "python") and page.name != "architecture.md"]  # its are signatures

@@ -85,6 +85,12 @@ def build_model(
     return model.eval(), weights.mean, weights.std
 
 
+def native_size(name: str) -> int:
+    """Side of the square images that a model was trained on, in pixels; see `build_towers` for the name and errors."""
+    side = open_clip.get_model_config(_register(name))["vision_cfg"]["image_size"]
+    return int(side if isinstance(side, int) else side[0])
+
+
 def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
     for family in IMAGE_TOWERS:
         if family.matches(model.visual):

@@ -7,6 +7,7 @@ from clipself_d2.data.catalog import get_dataset, register
 from clipself_d2.data.detection import DetectionMapper, ImageMapper
 from clipself_d2.data.distillation import DistillationMapper
 from clipself_d2.data.image import ImageError, read_image
+from clipself_d2.data.instance_regions import InstanceRegionMapper
 from clipself_d2.data.labeled_regions import LabeledRegionMapper, LabeledRegions, load_category_names
 from clipself_d2.data.loader import RegionDataLoader, build_test_loader, build_train_loader
 from clipself_d2.data.panoptic import PanopticMapper, PanopticRegionMapper
@@ -29,6 +30,7 @@ __all__ = [
     "EpochBatchSampler",
     "ImageError",
     "ImageMapper",
+    "InstanceRegionMapper",
     "LabeledRegionMapper",
     "LabeledRegions",
     "PanopticMapper",

@@ -42,8 +42,10 @@ def _call(load: Callable[[], Records]) -> Any:
 
 
 def check_registered(name: str) -> None:
-    """Raise InputError for a name that no data set has."""
-    if name not in DatasetCatalog:
+    """Raise InputError for a name that no data set has; register one that `data.by_path` made."""
+    from clipself_d2.data.by_path import register_by_path  # which registers here
+
+    if name not in DatasetCatalog and not register_by_path(name):
         raise InputError(f"data set {name!r} is not registered: see datasets/README.md for the names")
 
 

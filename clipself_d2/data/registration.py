@@ -49,7 +49,8 @@ def register_instances(
     """Register boxes (and masks) of objects, for detectors.
 
     The metadata gets ``thing_classes`` and, of an open-vocabulary data set, ``novel_classes``: at once if the classes
-    are given, else when the data set is first loaded; then also ``thing_dataset_id_to_contiguous_id``.
+    are given, else when the data set is first loaded; then also ``thing_dataset_id_to_contiguous_id``,
+    and ``region_classes`` and ``region_isthing`` for region classification.
 
     Args:
         name: the new data set's name.
@@ -75,6 +76,7 @@ def register_instances(
 def _load_instances(name: str, **arguments: Any) -> Records:
     records, index, names = load_instances(**arguments)
     MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index)
+    MetadataCatalog.get(name).set(region_classes=names, region_isthing=[True] * len(names))
     return records
 
 

@@ -42,10 +42,17 @@ not write, or pass --untrusted-config.
 """
 
 
-@exit_codes(interrupted="the same command with --resume goes on from the last checkpoint")
+RESUME = "the same command with --resume goes on from the last checkpoint"
+
+
+@exit_codes(interrupted=RESUME)
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
-    args = parse_args(argv)
+    start(parse_args(argv))
+
+
+def start(args: argparse.Namespace) -> None:
+    """Run what the arguments of `build_parser` say, on all their ranks."""
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.launch import launch
     from clipself_d2.engine.run import run
@@ -69,14 +76,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         InputError: for an unknown or missing argument.
     """
+    return build_parser("train_net.py", "Train and evaluate the model of a config.", EXAMPLES).parse_intermixed_args(
+        argv
+    )
+
+
+def build_parser(prog: str, description: str, epilog: str, default_config: str | None = None) -> ArgumentParser:
+    """Make the parser of a command that runs a config.
+
+    Args:
+        prog: the command.
+        description: what it does.
+        epilog: examples.
+        default_config: what the command runs without ``--config-file``; None requires it.
+    """
     parser = ArgumentParser(
-        "train_net.py",
-        description="Train and evaluate the model of a config.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="a config of configs/, or a run's config.yaml")
+    what = "a path, a name such as miniature/fvit, or a run's config.yaml"
+    default = f" (of your own data: {default_config})" if default_config else ""
+    add("--config-file", required=default_config is None, metavar="FILE", help=what + default)
     add("--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir, if any")
     add("--eval-only", action="store_true", help="evaluate and stop")
     add("--fill-teacher-cache", action="store_true", help="embed all crops of the training set and stop")
@@ -86,4 +106,4 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0, for several machines")
     add("--untrusted-config", action="store_true", help="FILE is a downloaded config.yaml: let it call no other code")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
-    return parser.parse_intermixed_args(argv)
+    return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -199,10 +200,11 @@ def export(cfg: DictConfig, model: nn.Module, source: str, results: Results) -> 
 
 
 def _dataset_name(dataset: Any) -> str:
-    """Names of data sets, or of the call that makes the records."""
+    """Names of data sets, of the call that makes the records, or of the folder or json without what is above it."""
     if isinstance(dataset, DictConfig):
         return str(getattr(dataset["_target_"], "__qualname__", dataset["_target_"]))
-    return dataset if isinstance(dataset, str) else ", ".join(map(str, dataset or ()))
+    names = [dataset] if isinstance(dataset, str) else map(str, dataset or ())
+    return ", ".join(re.sub(r"^(images|objects):.*/([^/?]+).*", r"\2", name) for name in names)
 
 
 def _set_up(settings: TrainSettings, source: str) -> None:

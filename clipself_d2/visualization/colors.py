@@ -33,14 +33,24 @@ def color_labels(labels: Tensor) -> Image.Image:
     return Image.fromarray(palette[labels.cpu().numpy()])
 
 
-def draw_heatmap(image: Image.Image, values: Tensor) -> Image.Image:
+def draw_heatmap(
+    image: Image.Image,
+    values: Tensor,
+    limits: tuple[float, float] | None = None,
+    extent: tuple[float, float] | None = None,
+) -> Image.Image:
     """Lay a map of values over an image, dark for the lowest and bright for the highest.
 
     Args:
         image: the image underneath.
         values: h x w, any unit. One value becomes one crisp rectangle.
+        limits: the values that are darkest and brightest, to compare maps. None: the lowest and highest of this one.
+        extent: height and width of the part of the map that is over the image, in values. None: all of it.
     """
     values = values.detach().float().cpu()
-    level = (values - values.min()) / (values.max() - values.min()).clamp(min=1e-12)
+    low, high = limits or (float(values.min()), float(values.max()))
+    level = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
     heat = Image.fromarray(matplotlib.colormaps["inferno"](level.numpy(), bytes=True)[..., :3])
-    return Image.blend(image.convert("RGB"), heat.resize(image.size, Image.Resampling.NEAREST), 0.75)
+    height, width = extent or values.shape
+    heat = heat.resize(image.size, Image.Resampling.NEAREST, box=(0, 0, width, height))
+    return Image.blend(image.convert("RGB"), heat, 0.75)

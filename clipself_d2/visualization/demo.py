@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from clipself_d2.data.vocabulary import base_classes, dataset_stuff
 from clipself_d2.engine.config import train_settings
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.json_results import semantic_segments, to_results
+from clipself_d2.evaluation.json_results import semantic_segments, to_results, to_yolo
 from clipself_d2.visualization.media import open_frames, output_stems, write_frames
 from clipself_d2.visualization.predictions import draw_predictions
 from clipself_d2.vocabulary import Vocabulary, seen_classes
@@ -95,10 +96,43 @@ class Predictor:
             return {"panoptic_seg": (ids.cpu(), [s for s in segments if s["score"] >= threshold])}
         return {"instances": output["instances"].to("cpu")}
 
+    @property
+    def drawn_threshold(self) -> float:
+        """The lowest score of a box that is drawn, and that YOLO's labels have."""
+        return 0.3 if self.threshold is None else self.threshold
+
     def draw(self, image: Tensor, output: dict[str, Any]) -> Image.Image:
         """Draw an output over its image."""
-        threshold = 0.3 if self.threshold is None else self.threshold
-        return draw_predictions(image, output, self.names, self.is_base, threshold)
+        return draw_predictions(image, output, self.names, self.is_base, self.drawn_threshold)
+
+
+@dataclass
+class Found:
+    """What was found of each word, by its name.
+
+    Attributes:
+        counts: predictions.
+        inputs: images and videos with at least one.
+        best: the highest score.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, int] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+
+    def add(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Count the records of an input."""
+        for result in results:
+            name = result["name"]
+            self.counts[name] = self.counts.get(name, 0) + 1
+            self.best[name] = max(self.best.get(name, 0.0), result["score"])
+        for name in {result["name"] for result in results}:
+            self.inputs[name] = self.inputs.get(name, 0) + 1
+
+    def rows(self) -> list[tuple[str, int, int, float]]:
+        """Name, predictions, inputs and best score, the most frequent word first."""
+        names = sorted(self.counts, key=lambda name: -self.counts[name])
+        return [(name, self.counts[name], self.inputs[name], self.best[name]) for name in names]
 
 
 def set_classes(
@@ -149,7 +183,9 @@ def set_classes(
     return [name not in novel for name in names]
 
 
-def predict_files(predictor: Predictor, files: Sequence[Path], output_dir: Path) -> tuple[int, int]:
+def predict_files(
+    predictor: Predictor, files: Sequence[Path], output_dir: Path, *, save_txt: bool = False
+) -> tuple[Found, int]:
     """Write for every image or video the same with its predictions drawn, and a json of them.
 
     Args:
@@ -158,9 +194,11 @@ def predict_files(predictor: Predictor, files: Sequence[Path], output_dir: Path)
         output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go, see `output_stems`. The ``image_id`` of a
             record is the number in the image's name, else the place of its file; in a video it is the number of the
             frame.
+        save_txt: also write YOLO's labels of what is drawn: `NAME.txt` for an image, `NAME_FRAME.txt` for a frame, and
+            `classes.txt`, the words by their numbers.
 
     Returns:
-        The number of predictions, and of files that could not be read, each of which is logged.
+        What was found, and the number of files that could not be read, each of which is logged.
 
     Raises:
         InputError: results would go into a folder of the inputs, or no file can be read.
@@ -168,19 +206,22 @@ def predict_files(predictor: Predictor, files: Sequence[Path], output_dir: Path)
     stems = output_stems(files, output_dir)
     if {stem.parent.resolve() for stem in stems} & {file.resolve().parent for file in files}:
         raise InputError(f"{output_dir}: has the inputs, which would be overwritten: name another folder for results")
-    predictions, failures = 0, 0
+    found, failures = Found(), 0
     for number, file in enumerate(tqdm(files, "files", unit="file", disable=len(files) == 1)):
         try:
-            predictions += _predict_file(predictor, file, stems[number], number)
+            found.add(_predict_file(predictor, file, stems[number], number, save_txt))
         except ImageError as error:
             failures += 1
             if failures == len(files):
                 raise
             logger.warning("Skipped: %s", error)
-    return predictions, failures
+    if save_txt:
+        text = "".join(f"{name}\n" for name in predictor.names)
+        write_atomically(output_dir / "classes.txt", lambda path: path.write_text(text))
+    return found, failures
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int) -> int:
+def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, save_txt: bool) -> list[dict[str, Any]]:
     source = open_frames(file)
     results: list[dict[str, Any]] = []
     image_id = int(file.stem) if file.stem.isdecimal() else number
@@ -189,10 +230,15 @@ def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int) -> 
         bar = tqdm(source.frames, file.name, source.count, unit="frame", leave=False, disable=source.count == 1)
         for frame, image in enumerate(bar):
             output = predictor(image, str(file))
-            results.extend(to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id))
+            records = to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id)
+            results.extend(records)
+            if save_txt:
+                labels = to_yolo(records, *image.shape[1:], predictor.drawn_threshold)
+                name = f"{stem.name}_{frame}.txt" if source.fps else f"{stem.name}.txt"
+                write_atomically(stem.with_name(name), lambda path, text=labels: path.write_text(text))
             yield predictor.draw(image, output)
 
     write_frames(stem, drawn(), source)
     text = "[" + ",\n".join(map(json.dumps, results)) + "]\n"
     write_atomically(stem.with_name(f"{stem.name}.json"), lambda path: path.write_text(text))
-    return len(results)
+    return results

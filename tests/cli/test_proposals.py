@@ -11,16 +11,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
+import clipself_d2.miniature  # noqa: F401  (registers all data sets, before a test replaces the catalog for itself)
+from clipself_d2.cli.proposals import main
 from clipself_d2.engine.config import load_config
 from clipself_d2.regions.proposals import load_proposals
-from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/detection/rpn_r50_fpn_ovcoco.py")
 SMALL = ["model.backbone.bottom_up.weights=null", "model.short_edge=64", "train.device=cpu"]
-
-
-main = main_of("make_proposals")
 
 
 @pytest.fixture
@@ -42,13 +40,13 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(main, output, *more, dataset="toy_images", weights="null") -> int:
+def run(output, *more, dataset="toy_images", weights="null") -> int:
     arguments = ["--config-file", CONFIG, "--dataset", dataset, "--output", str(output), "--num-workers", "0"]
     return main([*arguments, "--weights", weights, *SMALL, *more])
 
 
-def test_the_file_and_the_recalls(main, data, capsys):
-    assert run(main, data / "p.json", "--top", "20", dataset="toy_boxes") == 0
+def test_the_file_and_the_recalls(data, capsys):
+    assert run(data / "p.json", "--top", "20", dataset="toy_boxes") == 0
     loaded = load_proposals(data / "p.json", {4, 5, 6})
     assert {number: len(boxes) for number, boxes in loaded.items()} == {4: 20, 5: 20, 6: 20}
     info = json.loads((data / "p.json").read_text())["info"]
@@ -59,22 +57,22 @@ def test_the_file_and_the_recalls(main, data, capsys):
     assert "AR@100_novel" in lines[0] and "AR@300" in lines[0] and "AR@20_base" in lines[1]
 
 
-def test_without_boxes_there_is_no_recall(main, data, capsys):
+def test_without_boxes_there_is_no_recall(data, capsys):
     (data / "5.png").write_bytes(b"no image")
-    assert run(main, data / "p.json") == 0
+    assert run(data / "p.json") == 0
     out = capsys.readouterr().out
     assert "recall" not in out and "1 images could not be read" in out
     assert sorted(load_proposals(data / "p.json")) == [4, 6]
 
 
-def test_the_newest_checkpoint_is_taken(main, data, capsys):
-    assert run(main, data / "p.json", f"train.output_dir={data}/run", weights="latest") == 2
+def test_the_newest_checkpoint_is_taken(data, capsys):
+    assert run(data / "p.json", f"train.output_dir={data}/run", weights="latest") == 2
     assert "holds no checkpoint; train first, or pass --weights" in capsys.readouterr().err
     model = instantiate(load_config(CONFIG, SMALL).model)
     (data / "run").mkdir()
     torch.save({"model": model.state_dict(), "iteration": 3}, data / "run/checkpoint_0000003.pth")
-    assert run(main, data / "a.json", f"train.output_dir={data}/run", weights="latest") == 0
-    assert run(main, data / "b.json", weights=str(data / "run/checkpoint_0000003.pth")) == 0
+    assert run(data / "a.json", f"train.output_dir={data}/run", weights="latest") == 0
+    assert run(data / "b.json", weights=str(data / "run/checkpoint_0000003.pth")) == 0
     first, second = (json.loads((data / name).read_text())["annotations"] for name in ("a.json", "b.json"))
     assert first == second
 
@@ -94,11 +92,11 @@ def test_the_newest_checkpoint_is_taken(main, data, capsys):
         (["--fast"], "unrecognized arguments"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(main, data, monkeypatch, capsys, change, message):
+def test_wrong_input_is_one_line_and_exit_code_2(data, monkeypatch, capsys, change, message):
     monkeypatch.chdir(data)
     (data / "there.json").write_text("{}")
     torch.save({"model": {"weight": torch.zeros(3)}, "iteration": 1}, data / "other.pth")
-    assert run(main, data / "p.json", *change) == 2
+    assert run(data / "p.json", *change) == 2
     lines = [
         line for line in capsys.readouterr().err.splitlines() if "random weights" not in line and "it/s" not in line
     ]
@@ -107,13 +105,13 @@ def test_wrong_input_is_one_line_and_exit_code_2(main, data, monkeypatch, capsys
     assert not (data / "p.json").exists() and (data / "there.json").read_text() == "{}"
 
 
-def test_a_config_whose_model_cannot_propose_is_said(main, data, capsys):
+def test_a_config_whose_model_cannot_propose_is_said(data, capsys):
     config = str(ROOT / "configs/distillation/clipself_eva02_b16_coco_patches.py")
     assert main(["--config-file", config, "--dataset", "toy_images", "--output", str(data / "p.json")]) == 2
     assert capsys.readouterr().err.startswith("error: CLIPSelf makes no region proposals: use a config of F-ViT")
 
 
-def test_help_teaches(main, capsys):
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "python tools/train_net.py" in capsys.readouterr().out
+    assert "clipself train" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The demo on a user's images: what is written, what is skipped, and one line for what is wrong."""
+"""`clipself predict`: what is written, what is skipped, and one line for what is wrong."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from PIL import Image
 from torch import nn
 
 import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
+from clipself_d2.cli.predict import main
 from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
-from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyCall as L
 from clipself_d2.data.vocabulary import dataset_vocabulary
-from tests.tools.test_demo import ColorDetector, color_text
+from tests.cli.test_predict import ColorDetector, color_text
 
 model = L(ColorDetector)(vocabulary=L(dataset_vocabulary)(dataset="toy_colors", text=L(color_text)()))
 dataloader = dict(train=dict(num_workers=0), test=dict(num_workers=0))
@@ -65,9 +65,6 @@ def color_text():
     return embed
 
 
-main = main_of("demo")
-
-
 def image_of(color, box=(10, 20, 60, 40)):
     pixels = np.zeros((48, 64, 3), dtype=np.uint8)
     pixels[box[1] : box[3], box[0] : box[2]] = COLORS[color]
@@ -90,9 +87,9 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(main, *arguments, words="red, blue, green", sources=("images",), weights="null") -> int:
-    fixed = ["--vocabulary", words, "--config-file", "config.py", "--weights", weights, "--output", "out"]
-    return main(["--input", *sources, *fixed, *arguments])
+def run(*arguments, words="red, blue, green", sources=("images",), weights="null") -> int:
+    fixed = ["--words", words, "--config-file", "config.py", "--weights", weights, "--output", "out"]
+    return main([*sources, *fixed, *arguments])
 
 
 def results(name):
@@ -106,8 +103,8 @@ def has_box(name, color) -> bool:
     return bool(np.abs(edge - 127.5 * np.array(to_rgb(color))).max(axis=1).min() < 25)
 
 
-def test_every_input_gets_an_image_and_a_json(main, world, capsys):
-    assert run(main) == 0
+def test_every_input_gets_an_image_and_a_json(world, capsys):
+    assert run() == 0
     written = {"0042.jpg", "0042.json", "video.gif", "video.json", "red.jpg", "red.json"}
     assert {path.name for path in Path("out").iterdir()} == written
     box = [10, 20, 50, 20]
@@ -119,74 +116,81 @@ def test_every_input_gets_an_image_and_a_json(main, world, capsys):
     with Image.open("out/video.gif") as video:
         assert video.n_frames == 3
     assert has_box("red.jpg", BASE_COLOR) and has_box("0042.jpg", NOVEL_COLOR)
-    assert "5 predictions in 3 of 3 inputs; see out" in capsys.readouterr().out
+    *table, last = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if "0.90" in line]
+    assert rows == [["blue", "2", "2", "0.90"], ["red", "2", "2", "0.90"], ["green", "1", "1", "0.90"]]
+    assert last == "written to out" and max(map(len, table)) <= 80
 
 
-def test_novel_words_can_be_named(main, world):
-    assert run(main, "--novel", "red") == 0
+def test_novel_words_can_be_named(world):
+    assert run("--novel", "red") == 0
     assert [r["is_base"] for r in results("red") + results("0042")] == [False, True]
 
 
-def test_what_cannot_be_read_is_skipped_and_counted(main, world, capsys, caplog):
+def test_what_cannot_be_read_is_skipped_and_counted(world, capsys, caplog):
     Path("images/bad.jpg").write_text("no image")
     Path("images/bad.mp4").write_text("no video")
     Path("images/red.webp").write_bytes(Path("images/red.png").read_bytes())  # the same name once more
-    assert run(main) == 0
-    assert "5 predictions" not in capsys.readouterr().out
+    assert run() == 0
+    assert "2 of 6 inputs could not be read" in capsys.readouterr().out
     assert "bad.jpg" in caplog.text and "bad.mp4" in caplog.text
     names = {path.name for path in Path("out").iterdir()}
     assert {"red.png.jpg", "red.webp.jpg", "0042.jpg"} <= names and not any(name.startswith("bad") for name in names)
 
 
-def test_results_of_several_folders_keep_the_folders(main, world, capsys):
+def test_results_of_several_folders_keep_the_folders(world, capsys):
     for folder in ("images/x", "images/y"):
         Path(folder).mkdir()
         image_of("red").save(f"{folder}/p.png")
-    assert run(main, sources=("images/*/p.png",)) == 0
+    assert run(sources=("images/*/p.png",)) == 0
     written = {str(path) for path in Path("out").rglob("*") if path.is_file()}
     assert written == {"out/x/p.jpg", "out/x/p.json", "out/y/p.jpg", "out/y/p.json"}
-    assert run(main, "--output", "images", sources=("images/*/p.png",)) == 2
+    assert run("--output", "images", sources=("images/*/p.png",)) == 2
     assert "would be overwritten" in capsys.readouterr().err
 
 
-def test_what_was_read_is_printed(main, world, capsys):
-    assert run(main, words="red; blue, navy;", sources=("images/red.png",)) == 0
+def test_what_was_read_is_printed(world, capsys):
+    assert run(words="red; blue, navy;", sources=("images/red.png",)) == 0
     assert "2 classes: red, blue/navy\n" in capsys.readouterr().out
 
 
-def test_words_of_any_script_are_drawn(main, world, caplog, monkeypatch):
+def test_words_of_any_script_are_drawn(world, caplog, monkeypatch):
     monkeypatch.setitem(COLORS, "красный $x_{", COLORS["red"])
     monkeypatch.setitem(COLORS, "\N{CJK UNIFIED IDEOGRAPH-732B}", COLORS["green"])
     monkeypatch.setitem(COLORS, "\N{CAT FACE}", COLORS["blue"])
-    assert run(main, words="красный $x_{\N{FULLWIDTH COMMA}\N{CJK UNIFIED IDEOGRAPH-732B}, \N{CAT FACE}") == 0
+    assert run(words="красный $x_{\N{FULLWIDTH COMMA}\N{CJK UNIFIED IDEOGRAPH-732B}, \N{CAT FACE}") == 0
     assert results("red")[0]["name"] == "красный $x_{" and Path("out/video.gif").is_file()
 
 
-def test_the_threshold_is_of_the_image_only(main, world):
-    assert run(main, "--threshold", "0.95") == 0
+def test_the_threshold_is_of_the_image_only(world):
+    assert run("--threshold", "0.95") == 0
     assert not has_box("red.jpg", BASE_COLOR) and len(results("red")) == 1
 
 
-def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_taken(main, world, capsys):
+def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_taken(world, capsys):
     Path("other").mkdir()
     torch.save({"model": {"weight": torch.ones(1)}, "iteration": 7}, "other/checkpoint_0000007.pth")
-    fixed = ["--vocabulary", "red", "--config-file", "config.py", "--output", "out"]
-    assert main([*fixed, "--input", "images/red.png", "train.output_dir=other"]) == 0
-    assert main([*fixed, "--input", "images/red.png"]) == 2
+    fixed = ["--words", "red", "--config-file", "config.py", "--output", "out"]
+    assert main([*fixed, "images/red.png", "train.output_dir=other"]) == 0
+    assert main(["train.output_dir=other", "images/red.png", *fixed]) == 0
+    assert main([*fixed, "images/red.png"]) == 2
     assert "run: holds no checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vocabulary", ""], "the vocabulary is empty"),
-        (["--vocabulary", "red, red"], "given twice"),
-        (["--vocabulary", "red, background"], "background"),
+        (["--words", ""], "the vocabulary is empty"),
+        (["--words", "red, red"], "given twice"),
+        (["--words", "red, background"], "background"),
         (["--novel", "dog"], "novel class 'dog' is not among"),
-        (["--input", "empty"], "empty: no image or video in this folder"),
-        (["--input", "absent.jpg"], "absent.jpg: there is no such file"),
-        (["--input", "bad.jpg"], "bad.jpg: is no image that Pillow knows"),
-        (["--input", "bad.mp4"], "bad.mp4: "),
+        (["empty"], "empty: no image or video in this folder"),
+        (["absent.jpg"], "absent.jpg: there is no such file"),
+        (["bad.jpg"], "bad.jpg: is no image that Pillow knows"),
+        (["bad.mp4"], "bad.mp4: "),
+        (["--words", "absent.txt"], "absent.txt: there is no such file of classes"),
+        (["--config-file", "miniature/fvti"], "did you mean miniature/fvit"),
+        (["--clip", "ViT-B-16x", "--pretrained", "null"], "unknown config key"),
         (["--output", "images"], "would be overwritten"),
         (["--weights", "absent.pth"], "absent.pth"),
         (["--config-file", "absent.py"], "no such config file"),
@@ -199,11 +203,12 @@ def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_take
         (["--threshold", "high"], "--threshold"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
+def test_wrong_input_is_one_line_and_exit_code_2(world, capsys, arguments, message):
     Path("empty").mkdir()
     Path("bad.jpg").write_text("no image")
     Path("bad.mp4").write_text("no video")
-    assert run(main, *arguments) == 2
+    sources = ["images"] if arguments[0].startswith("--") or "=" in arguments[0] else []
+    assert run(*arguments, sources=sources) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
     assert not Path("out").exists() or not list(Path("out").iterdir())
@@ -212,25 +217,42 @@ def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--input", "images"], "--vocabulary and --config-file missing"),
-        (["--vocabulary", "red"], "--input and --config-file missing"),
-        (["--novel", "red"], "--input and --vocabulary and --config-file missing"),
+        (["images"], "the following arguments are required: --words"),
+        (["--words", "red"], "the following arguments are required: PATH"),
+        (["--words", "red", "model.size=3"], "name an image, a video, or a folder of them"),
+        (["images", "--words", "red", "--clip", "ViT-B-16"], "--clip and --pretrained belong together"),
     ],
 )
-def test_missing_arguments_are_named(main, world, capsys, arguments, message):
+def test_missing_arguments_are_named(world, capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_tiny_fvit_with_random_weights(main, world):
-    fixed = ["--vocabulary", "red star, green square", "--weights", "null", "--output", "out", "train.device=cpu"]
+def test_yolos_labels_have_what_is_drawn(world):
+    assert run("--save-txt", "--threshold", "0.5") == 0
+    assert Path("out/red.txt").read_text() == "0 0.546875 0.625000 0.781250 0.416667\n"
+    assert Path("out/video_1.txt").read_text().startswith("1 ") and Path("out/0042.txt").read_text().startswith("1 ")
+    assert Path("out/classes.txt").read_text() == "red\nblue\ngreen\n"
+    assert run("--save-txt", "--threshold", "0.95") == 0
+    assert Path("out/red.txt").read_text() == ""
+
+
+def test_the_clip_that_ships_needs_no_config(world):
+    arguments = ["images/red.png", "--words", "red star, lawn", "--output", "out", "train.device=cpu"]
+    assert main([*arguments, "--save-txt"]) == 0
+    assert sum(r["area"] for r in results("red")) == 48 * 64
+    assert len(Path("out/red.txt").read_text().splitlines()) == len(results("red"))
+
+
+def test_a_tiny_fvit_with_random_weights(world):
+    fixed = ["--words", "red star, green square", "--weights", "null", "--output", "out", "train.device=cpu"]
     config = str(ROOT / "configs/miniature/fvit.py")
-    assert main(["--input", "images/red.png", "--config-file", config, *fixed]) == 0
+    assert main(["images/red.png", "--config-file", config, *fixed]) == 0
     assert {(r["name"], r["is_base"]) for r in results("red")} <= {("red star", True), ("green square", False)}
 
 
-def test_help_teaches(main, capsys):
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     out = capsys.readouterr().out
-    assert "--vocabulary" in out and "configs/panoptic" in out and "novel class" in out
+    assert "--words" in out and "panoptic/*" in out and "novel class" in out

@@ -1,4 +1,4 @@
-"""Images of plain colors for the demo, and how its tests call it."""
+"""Images of plain colors for `clipself predict`, and how its tests call it."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
+from clipself_d2.cli.predict import main
 
 COLORS = {"red": (255, 0, 0), "scarlet": (250, 20, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -25,10 +26,10 @@ def write_images(folder: Path) -> None:
     halves("blue", "green").save(folder / "video.gif", save_all=True, append_images=[halves("red", "blue")])
 
 
-def run(main, *arguments, words="scarlet, green, blue", sources=("images",)) -> int:
-    """Run the demo with `config.py` on images of the working directory; results go to `out`."""
-    fixed = ["--vocabulary", words, "--config-file", "config.py", "--output", "out"]
-    return main(["--input", *sources, *fixed, *arguments])
+def run(*arguments, words="scarlet, green, blue", sources=("images",)) -> int:
+    """Predict with `config.py` on images of the working directory; results go to `out`."""
+    fixed = ["--words", words, "--config-file", "config.py", "--output", "out"]
+    return main([*sources, *fixed, *arguments])
 
 
 def results(name: str) -> list:

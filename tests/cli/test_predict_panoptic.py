@@ -1,4 +1,4 @@
-"""The demo with a panoptic segmenter: every pixel of a user's images gets one of the user's words."""
+"""`clipself predict` with a panoptic segmenter: every pixel of a user's images gets one of the user's words."""
 
 from pathlib import Path
 
@@ -9,15 +9,14 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import MaskPredictions
-from tests.tools.images import COLORS, results, run, write_images
-from tests.tools.loading import main_of
+from tests.cli.images import COLORS, results, run, write_images
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from detectron2.config import LazyCall as L
 from clipself_d2.panoptic import OpenVocabularyPanoptic, dataset_things, panoptic_vocabulary
 from tests.panoptic.color_tower import ColorTower
-from tests.tools.test_demo_panoptic import ColorMasks, color_text
+from tests.cli.test_predict_panoptic import ColorMasks, color_text
 
 model = L(OpenVocabularyPanoptic)(
     generator=L(ColorMasks)(), tower=L(ColorTower)(), size=64, alpha=1.0, beta=1.0,
@@ -55,9 +54,6 @@ def color_text():
     return embed
 
 
-main = main_of("demo")
-
-
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Images, and a data set in which green is stuff and blue is novel."""
@@ -76,8 +72,8 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
-    assert run(main) == 0
+def test_every_input_gets_an_overlay_and_a_json(world, capsys):
+    assert run() == 0
     assert {path.name for path in Path("out").iterdir()} == {"0042.jpg", "0042.json", "video.gif", "video.json"}
     first, second = results("0042")
     assert (first["name"], first["isthing"], first["is_base"], first["area"]) == ("scarlet", True, True, 48 * 32)
@@ -89,19 +85,21 @@ def test_every_input_gets_an_overlay_and_a_json(main, world, capsys):
     assert frames == {(0, "blue", False), (0, "green", True), (1, "scarlet", True), (1, "blue", False)}
     with Image.open("out/0042.jpg") as image:
         assert image.size == (640, 480)
-    assert "6 predictions in 2 of 2 inputs; see out" in capsys.readouterr().out
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split("│")[1:4] for line in table if "blue" in line][-1] == [" blue    ", "       2 ", "           1 "]
+    assert last == "written to out"
 
 
-def test_stuff_and_novel_words_can_be_named(main, world):
-    assert run(main, "--stuff", "scarlet", "--novel", "green", sources=["images/0042.png"]) == 0
+def test_stuff_and_novel_words_can_be_named(world):
+    assert run("--stuff", "scarlet", "--novel", "green", sources=["images/0042.png"]) == 0
     assert [(r["name"], r["isthing"], r["is_base"]) for r in results("0042")] == [
         ("scarlet", False, True),
         ("green", True, False),
     ]
 
 
-def test_segments_below_the_threshold_are_left_out(main, world):
-    assert run(main, "--threshold", "0.95", sources=["images/0042.png"]) == 0
+def test_segments_below_the_threshold_are_left_out(world):
+    assert run("--threshold", "0.95", sources=["images/0042.png"]) == 0
     assert results("0042") == []
 
 
@@ -109,12 +107,12 @@ def test_segments_below_the_threshold_are_left_out(main, world):
     ("arguments", "message"),
     [
         (["--stuff", "dog"], "stuff 'dog' is not among the words"),
-        (["--vocabulary", ""], "the vocabulary is empty"),
+        (["--words", ""], "the vocabulary is empty"),
         (["--config-file", str(ROOT / "configs/distillation/clipself_eva02_b16_coco_patches.py")], "configs/panoptic"),
         (["--weights", "absent.pth"], "absent.pth"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(main, world, capsys, arguments, message):
-    assert run(main, *arguments) == 2
+def test_wrong_input_is_one_line_and_exit_code_2(world, capsys, arguments, message):
+    assert run(*arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]

@@ -1,0 +1,87 @@
+"""Convert CLIP weights of any published format to open_clip's, OpenAI's or CAT-Seg's.
+
+Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel),
+official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
+
+Writes:
+  open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
+  openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
+  cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain QuickGELU ViTs.
+             Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
+  plugin     OUTPUT.safetensors, image tower and text embeddings for clipself_d2/panoptic/standalone, which runs in the
+             environment of ODISE or FC-CLIP (docs/panoptic.md); for ViTs and EVA-02. Needs --vocabulary.
+
+Examples:
+  clipself convert EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
+  clipself convert output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
+  clipself convert output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
+  clipself convert ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
+  clipself convert output/tower.safetensors plugin.safetensors --model ViT-L-14-336-quickgelu \\
+      --format plugin --vocabulary names.json --templates photo
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.errors import InputError
+
+SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth", "plugin": ".safetensors"}
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read weights strictly into the model of that name, and write them in another format."""
+    import torch
+
+    import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
+    from clipself_d2.clip.build import build_model, build_towers
+    from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
+    from clipself_d2.clip.formats import to_cat_seg, to_openai
+
+    source, output, form = args.input, args.output, args.format
+    if not source.is_file():
+        raise InputError(f"{source}: no such file")
+    if output.suffix != SUFFIXES[form]:
+        raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
+    if form == "plugin":
+        from clipself_d2.panoptic.plugin_file import save_plugin_file
+        from clipself_d2.vocabulary import read_vocabulary
+
+        names = list(dict.fromkeys(word for synonyms in read_vocabulary(args.vocabulary) for word in synonyms))
+        save_plugin_file(output, *build_towers(args.model, str(source)), names, args.templates)
+        return
+    model, _, _ = build_model(args.model, str(source), args.resize_positions)
+    if form == "open_clip":
+        save_checkpoint(model.state_dict(), output, {"model": args.model, "source": source.name})
+    else:
+        content = to_openai(model) if form == "openai" else to_cat_seg(model)
+        write_atomically(output, lambda file: torch.save(content, file))
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    parser = ArgumentParser(
+        "clipself convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", type=Path, help="weights in any of the formats above")
+    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument(
+        "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
+    )
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="open_clip", help="default: open_clip")
+    parser.add_argument(
+        "--resize-positions",
+        action="store_true",
+        help="resample the image tower's position table, if it is of another image size than the model's",
+    )
+    parser.add_argument("--vocabulary", help="for plugin: the class names, a .json or .txt file or words")
+    parser.add_argument(
+        "--templates", default="photo", help="for plugin: photo (default, ODISE's), vild, or a template"
+    )
+    args = parser.parse_args(argv)
+    if (args.format == "plugin") != (args.vocabulary is not None):
+        raise InputError("--format plugin, and no other, needs --vocabulary: the class names of ODISE or FC-CLIP")
+    convert(args)
+    print(f"wrote {args.output}")

@@ -1,0 +1,103 @@
+"""Look for your words in images and videos. For each input, OUTPUT gets the image drawn, and a COCO json.
+
+Without --config-file, the small CLIP that ships (or --clip) names every pixel by the text alone. A config of a trained
+model gives what it predicts:
+  detection/*  boxes (blue: a base class, which has training labels; red: a novel class); COCO results
+  panoptic/*   a name for every pixel, one color per word; segments with masks as COCO's RLE
+  semantic/*   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
+Where every pixel gets the best word, name what surrounds your words too. A record also has `name` and `is_base`; its
+image_id is the number in the file's name, else the input's number, and in a video the frame's number. Inputs that
+cannot be read are skipped, logged and counted; results of several folders keep the folders.
+
+Examples:
+  clipself predict photo.jpg --words "red star, blue heart/love heart, lawn"
+  clipself predict photos/ --words "cat, red car, street" --clip EVA02-B-16 --pretrained tower.safetensors
+  clipself predict photos/ --words "red star, blue heart" --config-file miniature/fvit \\
+      --weights output/fvit/checkpoint_0000400.pth --save-txt
+  clipself predict "videos/*.mp4" --words "dog, lawn/grass, sky" \\
+      --config-file panoptic/mask2former_openai_l14_336_coco model.generator.download=true
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipself_d2.cli.overrides import clip_overrides
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
+from clipself_d2.errors import InputError
+
+SHIPPED, REAL = "miniature/zero_shot_semantic", "semantic/zero_shot_openai_b16_ade20k"
+
+
+def parse_args(argv: Sequence[str] | None, command: str = "predict", doc: str | None = __doc__) -> argparse.Namespace:
+    """Parse the arguments of `clipself predict` and of commands with the same; an InputError for a wrong one."""
+    parser = ArgumentParser(
+        f"clipself {command}", description=doc, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="PATH",
+        help="images, animations, videos, folders, patterns; key=value of the config",
+    )
+    add("--words", required=True, help="what to look for, see below")
+    add("--output", default=f"output/{command}", metavar="DIR", help="where results go (%(default)s)")
+    add(
+        "--save-txt",
+        action="store_true",
+        help="also YOLO's labels of the boxes: NAME.txt, and the words in classes.txt",
+    )
+    add("--threshold", type=float, metavar="P", help="lowest score that is drawn (boxes: 0.3; others: 0)")
+    add("--novel", metavar="WORDS", help="novel classes (default: all but the base classes of the config's data set)")
+    add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
+    add("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
+    add("--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
+    add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: by text alone)")
+    add(
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="checkpoint_*.pth (default: the newest, if the config trains), or null",
+    )
+    args = parser.parse_intermixed_args(argv)
+    args.opts = [word for word in args.inputs if "=" in word and not Path(word).exists()]
+    args.inputs = [word for word in args.inputs if word not in args.opts]
+    if not args.inputs:
+        raise InputError("name an image, a video, or a folder of them (see --help)")
+    if (args.clip is None) != (args.pretrained is None) and not args.config_file:
+        raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
+    args.config_file = args.config_file or (REAL if args.clip else SHIPPED)
+    args.opts = [*clip_overrides(args.clip, args.pretrained), *args.opts]
+    return args
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Run a model on the inputs."""
+    from tabulate import tabulate
+
+    from clipself_d2.engine.config import load_config
+    from clipself_d2.visualization.demo import Predictor, predict_files
+    from clipself_d2.visualization.media import find_files
+    from clipself_d2.vocabulary import describe_classes, read_vocabulary
+
+    def names(words: str | None) -> list[str] | None:
+        return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
+
+    words = read_vocabulary(args.words)
+    files, output = find_files(args.inputs), Path(args.output).expanduser()
+    print(describe_classes(words))
+    cfg = load_config(args.config_file, args.opts)
+    options = {"novel": names(args.novel), "stuff": names(args.stuff)}
+    predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
+    found, failures = predict_files(predictor, files, output, save_txt=args.save_txt)
+    print(tabulate(found.rows(), ("word", "found", "in inputs", "best score"), "simple_outline", floatfmt=".2f"))
+    if failures:
+        print(f"{failures:,} of {len(files):,} inputs could not be read and were left out")
+    print(f"written to {output}")
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    predict(parse_args(argv))

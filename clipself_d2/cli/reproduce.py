@@ -1,0 +1,20 @@
+"""The tables and figures of the paper: `tools/reproduce.py` of the clone that this package is installed from."""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipself_d2.command_line import exit_codes
+from clipself_d2.errors import InputError
+
+TOOL = Path(__file__).parents[2] / "tools/reproduce.py"
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; exits with its code."""
+    if not TOOL.is_file():
+        raise InputError("reproduce needs a clone of the repository: run python tools/reproduce.py there")
+    sys.path.insert(0, str(TOOL.parent))
+    sys.exit(runpy.run_path(str(TOOL))["main"](argv))

@@ -1,0 +1,51 @@
+"""`clipself`: its list of commands, and what each of them is."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from clipself_d2.cli import COMMANDS, main
+
+
+def test_help_lists_every_command_in_80_columns(capsys):
+    for arguments in ([], ["--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        lines = capsys.readouterr().out.splitlines()
+        assert end.value.code == 0 and max(map(len, lines)) <= 80
+        assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_its_name(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    name = "reproduce" if command == "reproduce" else f"clipself {command}"
+    assert name in capsys.readouterr().out
+
+
+def test_a_wrong_command_is_one_line(capsys):
+    assert main(["predcit", "x.jpg"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: argument COMMAND: invalid choice: 'predcit'") and err.count("\n") == 1
+
+
+def test_a_command_gets_its_arguments_and_gives_its_exit_code(monkeypatch):
+    seen = []
+    monkeypatch.setattr(import_module("clipself_d2.cli.convert"), "main", lambda argv: seen.append(argv) or 7)
+    assert main(["convert", "a", "--model", "x"]) == 7 and seen == [["a", "--model", "x"]]
+
+
+def test_help_takes_no_time():
+    """At most 2 s of the processor, with the start of Python; nothing heavy is imported."""
+    code = (
+        "import resource, sys; from clipself_d2.cli import main\n"
+        "try: main(['predict', '--help'])\n"
+        "except SystemExit: pass\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime, 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seconds, torch = found.stdout.split()[-2:]
+    assert float(seconds) < 2 and torch == "False"
