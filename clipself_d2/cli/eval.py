@@ -56,10 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     overrides = clip_overrides(args.clip, args.pretrained)
     if args.boxes:
+        from clipself_d2.data import get_dataset
         from clipself_d2.data.by_path import objects_at
 
+        data = objects_at(args.boxes, args.images)
+        get_dataset(data)  # what is wrong is said before weights are read
         overrides += [
-            override("dataloader.test.dataset", objects_at(args.boxes, args.images)),
+            override("dataloader.test.dataset", data),
             override("dataloader.test.mapper._target_", "clipself_d2.data.InstanceRegionMapper"),
             *student_size(args.clip),
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +62,10 @@ def write_encoder(encoder: DenseEncoder, path: Path) -> None:
     if path.suffix == ".pt2":
         write_atomically(path, lambda file: torch.export.save(program, file))
     else:
-        names = {"input_names": ["images"], "output_names": ["dense"]}
-        model = torch.onnx.export(program, (), **names, dynamo=True, verbose=False)
-        write_atomically(path, lambda file: model.save(file))
+        model: Any = torch.onnx.export(
+            program, (), input_names=["images"], output_names=["dense"], dynamo=True, verbose=False
+        )
+        write_atomically(path, model.save)
 
 
 @torch.no_grad()
