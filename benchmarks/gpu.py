@@ -50,6 +50,7 @@ ROWS = (
     Row("F-ViT, B/16, 640, 300 proposals", "detect", ("--size", "640", _FEW)),
     Row("F-ViT, B/16, 640, 300 proposals, batch 8", "detect", ("--size", "640", "--batch", "8", _FEW)),
     Row("region classification, B/16, 640", "evaluate"),
+    Row("region classification, B/16, 640, batch 8", "evaluate", ("--batch", "8")),
     Row("panoptic segmentation, B/16, 640, 100 masks", "panoptic"),
     Row("CLIPSelf step, miniature, batch 8", "distill", (*_MINIATURE, "--batch", "8")),
 )

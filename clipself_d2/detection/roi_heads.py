@@ -39,7 +39,7 @@ class OpenVocabularyROIHeads(ROIHeads):
         background_weight: weight of the background in the classification loss.
         score_thresh: lowest score of a detection.
         nms_thresh: IoU threshold of the NMS within a class.
-        detections_per_image: most detections per image.
+        detections_per_image: most detections per image; -1 for all.
         batch_size_per_image: regions sampled per training image.
         positive_fraction: largest share of foreground regions among them.
         match_best: match an object's best proposal to it, from IoU 0.5 on, even if it overlaps another object more

@@ -34,7 +34,7 @@ def select_detections(
         sizes: height and width of the images, to which the boxes are clipped.
         score_thresh: a detection has a higher score.
         nms_thresh: IoU above which the worse of two boxes of a class is dropped.
-        most: most detections per image.
+        most: most detections per image; -1 for all.
 
     Returns:
         `pred_boxes`, `scores` and `pred_classes` per image, best first.
@@ -45,6 +45,7 @@ def select_detections(
     finite = (corners.isfinite().all(dim=2) & table.isfinite().all(dim=2))[..., None]
     corners = clip_boxes(corners.where(finite, 0), sizes)
     table = table.where(finite & (table > score_thresh), -torch.inf).flatten(1)
+    most = table.shape[1] if most < 0 else most
     while True:
         ranked, index = table.topk(min(limit + 1, table.shape[1]), dim=1)
         index = index.sort(dim=1).values  # equal scores are ranked by their place
