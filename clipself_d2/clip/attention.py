@@ -24,7 +24,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
         query: B x heads x N x d.
         key: B x heads x M x d.
         value: B x heads x M x d.
-        mask: true where a query may attend, broadcastable to B x heads x N x M bool; None for everywhere.
+        mask: bool, true where a query may attend, or floats to add to the scores; broadcastable to
+            B x heads x N x M. None for everywhere.
 
     Returns:
         B x heads x N x d.
@@ -32,6 +33,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     by_blocks = query.device.type == "cpu" and query.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
     if by_blocks and mask is None:
         return _BlockAttention.apply(query, key, value)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 

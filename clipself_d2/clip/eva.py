@@ -78,9 +78,8 @@ class EVATower(TransformerTower):
         return self.visual.trunk.blocks
 
     @override
-    def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
-        attention = self.visual.trunk.blocks[-1].attn
-        return [*attention.q_proj.parameters(), *attention.k_proj.parameters()]
+    def parts(self, block: Any) -> dict[str, Sequence[nn.Module]]:
+        return {"q": [block.attn.q_proj], "k": [block.attn.k_proj], "mlp": [block.norm2, block.mlp]}
 
     @override
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:

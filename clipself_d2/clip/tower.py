@@ -14,9 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from clipself_d2.clip.positions import TableCache
 from clipself_d2.errors import InputError
 
-DENSE_MODES = ("no_attn", "full")
-"""The dense modes of every tower."""
-
 
 class TowerFeatures(NamedTuple):
     """What one forward of a tower gives.
@@ -36,11 +33,8 @@ class ImageTower(nn.Module, ABC):
     Images are normalized floats ``B x 3 x H x W`` (see `normalize`). They need not be square, but both sides must be
     multiples of `stride`. ``h, w`` stand for ``H / stride, W / stride``. `clip.build` lists the families.
 
-    Dense modes:
-        * ``"no_attn"`` (paper, section 3.1): the last block keeps its value path and drops its attention.
-        * ``"full"``: the ordinary last block.
-        * ``"class_residual"`` (transformers alone): ``"no_attn"`` with the class token as the residual of every patch,
-          as CAT-Seg's released code has it.
+    Every tower has the dense modes ``"no_attn"`` (paper, section 3.1: the last block keeps its value path and drops its
+    attention) and ``"full"`` (the ordinary last block); transformers have all of `clip.dense_modes`.
 
     Attributes:
         visual: open_clip's visual module. The tower's state dict is ``visual.*`` with open_clip's names.
@@ -57,7 +51,7 @@ class ImageTower(nn.Module, ABC):
 
     pixel_mean: Tensor
     pixel_std: Tensor
-    dense_modes: tuple[str, ...] = DENSE_MODES
+    dense_modes: tuple[str, ...] = ("no_attn", "full")
     single_scale = False
 
     def __init__(
@@ -134,8 +128,8 @@ class ImageTower(nn.Module, ABC):
     def trainable_units(self) -> Sequence[nn.Module]:
         """The blocks (or stages), first to last, that `set_trainable_blocks` counts."""
 
-    def unused_in_no_attn_mode(self) -> list[nn.Parameter]:
-        """Parameters of the last block that no mode but ``"full"`` reads and that therefore get no gradient."""
+    def unread_parameters(self, dense_mode: str) -> list[nn.Parameter]:
+        """Parameters of the last block that a dense mode does not read and that therefore get no gradient."""
         return []
 
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
@@ -168,8 +162,8 @@ class ImageTower(nn.Module, ABC):
 
         Args:
             n: number of blocks, 0..`num_blocks`.
-            dense_mode: the dense mode that will be trained. Unless it is ``"full"``, the last block's queries and keys
-                are frozen too where they are parameters of their own: every trainable parameter then gets a gradient.
+            dense_mode: the dense mode that will be trained. What it does not read of the last block is frozen too
+                where it is a parameter of its own: every trainable parameter then gets a gradient.
 
         Raises:
             InputError: ``n`` out of range or an unknown dense mode.
@@ -182,9 +176,8 @@ class ImageTower(nn.Module, ABC):
         self.requires_grad_(False)
         for unit in list(self.trainable_units())[self.num_blocks - n :]:
             unit.requires_grad_(True)
-        if dense_mode != "full":
-            for parameter in self.unused_in_no_attn_mode():
-                parameter.requires_grad_(False)
+        for parameter in self.unread_parameters(dense_mode):
+            parameter.requires_grad_(False)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the blocks (or stages) in place, with `torch.compile`'s arguments; all else stays eager."""

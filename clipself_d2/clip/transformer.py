@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
+from clipself_d2.clip.dense_modes import DENSE_MODES, DenseMode, neighborhood_scores
 from clipself_d2.clip.positions import upper_left
-from clipself_d2.clip.tower import DENSE_MODES, ImageTower, TowerFeatures
+from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
 class TransformerTower(ImageTower):
@@ -21,7 +22,7 @@ class TransformerTower(ImageTower):
     its queries, keys and values and what follows the attention. No path has dropout, drop path or patch dropout.
     """
 
-    dense_modes = (*DENSE_MODES, "class_residual")
+    dense_modes = tuple(DENSE_MODES)
     single_scale = True
 
     # ---- what a family implements ----
@@ -59,11 +60,15 @@ class TransformerTower(ImageTower):
 
     @abstractmethod
     def add_attention(self, block: Any, tokens: Tensor, attended: Tensor) -> Tensor:
-        """The residual stream ``tokens`` (N per image, or one) plus ``attended``, ``B x N x D``, heads concatenated."""
+        """``tokens`` (N per image, or one) plus the output projection of ``attended``, ``B x N x D``."""
 
     @abstractmethod
     def add_mlp(self, block: Any, tokens: Tensor) -> Tensor:
         """The residual stream after the block's MLP."""
+
+    @abstractmethod
+    def parts(self, block: Any) -> dict[str, Sequence[nn.Module]]:
+        """The modules that are a block's queries ("q"), keys ("k") and MLP ("mlp") alone; see `DenseMode.unread`."""
 
     @abstractmethod
     def project(self, tokens: Tensor) -> Tensor:
@@ -77,10 +82,20 @@ class TransformerTower(ImageTower):
         attended = attend(query, key, value)
         return self.add_mlp(block, self.add_attention(block, tokens, _join_heads(attended)))
 
-    def value_block(self, block: Any, tokens: Tensor, dense_mode: str) -> Tensor:
-        """The block without attention: each token keeps its own value (paper, section 3.1)."""
-        residual = tokens[:, :1] if dense_mode == "class_residual" else tokens
-        return self.add_mlp(block, self.add_attention(block, residual, self.values(block, tokens)))
+    def dense_block(
+        self, block: Any, tokens: Tensor, rotary: Tensor | None, mode: DenseMode, nearby: Tensor | None
+    ) -> Tensor:
+        """The block as a dense mode reads it; ``nearby`` is added to the scores."""
+        if mode.attention:
+            query, key, value = self.queries_keys_values(block, tokens, rotary)
+            sides = {"q": query, "k": key}
+            maps = [attend(sides[a], sides[b], value, nearby) for a, b in mode.attention]
+            attended = _join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
+        else:
+            attended = self.values(block, tokens)
+        residuals = {"token": tokens, "class": tokens[:, :1], "none": torch.zeros_like(tokens[:, :1])}
+        tokens = self.add_attention(block, residuals[mode.residual], attended)
+        return self.add_mlp(block, tokens) if mode.mlp else tokens
 
     def reading_block(
         self, block: Any, readers: Tensor, tokens: Tensor, rotary: Tensor | None, visible: Tensor | None
@@ -95,7 +110,7 @@ class TransformerTower(ImageTower):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the three ways through a block, each once for all blocks; see `ImageTower.compile`."""
-        for name in ("full_block", "value_block", "reading_block"):
+        for name in ("full_block", "dense_block", "reading_block"):
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def embed(self, images: Tensor, padded_size: int | None = None) -> tuple[Tensor, Tensor | None]:
@@ -128,18 +143,31 @@ class TransformerTower(ImageTower):
     ) -> TowerFeatures:
         self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)
-        full_block, value_block = self.checkpointed(self.full_block), self.checkpointed(self.value_block)
+        full_block, dense_block = self.checkpointed(self.full_block), self.checkpointed(self.dense_block)
         tokens, rotary = self.embed(images, padded_size)
-        size, maps = self.map_size(images), {}
+        mode, size, maps, read = DENSE_MODES[dense_mode], self.map_size(images), {}, []
+        nearby = self._nearby(mode, size, tokens)
         for i, block in enumerate(self.trainable_units()):
-            if dense_mode != "full" and i == self.num_blocks - 1:
-                tokens = value_block(block, tokens, dense_mode)
-            else:
-                tokens = full_block(block, tokens, rotary)
+            last = i == self.num_blocks - 1
+            if i >= self.num_blocks - mode.num_blocks:
+                read.append(dense_block(block, tokens, rotary, mode, nearby))
+            tokens = read[-1] if last else full_block(block, tokens, rotary)
             if i in blocks:
                 maps[i] = _to_map(tokens[:, 1:], size)
+        tokens = read[-1] if len(read) == 1 else torch.stack(read).sum(0)
         dense = F.normalize(self.project(tokens[:, 1:]).float(), dim=-1)
         return TowerFeatures(_to_map(dense, size), [maps[i] for i in blocks])
+
+    def _nearby(self, mode: DenseMode, size: tuple[int, int], tokens: Tensor) -> Tensor | None:
+        if not mode.neighborhood:
+            return None
+        key = ("neighborhood", mode.neighborhood, size, tokens.device)
+        return self.tables.get(key, lambda: neighborhood_scores(size, mode.neighborhood, tokens.device))
+
+    @override
+    def unread_parameters(self, dense_mode: str) -> list[nn.Parameter]:
+        unread, parts = DENSE_MODES[dense_mode].unread, self.parts(self.trainable_units()[-1])
+        return [p for name in unread & parts.keys() for module in parts[name] for p in module.parameters()]
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings`.

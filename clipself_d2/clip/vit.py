@@ -82,6 +82,10 @@ class ViTTower(TransformerTower):
         return self.visual.transformer.resblocks
 
     @override
+    def parts(self, block: Any) -> dict[str, Sequence[nn.Module]]:
+        return {"mlp": [block.ln_2, block.mlp, block.ls_2]}  # queries and keys share a matrix with the values
+
+    @override
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         blocks: Any = self.trainable_units()
         parts = [split_projection(block.attn) for block in blocks]

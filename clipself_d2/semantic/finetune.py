@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
 
 
@@ -12,10 +13,11 @@ def train_queries_and_values(tower: ImageTower, dense_mode: str = "no_attn") -> 
 
     Args:
         tower: any ViT.
-        dense_mode: the dense mode to train; but with "full" the last block has no queries to train.
+        dense_mode: the dense mode to train; the last block's queries train only in a mode that reads them.
     """
     tower.set_trainable_blocks(0, dense_mode)
+    unread = DENSE_MODES[dense_mode].unread
     weights = tower.query_value_weights()
     for number, (query, value) in enumerate(weights):
         value.requires_grad_(True)
-        query.requires_grad_(dense_mode == "full" or number < len(weights) - 1)
+        query.requires_grad_("q" not in unread or number < len(weights) - 1)

@@ -146,7 +146,7 @@ def test_a_trainable_tower_learns_at_its_own_rate(tower, name):
     for name, p in trained.items():
         assert rates[id(p)] == pytest.approx(1e-4 if name.startswith("trained_tower") else 1e-2)
     blocks = {p for unit in backbone.tower.trainable_units() for p in unit.parameters()}
-    unused = set(backbone.tower.unused_in_no_attn_mode())
+    unused = set(backbone.tower.unread_parameters("no_attn"))
     assert {p for name, p in trained.items() if name.startswith("trained_tower")} == blocks - unused
 
 

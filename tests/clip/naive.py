@@ -23,8 +23,15 @@ def layer_norm(state: State, name: str, x: Tensor, eps: float) -> Tensor:
     )
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, allowed: Tensor | None = None) -> Tensor:
-    """Softmax attention, one query at a time; ``allowed`` is ``queries x keys``. No batch: ``N x D`` each."""
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    allowed: Tensor | None = None,
+    added: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention, one query at a time, without batch; ``allowed`` and ``added`` are ``queries x keys``."""
     out = torch.zeros(len(query), value.shape[1], dtype=value.dtype)
     width = query.shape[1] // heads
     for head in range(heads):
@@ -32,6 +39,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, heads: int, allowed: Te
         for i in range(len(query)):
             keep = torch.ones(len(key), dtype=torch.bool) if allowed is None else allowed[i]
             logits = key[keep][:, part] @ query[i, part] / math.sqrt(width)
+            logits = logits if added is None else logits + added[i, keep]
             weights = torch.exp(logits - logits.max())
             out[i, part] = (weights / weights.sum()) @ value[keep][:, part]
     return out
@@ -84,9 +92,11 @@ class NaiveViT:
     def scale(self, i: int, name: str, x: Tensor) -> Tensor:
         return x * self.state.get(f"{self.block(i)}.{name}.gamma", torch.ones(()))
 
-    def after(self, i: int, x: Tensor, attended: Tensor) -> Tensor:
+    def after(self, i: int, x: Tensor, attended: Tensor, mlp: bool = True) -> Tensor:
         name = self.block(i)
         x = x + self.scale(i, "ls_1", linear(self.state, f"{name}.attn.out_proj", attended))
+        if not mlp:
+            return x
         hidden = linear(self.state, f"{name}.mlp.c_fc", layer_norm(self.state, f"{name}.ln_2", x, self.eps))
         hidden = (
             hidden / (1 + torch.exp(-1.702 * hidden)) if self.quick else hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
@@ -99,16 +109,51 @@ class NaiveViT:
     # what the tests compare with
 
     def run(self, image: Tensor, dense_mode: str) -> list[Tensor]:
-        """Tokens after every block."""
+        """Tokens after every block, and what the dense mode projects."""
         x, out = self.embed(image), []
+        projected = torch.zeros_like(x)
         for i in range(self.depth):
             query, key, value = self.qkv(i, x, self.size(image), 0)
-            without = dense_mode != "full" and i == self.depth - 1
-            attended = value if without else attention(query, key, value, self.heads)
-            residual = x[:1].repeat(len(x), 1) if without and dense_mode == "class_residual" else x
-            x = self.after(i, residual, attended)
+            if dense_mode == "values" and i >= self.depth - 3:
+                read = self.after(i, torch.zeros_like(x), value, mlp=False)
+                projected = projected + read
+            elif i == self.depth - 1:
+                projected = read = self.read_last(image, x, query, key, value, dense_mode)
+            last = i == self.depth - 1
+            x = read if last else self.after(i, x, attention(query, key, value, self.heads))
             out.append(x)
-        return out
+        return [*out, projected]
+
+    def read_last(self, image: Tensor, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mode: str) -> Tensor:
+        """The last block's output in a dense mode."""
+        last, nothing = self.depth - 1, torch.zeros_like(x)
+        if mode == "no_attn":
+            return self.after(last, x, value)
+        if mode == "class_residual":
+            return self.after(last, x[:1].repeat(len(x), 1), value)
+        if mode == "full":
+            return self.after(last, x, attention(query, key, value, self.heads))
+        if mode == "qq":
+            return self.after(last, x, attention(query, query, value, self.heads))
+        if mode == "kk":
+            return self.after(last, x, attention(key, key, value, self.heads))
+        if mode == "sclip":
+            both = attention(query, query, value, self.heads) + attention(key, key, value, self.heads)
+            return self.after(last, x, both)
+        if mode == "clearclip":
+            return self.after(last, nothing, attention(query, query, value, self.heads), mlp=False)
+        assert mode == "naclip"
+        near = attention(key, key, value, self.heads, added=self.neighborhood(image, std=5))
+        return self.after(last, nothing, near, mlp=False)
+
+    def neighborhood(self, image: Tensor, std: float) -> Tensor:
+        height, width = self.size(image)
+        places = [(y, x) for y in range(height) for x in range(width)]
+        added = torch.zeros(1 + len(places), 1 + len(places), dtype=torch.double)
+        for i, (y, x) in enumerate(places):
+            for j, (other_y, other_x) in enumerate(places):
+                added[1 + i, 1 + j] = math.exp(-((y - other_y) ** 2 + (x - other_x) ** 2) / (2 * std**2))
+        return added
 
     def dense(self, image: Tensor, dense_mode: str) -> Tensor:
         rows = self.project(self.run(image, dense_mode)[-1][1:])
@@ -168,9 +213,11 @@ class NaiveEVA(NaiveViT):
         query, key, value = (linear(self.state, f"{self.block(i)}.attn.{n}_proj", x) for n in "qkv")
         return [self.rotate(query, size, readers + 1), self.rotate(key, size, readers + 1), value]
 
-    def after(self, i: int, x: Tensor, attended: Tensor) -> Tensor:
+    def after(self, i: int, x: Tensor, attended: Tensor, mlp: bool = True) -> Tensor:
         name, s = self.block(i), self.state
         x = x + linear(s, f"{name}.attn.proj", layer_norm(s, f"{name}.attn.norm", attended, self.eps))
+        if not mlp:
+            return x
         y = layer_norm(s, f"{name}.norm2", x, self.eps)
         gate = linear(s, f"{name}.mlp.fc1_g", y)
         hidden = gate / (1 + torch.exp(-gate)) * linear(s, f"{name}.mlp.fc1_x", y)

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
 
+from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.main import parse_args
 from clipself_d2.errors import InputError
@@ -202,6 +203,18 @@ def test_coherence_compares_towers_in_one_run_and_ways_in_several(planner):
     assert changed.job(coherence[0].run).folder != probe
 
 
+def test_dense_modes_are_compared_on_the_same_two_towers(planner):
+    rows = find("dense-modes", "miniature").rows
+    assert len(rows) == 4 * len(DENSE_MODES)
+    jobs = [planner.job(row.run) for row in rows]
+    assert {str(job.config.model.dense_mode) for job in jobs} == set(DENSE_MODES)
+    for row, job in zip(rows, jobs, strict=True):
+        assert (TOWER in job.sources) == row.label.endswith("CLIPSelf")
+        assert row.label.split(", ")[1] == job.config.model.dense_mode
+    default = planner.job(find("2", "miniature").rows[0].run)
+    assert jobs[0].folder == default.folder  # no_attn is the config's own: nothing runs twice
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_equal_runs_have_one_folder(planner, scale):
     """Else what one command has finished, another runs again."""
@@ -279,7 +292,7 @@ def test_tables_without_a_miniature_say_so():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, coherence, or all"):
+    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, dense-modes, or all"):
         find("9", "paper")
     with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
         find("2", "huge")

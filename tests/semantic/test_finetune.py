@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.semantic import train_queries_and_values
 
 
@@ -25,7 +26,7 @@ def others(tower):
     return {n: v.clone() for n, v in tower.state_dict().items() if not any(name in n for name in names)}
 
 
-@pytest.mark.parametrize("mode", ["no_attn", "full", "class_residual"])
+@pytest.mark.parametrize("mode", DENSE_MODES)
 def test_only_queries_and_values_change(tower, mode):
     images = torch.randn(2, 3, 2 * tower.stride, 2 * tower.stride)
     before, rest, plain = projections(tower), others(tower), copy.deepcopy(tower)
@@ -43,7 +44,7 @@ def test_only_queries_and_values_change(tower, mode):
     for number, (old, new) in enumerate(zip(before, projections(tower), strict=True)):
         last = number == len(before) - 1
         assert torch.equal(old[1], new[1])
-        assert torch.equal(old[0], new[0]) == (last and mode != "full")
+        assert torch.equal(old[0], new[0]) == (last and mode in ("no_attn", "class_residual", "kk", "naclip", "values"))
         assert not torch.equal(old[2], new[2])
     assert all(torch.equal(value, tower.state_dict()[name]) for name, value in rest.items())
 

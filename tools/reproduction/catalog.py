@@ -92,6 +92,12 @@ ENTRIES = {
         "chance.",
         "coherence",
     ),
+    "dense-modes": Entry(
+        "Ways to read the dense map that need no training, before and after CLIPSelf",
+        "task, mode, tower",
+        numbers.KINDS_TOP1 | numbers.SEMANTIC,
+        "Not in the paper, whose mode is no_attn. docs/region_classification.md names each mode's source.",
+    ),
 }
 
 

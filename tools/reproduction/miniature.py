@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from reproduction import numbers
 from reproduction.numbers import AP, AP50, KINDS, KINDS_TOP1, PANOPTIC, SEMANTIC
-from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, designs, embeddings, scores, towers
+from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, dense_modes, designs, embeddings, scores, towers
 from reproduction.tables import MASK_GENERATOR, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, keyed, rows_of
 
 ABLATION_STEPS = 200
@@ -134,6 +134,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             towers(ZERO_SHOT, CLIPSelf=PATCHES),
         )
     ),
+    "dense-modes": tuple(dense_modes("", PATCHES, ZERO_SHOT)),
 }
 NOTE = "The miniature shows effects and orderings, not the paper's values."
 NOTES = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from reproduction import numbers
 from reproduction.numbers import AP, AP50, COCO_AP, KINDS, KINDS_TOP1, MASK_AP, PANOPTIC
-from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, designs, embeddings, scores, towers
+from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, dense_modes, designs, embeddings, scores, towers
 from reproduction.tables import CHECKPOINT, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, rows_of
 
 # What rows override.
@@ -177,6 +177,7 @@ ROWS: dict[str, Iterable[Row]] = {
         *_untrained("OpenAI B/16", ZERO_SHOT_B, OPENAI_B),
         *_untrained("OpenAI L/14-336", ZERO_SHOT_L, OPENAI_L),
     ),
+    "dense-modes": dense_modes("OpenAI B/16: ", OPENAI_B, ZERO_SHOT_B),
 }
 ROWS = {name: tuple(rows) for name, rows in ROWS.items()}
 COLUMNS: dict[str, Columns] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from clipself_d2.clip.tower import DENSE_MODES
+from clipself_d2.clip.tower import ImageTower
 from clipself_d2.engine.config import load_config
 from clipself_d2.errors import InputError
 from reproduction.shared import COMPARED
@@ -73,7 +73,7 @@ class Job:
         weights = ["--name", str(clip.name), "--pretrained", clip.pretrained or "null"]
         if self.run.tool == "make_region_text":
             return [*used, *weights, *data, *device]
-        size = ["--size", str(self.config.model.student_size), "--modes", *DENSE_MODES]
+        size = ["--size", str(self.config.model.student_size), "--modes", *ImageTower.dense_modes]
         return [*weights, used[1], "--labels", *COMPARED, *size, *data, *device]
 
     @property

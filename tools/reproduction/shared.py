@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from reproduction.numbers import COHERENCE, SEMANTIC
+from clipself_d2.clip.dense_modes import DENSE_MODES
+from reproduction.numbers import COHERENCE, KINDS_TOP1, SEMANTIC
 from reproduction.tables import Row, Run
 
 COMPARED = ("original", "CLIPSelf")
@@ -50,6 +51,25 @@ def coherence(name: str, probe: Run, segmented: Mapping[str, Run]) -> Iterable[R
         for tower, run in segmented.items():
             metrics = (*("",) * len(COHERENCE), *SEMANTIC.values())
             yield Row(f"{name}segmentation, {way}, {tower}", run.having(*overrides), metrics=metrics)
+
+
+def dense_modes(name: str, run: Run, segmented: Run) -> Iterable[Row]:
+    """What every dense mode gives before and after CLIPSelf: regions' classes, then segmentation by text alone.
+
+    Args:
+        name: what the rows' labels begin with.
+        run: of CLIPSelf.
+        segmented: of segmentation by text alone, on the tower that `run` starts from.
+    """
+    for mode in DENSE_MODES:
+        override = f"model.dense_mode={mode}"
+        classified = {"original": run.before(override), "CLIPSelf": run.after(override)}
+        for tower, each in classified.items():
+            metrics = (*KINDS_TOP1.values(), *("",) * len(SEMANTIC))
+            yield Row(f"{name}regions, {mode}, {tower}", each, metrics=metrics)
+        for tower, each in towers(segmented.having(override), CLIPSelf=run).items():
+            metrics = (*("",) * len(KINDS_TOP1), *SEMANTIC.values())
+            yield Row(f"{name}segmentation, {mode}, {tower}", each, metrics=metrics)
 
 
 def embeddings(run: Run, value: tuple[float | None, ...]) -> tuple[Row, ...]:
