@@ -19,6 +19,8 @@ class DenseMode(NamedTuple):
         neighborhood: standard deviation, in patches, of a Gaussian around each patch that is added to its scores; 0
             adds none.
         num_blocks: number of blocks that are read, the last ones; what they give is summed.
+        rotary: whether queries and keys have a tower's rotary positions.
+        scaled: whether the scores are divided by the root of a head's width.
     """
 
     attention: tuple[str, ...] = ()
@@ -26,6 +28,8 @@ class DenseMode(NamedTuple):
     mlp: bool = True
     neighborhood: float = 0
     num_blocks: int = 1
+    rotary: bool = True
+    scaled: bool = True
 
     @property
     def unread(self) -> set[str]:
@@ -48,6 +52,8 @@ DENSE_MODES = {
     "sclip": DenseMode(("qq", "kk")),
     # ClearCLIP, https://arxiv.org/abs/2407.12442
     "clearclip": DenseMode(("qq",), residual="none", mlp=False),
+    # the same as in DeCLIP's released code, which leaves out rotary positions and the scale
+    "declip": DenseMode(("qq",), residual="none", mlp=False, rotary=False, scaled=False),
     # NACLIP, https://arxiv.org/abs/2404.08181
     "naclip": DenseMode(("kk",), residual="none", mlp=False, neighborhood=5),
     # DenseRC without its learned gates (Reconstructing CLIP for Open-Vocabulary Dense Perception, CVPR 2026)

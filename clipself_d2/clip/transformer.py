@@ -87,9 +87,11 @@ class TransformerTower(ImageTower):
     ) -> Tensor:
         """The block as a dense mode reads it; ``nearby`` is added to the scores."""
         if mode.attention:
-            query, key, value = self.queries_keys_values(block, tokens, rotary)
-            sides = {"q": query, "k": key}
-            maps = [attend(sides[a], sides[b], value, nearby) for a, b in mode.attention]
+            query, key, value = self.queries_keys_values(block, tokens, rotary if mode.rotary else None)
+            left = right = {"q": query, "k": key}
+            if not mode.scaled:  # undoes the scale of `attend`
+                right = {name: side * query.shape[-1] ** 0.5 for name, side in left.items()}
+            maps = [attend(left[a], right[b], value, nearby) for a, b in mode.attention]
             attended = _join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
         else:
             attended = self.values(block, tokens)
@@ -168,6 +170,18 @@ class TransformerTower(ImageTower):
     def unread_parameters(self, dense_mode: str) -> list[nn.Parameter]:
         unread, parts = DENSE_MODES[dense_mode].unread, self.parts(self.trainable_units()[-1])
         return [p for name in unread & parts.keys() for module in parts[name] for p in module.parameters()]
+
+    def queries(self, maps: Tensor) -> Tensor:
+        """The last block's queries, heads concatenated, without rotary positions.
+
+        Args:
+            maps: ``B x D x h x w``, the features of the block before it; see `features`.
+
+        Returns:
+            ``B x D x h x w``.
+        """
+        queries, _, _ = self.queries_keys_values(self.trainable_units()[-1], maps.flatten(2).transpose(1, 2), None)
+        return _to_map(_join_heads(queries), (maps.shape[-2], maps.shape[-1]))
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings`.

@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
+from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
+from clipself_d2.clip.transformer import TransformerTower
+from clipself_d2.distillation.correlation import CorrelationLoss
 from clipself_d2.distillation.student import Student
 from clipself_d2.distillation.teacher_cache import TeacherCache
+from clipself_d2.errors import InputError
 from clipself_d2.regions.crop_embeddings import embed_crops
 
 
@@ -27,39 +31,65 @@ class CLIPSelf(Student):
         tower: see `Student`.
         student_size: see `Student`.
         teacher_cache: where the teacher's embeddings are kept; None computes them anew at each step.
+        correlation: a second loss, that of a successor of CLIPSelf.
         options: the other arguments of `Student`.
 
     Raises:
-        InputError: see `Student` and `TeacherCache.attach`.
+        InputError: see `Student` and `TeacherCache.attach`; a correlation of queries with a tower that has none, or
+            with a dense mode that does not read them.
     """
 
     def __init__(
-        self, tower: ImageTower, student_size: int, *, teacher_cache: TeacherCache | None = None, **options: Any
+        self,
+        tower: ImageTower,
+        student_size: int,
+        *,
+        teacher_cache: TeacherCache | None = None,
+        correlation: CorrelationLoss | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(tower, student_size, **options)
+        self.correlation = correlation
+        if correlation is not None:
+            self.hold_frozen("guide", correlation.guide)
+            if correlation.of == "queries":
+                if not isinstance(tower, TransformerTower):
+                    raise InputError("model.correlation.of=queries: this image tower has none; use of=dense")
+                if "q" in DENSE_MODES[self.dense_mode].unread:
+                    reading = ", ".join(name for name, mode in DENSE_MODES.items() if "q" not in mode.unread)
+                    raise InputError(
+                        f"model.correlation.of=queries: dense mode '{self.dense_mode}' does not read the last block's "
+                        f"queries, which would train for nothing; use one of {reading}"
+                    )
         self.teacher_cache = teacher_cache
         if teacher_cache is not None:
             teacher_cache.attach(self.teacher, self.teacher_size)
 
     def losses(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One minus the cosine.
+        """One minus the cosine, and the correlation.
 
         Args:
             inputs: samples with `image` (3 x H x W uint8), `regions` and `crop_boxes` (`Boxes` in pixels of `image`,
                 same order); an image without regions is legal.
 
         Returns:
-            `{"loss_clipself": scalar}`.
+            `{"loss_clipself": scalar}`, and `"loss_correlation"` where there is a correlation.
         """
         inputs = [x for x in inputs if len(x["regions"])] or inputs[:1]
         num_regions = self.num_loss_items(inputs)
         images = [x["image"].to(self.device, non_blocking=True) for x in inputs]
         targets = self.embed_crops(images, [x["crop_boxes"].tensor for x in inputs], inputs)
-        cosine = (self.embed_regions(images, [x["regions"].tensor for x in inputs]) * targets).sum(dim=-1)
+        letterboxed = self.letterbox(images)
+        features = self.read(letterboxed, self.correlation.blocks(self.tower) if self.correlation else ())
+        cosine = (features.pool_boxes([x["regions"].tensor for x in inputs]) * targets).sum(dim=-1)
         if num_regions and has_event_storage():
             storage = get_event_storage()
             storage.put_scalars(cosine=cosine.detach().mean(), regions_per_image=num_regions / len(inputs))
-        return {"loss_clipself": (1 - cosine).sum() / max(num_regions, 1)}
+        losses = {"loss_clipself": (1 - cosine).sum() / max(num_regions, 1)}
+        if self.correlation is not None:
+            counts = [len(x["regions"]) for x in inputs]
+            losses["loss_correlation"] = self.correlation(self.tower, letterboxed, features, counts)
+        return losses
 
     @torch.no_grad()
     def embed_crops(

@@ -14,7 +14,7 @@ from clipself_d2.clip.checkpoint import interpolate
 from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
-from clipself_d2.regions.dense import LetterboxedImages, dense_features, letterbox_images
+from clipself_d2.regions.dense import DenseFeatures, LetterboxedImages, dense_features, letterbox_images
 from clipself_d2.regions.embedder import RegionEmbedder
 
 _Student = TypeVar("_Student", bound="Student")
@@ -116,9 +116,13 @@ class Student(FrozenModules):
         Returns:
             sum(R_i) x C unit embeddings, fp32.
         """
-        letterboxed = self.letterbox(images)
-        features = dense_features(self.tower, letterboxed, dense_mode=self.dense_mode, skip_padding=self.skip_padding)
-        return features.pool_boxes(boxes)
+        return self.read(self.letterbox(images)).pool_boxes(boxes)
+
+    def read(self, images: LetterboxedImages, blocks: Sequence[int] = ()) -> DenseFeatures:
+        """The student's dense map of letterboxed images, and its features of some blocks."""
+        return dense_features(
+            self.tower, images, blocks=blocks, dense_mode=self.dense_mode, skip_padding=self.skip_padding
+        )
 
     def ensembled_state_dict(self) -> dict[str, Tensor]:
         """`alpha * trained + (1 - alpha) * initial` (WiSE-FT), under open_clip's names (`visual.*`)."""

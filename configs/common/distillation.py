@@ -56,7 +56,14 @@ from detectron2.config import LazyCall as L
 
 from clipself_d2.clip import build_image_tower, build_text_tower
 from clipself_d2.data import DistillationMapper, PanopticRegionMapper, build_test_loader, build_train_loader
-from clipself_d2.distillation import CLIPExporter, CLIPSelf, open_teacher_cache
+from clipself_d2.distillation import (
+    CLIPExporter,
+    CLIPSelf,
+    CorrelationLoss,
+    TimmGuide,
+    TowerGuide,
+    open_teacher_cache,
+)
 from clipself_d2.engine.config import on_device
 from clipself_d2.evaluation import RegionClassificationEvaluator
 from clipself_d2.regions import GridRegions, ProposalRegions
@@ -80,6 +87,14 @@ proposals = L(ProposalRegions)(
     min_size=8,
     max_size=1024,
     crop_scale=1.5,
+)
+
+# Successors of CLIPSelf: model.correlation='${correlations.declip}'; docs/distillation.md has what goes with each.
+correlations = dict(
+    guide=L(TimmGuide)(name="vit_base_patch14_dinov2.lvd142m", size=560),
+    declip=L(CorrelationLoss)(guide="${correlations.guide}", weight=0.1, of="queries"),
+    denserc=L(CorrelationLoss)(guide="${correlations.guide}", weight=0.025),
+    spatial=L(CorrelationLoss)(guide=L(TowerGuide)(tower="${model.tower}"), weight=0.1, temperature=0.1),
 )
 
 export = L(CLIPExporter)(name="${clip.name}", pretrained="${clip.pretrained}")

@@ -20,7 +20,7 @@ The last is the backbone of the paper's OV-LVIS detector.
 The values beside the paper's and the released code's, and the rows' overrides, are in ../common/distillation.py.
 """
 
-from ..common.distillation import clip, dataloader, export, model, proposals
+from ..common.distillation import clip, correlations, dataloader, export, model, proposals
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
 

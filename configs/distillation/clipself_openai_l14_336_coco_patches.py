@@ -12,7 +12,7 @@ Table A2 of the paper, mAcc; there is no recipe for OpenAI's models but the auth
 The values beside the paper's and the released code's, and the rows' overrides, are in ../common/distillation.py.
 """
 
-from ..common.distillation import clip, dataloader, export, model, proposals
+from ..common.distillation import clip, correlations, dataloader, export, model, proposals
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
 

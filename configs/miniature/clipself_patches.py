@@ -21,14 +21,18 @@ and with region proposals, those of an F-ViT's own network:
 | proposals              | an RPN's            | the F-ViT's 50 best, 20 of them at random    |
 """
 
+from detectron2.config import LazyCall as L
+
+from clipself_d2.distillation import TowerGuide
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
-from ..common.distillation import clip, dataloader, export, model, proposals
+from ..common.distillation import clip, correlations, dataloader, export, model, proposals
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
 model.update(student_size=128, alpha=0.95)
+correlations.guide = L(TowerGuide)(tower="${model.tower}", block=3)  # plays DINOv2
 proposals.json_file = "output/fvit/proposals.json"
 dataloader.train.update(dataset="ov_shapes_train_images", total_batch_size=8, num_workers=1)
 dataloader.test.update(dataset="ov_shapes_val_panoptic_regions", num_workers=0, batch_size=8)

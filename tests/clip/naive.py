@@ -142,9 +142,15 @@ class NaiveViT:
             return self.after(last, x, both)
         if mode == "clearclip":
             return self.after(last, nothing, attention(query, query, value, self.heads), mlp=False)
+        if mode == "declip":
+            plain = self.unrotated_query(last, x) * (x.shape[1] // self.heads) ** 0.25
+            return self.after(last, nothing, attention(plain, plain, value, self.heads), mlp=False)
         assert mode == "naclip"
         near = attention(key, key, value, self.heads, added=self.neighborhood(image, std=5))
         return self.after(last, nothing, near, mlp=False)
+
+    def unrotated_query(self, i: int, x: Tensor) -> Tensor:
+        return self.qkv(i, x, (0, 0), len(x) - 1)[0]
 
     def neighborhood(self, image: Tensor, std: float) -> Tensor:
         height, width = self.size(image)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import torch
 from detectron2.config import LazyConfig, instantiate
 
 from clipself_d2.engine.config import load_config, target
@@ -84,3 +85,30 @@ def test_proposals_are_read_from_the_json_named(tmp_path):
     for each in (cfg, load_config(tmp_path / "config.yaml")):
         sampler = instantiate(each.dataloader.train.mapper).regions
         assert sampler.proposals[3].tolist() == [[1, 2, 31, 42]]
+
+
+SUCCESSORS = {  # correlation -> dense mode, weight, what is correlated, temperature
+    "declip": ("declip", 0.1, "queries", None),
+    "denserc": ("values", 0.025, "dense", None),
+    "spatial": ("no_attn", 0.1, "dense", 0.1),
+}
+
+
+@pytest.mark.parametrize("name", SUCCESSORS)
+def test_successors_are_overrides(name):
+    mode, weight, of, temperature = SUCCESSORS[name]
+    overrides = [f"model.correlation=${{correlations.{name}}}", f"model.dense_mode={mode}"]
+    guide = load_config(path("eva02_b16"), overrides).model.correlation.guide
+    if name == "spatial":
+        assert guide.tower.pretrained == "merged2b_s8b_b131k"
+    else:
+        assert (guide.name, guide.size) == ("vit_base_patch14_dinov2.lvd142m", 560)
+    cfg = load_config(FOLDER.parent / "miniature/clipself_patches.py", overrides)
+    model = instantiate(cfg.model)
+    correlation = model.correlation
+    assert (correlation.weight, correlation.of, correlation.temperature) == (weight, of, temperature)
+    assert (model.dense_mode, model.guide.block) == (mode, None if name == "spatial" else 3)
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(model.guide.tower.parameters(), model.teacher.parameters(), strict=True)
+    )
