@@ -18,13 +18,14 @@ from clipself_d2.clip.download import find_weights
 from clipself_d2.clip.eva import EVATower
 from clipself_d2.clip.formats import uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
+from clipself_d2.clip.siglip import SigLIPTower
 from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError
 
 # To add a family, write its `ImageTower` in a file of its own and name it here.
-IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, EVATower, ResNetTower)
+IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, EVATower, SigLIPTower, ResNetTower)
 
 _SHIPPED = frozenset(open_clip.list_models())
 
@@ -97,7 +98,7 @@ def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[floa
             return family(model.visual, mean, std).eval()
     raise InputError(
         f"model '{name}': dense embeddings need a class token or an attention pool; known image towers are open_clip's "
-        f"ViT, EVA-02-CLIP and CLIP ResNet (SigLIP, ConvNeXt and others are not)"
+        f"ViT, EVA-02-CLIP, SigLIP and CLIP ResNet (ConvNeXt, ViTamin and others are not)"
     )
 
 

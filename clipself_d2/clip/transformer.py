@@ -91,7 +91,7 @@ class TransformerTower(ImageTower):
             left = right = {"q": query, "k": key}
             if not mode.scaled:  # undoes the scale of `attend`
                 right = {name: side * query.shape[-1] ** 0.5 for name, side in left.items()}
-            maps = [attend(left[a], right[b], value, nearby) for a, b in mode.attention]
+            maps = [attend(left[pair[0]], right[pair[1]], value, nearby) for pair in mode.attention]
             attended = _join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
         else:
             attended = self.values(block, tokens)

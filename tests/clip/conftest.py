@@ -11,6 +11,7 @@ import pytest
 import torch
 from timm.models import register_model
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from clipself_d2.clip import ImageTower, TextTower, build_towers
@@ -38,6 +39,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_cfg": TEXT,
         "custom_text": True,
     },
+    "tiny-pooled": {  # SigLIP; a name with "siglip" would make open_clip download its tokenizer
+        "embed_dim": 128,
+        "vision_cfg": {
+            "image_size": 32,
+            "timm_model_name": "vit_tiny_patch8_siglip_32",
+            "timm_model_pretrained": False,
+            "timm_pool": "map",
+            "timm_proj": "none",
+        },
+        "text_cfg": TEXT,
+        "custom_text": True,
+    },
     "tiny-resnet": {
         "embed_dim": 24,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
@@ -45,7 +58,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 FAMILIES = tuple(CONFIGS)
-TRANSFORMERS = tuple(name for name in FAMILIES if name != "tiny-resnet")
+TRANSFORMERS = tuple(name for name in FAMILIES if name not in ("tiny-resnet", "tiny-pooled"))
 
 
 @register_model
@@ -64,6 +77,21 @@ def eva02_tiny_patch8_clip_32(pretrained: bool = False, **kwargs: Any) -> Eva:
         scale_attn_inner=True,
         use_rot_pos_emb=True,
         ref_feat_shape=(16, 16),
+        global_pool=kwargs["global_pool"],
+        num_classes=kwargs["num_classes"],
+    )
+
+
+@register_model
+def vit_tiny_patch8_siglip_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """SigLIP's build, at the size of a test."""
+    return VisionTransformer(
+        img_size=32,
+        patch_size=8,
+        embed_dim=128,
+        depth=3,
+        num_heads=2,
+        class_token=False,
         global_pool=kwargs["global_pool"],
         num_classes=kwargs["num_classes"],
     )

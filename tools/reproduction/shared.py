@@ -62,12 +62,12 @@ def dense_modes(name: str, run: Run, segmented: Run) -> Iterable[Row]:
         segmented: of segmentation by text alone, on the tower that `run` starts from.
     """
     for mode in DENSE_MODES:
-        override = f"model.dense_mode={mode}"
-        classified = {"original": run.before(override), "CLIPSelf": run.after(override)}
+        overrides = () if mode == "no_attn" else (f"model.dense_mode={mode}",)  # the configs' own
+        classified = {"original": run.before(*overrides), "CLIPSelf": run.after(*overrides)}
         for tower, each in classified.items():
             metrics = (*KINDS_TOP1.values(), *("",) * len(SEMANTIC))
             yield Row(f"{name}regions, {mode}, {tower}", each, metrics=metrics)
-        for tower, each in towers(segmented.having(override), CLIPSelf=run).items():
+        for tower, each in towers(segmented.having(*overrides), CLIPSelf=run).items():
             metrics = (*("",) * len(KINDS_TOP1), *SEMANTIC.values())
             yield Row(f"{name}segmentation, {mode}, {tower}", each, metrics=metrics)
 
