@@ -16,6 +16,7 @@ from clipself_d2.clip.checkpoint import read_tensors, save_tensors
 from clipself_d2.clip.text import TextTower
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary
+from clipself_d2.vocabulary.synonyms import by_synonyms
 from clipself_d2.vocabulary.templates import TEMPLATES, fill
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,15 @@ class TextClassifier:
             of templates; ``{}`` is the name and ``{article}`` "a" or "an".
         synonyms: ``"mean"``: one embedding per class, the normalized mean over its synonyms. ``"max"``: one per
             synonym; take the best of each class with `max_over_synonyms`.
+        ask_synonyms_of: a label set or file of classes (see `by_synonyms`); its other names of each class are asked for
+            instead of the class's name, to measure how much a model depends on names. Needs ``"mean"``.
         cache_dir: where embeddings are kept; by default ``$CLIPSELF_D2_CACHE``, else ``~/.cache/clipself_d2``. Several
             processes may share it: a file is written atomically, under the hash of everything that it depends on.
         batch_size: prompts encoded at once.
 
     Raises:
-        InputError: an unknown name of templates, a template without ``{}``, an unknown value of `synonyms`.
+        InputError: an unknown name of templates, a template without ``{}``, an unknown value of `synonyms`, synonyms
+            asked for class by class with ``"max"``.
     """
 
     def __init__(
@@ -45,14 +49,18 @@ class TextClassifier:
         tower: TextTower,
         templates: str | Sequence[str] = "vild",
         synonyms: str = "mean",
+        ask_synonyms_of: str | None = None,
         cache_dir: str | Path | None = None,
         batch_size: int = 256,
     ) -> None:
         if synonyms not in ("mean", "max"):
             raise InputError(f"synonyms is '{synonyms}': use 'mean' or 'max'")
+        if ask_synonyms_of is not None and synonyms != "mean":
+            raise InputError(f"text.ask_synonyms_of='{ask_synonyms_of}' needs text.synonyms=mean: one text per class")
         self.tower = tower
         self.templates = _resolve_templates(templates)
         self.synonyms = synonyms
+        self.ask_synonyms_of = ask_synonyms_of
         self.cache_dir = Path(
             cache_dir or os.environ.get("CLIPSELF_D2_CACHE") or Path.home() / ".cache" / "clipself_d2"
         )
@@ -72,6 +80,12 @@ class TextClassifier:
             InputError: an empty vocabulary, a class that is not text or is given twice.
         """
         classes = check_vocabulary(vocabulary)
+        if self.ask_synonyms_of is not None:
+            names, classes = classes, by_synonyms(classes, self.ask_synonyms_of)
+            changed = sum(new != old for new, old in zip(classes, names, strict=True))
+            logger.info(
+                "%d of %d classes are asked for by their synonyms in %s", changed, len(names), self.ask_synonyms_of
+            )
         self._warn_of_cut_prompts([name for synonyms in classes for name in synonyms])
         device = self.tower.logit_scale.device
         path = self.cache_dir / "text" / f"{self._key(classes)}.safetensors"
