@@ -46,16 +46,22 @@ def test_every_name_is_there_and_says_what_is_missing(elsewhere):
         assert "\n" not in str(caught.value)
 
 
-# What `import cat_seg, mask2former, odise, fcclip` registers; the splits that they have.
+SPLIT_NAMES = [f"{x}_{y}" for x in ("instance", "panoptic", "full_sem_seg") for y in SPLITS]
+# What `import cat_seg, mask2former, odise, fcclip` registers, as their own code of 2022 to 2024 does.
 OTHER_PACKAGES = [
-    *(f"coco_2017_{x}_stuff_{y}_sem_seg" for x in ("train", "test", "val") for y in ("all", "10k")),
-    *(f"ade20k_150_{x}_sem_seg" for x in ("test", "val_all")),
-    *(f"ade20k_full_sem_seg_{x}" for x in ("train", "val", "freq_val_all")),
+    *(f"coco_2017_{x}_stuff_{y}_sem_seg" for x in ("train", "test") for y in ("all", "10k")),
+    *("ade20k_150_test_sem_seg", "ade20k_full_sem_seg_freq_val_all"),
     *(f"{x}_test_sem_seg" for x in ("context_59", "context_459", "voc_2012")),
-    *(f"{x}_{y}" for x in ("ade20k_instance", "ade20k_panoptic") for y in ("train", "val")),
-    *(f"coco_2017_{x}_panoptic{y}" for x in ("train", "val") for y in ("", "_with_sem_seg", "_caption_with_sem_seg")),
-    *(f"{x}_sem_seg_{y}" for x in ("ctx59", "ctx459", "pascal21") for y in ("train", "val")),
-    *(f"openvocab_{x}" for x in ("coco_2017_train", "coco_2017_val_stuff_sem_seg", "ade20k_panoptic_val")),
+    "voc_2012_test_background_sem_seg",
+    *(f"ade20k_{x}" for x in SPLIT_NAMES),
+    *(f"mapillary_vistas_{x}_{y}" for x in ("panoptic", "sem_seg") for y in SPLITS),
+    *(f"coco_2017_{x}_panoptic{y}_with_sem_seg" for x in (*SPLITS, "val_100") for y in ("", "_caption")),
+    *(f"{x}_sem_seg_{y}" for x in ("ctx59", "ctx459", "pascal21") for y in SPLITS),
+    *(f"openvocab_ade20k_{x}" for x in (*SPLIT_NAMES, "sem_seg_train", "sem_seg_val")),
+    *(f"openvocab_coco_2017_{x}{y}" for x in SPLITS for y in ("", "_panoptic_with_sem_seg")),
+    *(f"openvocab_coco_2017_{x}_stuff_sem_seg" for x in ("train", "test")),
+    *(f"openvocab_{x}_panoptic_{y}" for x in ("cityscapes_fine", "mapillary_vistas") for y in SPLITS),
+    *(f"openvocab_pascal{x}_sem_seg_{y}" for x in ("20", "21", "_ctx59", "_ctx459") for y in SPLITS),
 ]
 
 

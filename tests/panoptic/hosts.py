@@ -151,7 +151,10 @@ class BackboneDouble(nn.Module):
         self.clip_model = clip
 
     def forward(self, x):
-        return x
+        visual = self.clip_model.visual
+        if hasattr(visual, "trunk"):
+            return {"clip_vis_dense": visual.trunk.stages(visual.trunk.stem(x))}
+        return {"clip_vis_dense": visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(x)))))}
 
     def tokenize_text(self, texts):
         return torch.tensor([[49406, *map(ord, text[:70]), 49407] + [0] * (75 - len(text[:70])) for text in texts])
@@ -162,12 +165,14 @@ class BackboneDouble(nn.Module):
         return self.clip_model.ln_final(x)[range(len(x)), text.argmax(-1)] @ self.clip_model.text_projection
 
 
-class OwnTextBackbone(nn.Module):
-    """A backbone that embeds texts as its CLIP does."""
+class PixelBackbone(nn.Module):
+    """A backbone of pixels, which embeds images and texts as its CLIP does."""
 
     def __init__(self):
         super().__init__()
         self.clip_model = nn.Module()
+        self.clip_model.visual = SimpleNamespace(image_size=8, attnpool=lambda dense: dense.mean(dim=(2, 3)))
+        self.clip_model.encode_image = self.clip_model.visual.attnpool
         self.clip_model.encode_text = self.encode_text
         self.weight = nn.Parameter(torch.ones(1), requires_grad=False)
 
@@ -178,7 +183,7 @@ class OwnTextBackbone(nn.Module):
         return tokens
 
     def forward(self, x):
-        return x
+        return {"clip_vis_dense": x}
 
 
 class FCCLIPDouble(nn.Module):
@@ -186,7 +191,7 @@ class FCCLIPDouble(nn.Module):
 
     def __init__(self, masks, logits):
         super().__init__()
-        self.backbone, self.sem_seg_head = OwnTextBackbone(), _Head(masks, logits)
+        self.backbone, self.sem_seg_head = PixelBackbone(), _Head(masks, logits)
         self.register_buffer("pixel_mean", torch.tensor([122.77, 116.75, 104.09]).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor([68.5, 66.63, 70.32]).view(3, 1, 1), False)
         self.geometric_ensemble_alpha, self.geometric_ensemble_beta = 0.4, 0.8

@@ -4,12 +4,12 @@ import copy
 import logging
 import re
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipself_d2.clip.build import build_model
 from tests.clip.conftest import randomize
 from tests.panoptic.hosts import (
     FCCLIP_LOGITS,
@@ -30,18 +30,22 @@ from tests.second_device import CUDA, SecondDevice
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-@pytest.fixture
-def tiny_clip(tmp_path):
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+VIT = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 16}
+RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}
+CONVNEXT = {"image_size": 64, "timm_model_name": "convnext_atto", "timm_pool": "", "timm_proj": "linear"}
+
+
+def random_clip(vision):
     """A whole open_clip model."""
-    config = tmp_path / "tiny.json"
-    config.write_text(
-        '{"embed_dim": 16,'
-        ' "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 16},'
-        ' "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}}'
-    )
-    model, _, _ = build_model(str(config), None)
+    model = open_clip.CLIP(16, vision, TEXT).eval()
     randomize(model)
     return model
+
+
+@pytest.fixture
+def tiny_clip():
+    return random_clip(VIT)
 
 
 def odise_model(clip):
@@ -77,20 +81,37 @@ def test_attaching_to_another_model_than_odise_is_refused():
         odise_head().attach(nn.Linear(1, 1))
 
 
-def test_fcclip_gets_an_encode_text_that_fits_open_clip(tiny_clip, caplog):
+def fcclip_model(clip):
     model = FCCLIPDouble(halves(), FCCLIP_LOGITS)
-    model.backbone = BackboneDouble(tiny_clip)
+    model.backbone = BackboneDouble(clip)
+    return model
+
+
+@pytest.mark.parametrize("vision", [RESNET, CONVNEXT], ids=["resnet", "convnext"])
+def test_fcclip_is_refused_on_an_image_tower_that_it_does_not_go_through(vision):
+    clip = random_clip(vision)
+    fcclip_head().attach(fcclip_model(clip))
+    # A layer that FC-CLIP knows nothing of, as another open_clip or timm may have one.
+    clip.visual.register_forward_hook(lambda module, images, embeddings: embeddings.roll(1, dims=1))
+    with pytest.raises(ValueError, match=r"install open_clip_torch 2\.23\.0 and timm 0\.9\.12") as error:
+        fcclip_head().attach(fcclip_model(clip))
+    assert "\n" not in str(error.value)
+
+
+def test_fcclip_gets_an_encode_text_that_fits_open_clip(caplog):
+    clip = random_clip(RESNET)
+    model = fcclip_model(clip)
     tokens = model.backbone.tokenize_text(["red", "a photo of the sky"])
     with pytest.raises(RuntimeError):
         model.backbone.encode_text(tokens)
     with caplog.at_level(logging.WARNING):
         fcclip_head().attach(model)
     assert "using CLIP's own encode_text" in caplog.text
-    torch.testing.assert_close(model.backbone.encode_text(tokens, normalize=False), tiny_clip.encode_text(tokens))
+    torch.testing.assert_close(model.backbone.encode_text(tokens, normalize=False), clip.encode_text(tokens))
 
 
 def test_attaching_to_another_model_is_refused():
-    with pytest.raises(ValueError, match=r"Linear has no backbone\.clip_model: attach to a model of FC-CLIP"):
+    with pytest.raises(ValueError, match=r"Linear has no backbone\.clip_model\.visual: attach to a model of FC-CLIP"):
         fcclip_head().attach(nn.Linear(1, 1))
     model = FCCLIPDouble(halves(), FCCLIP_LOGITS)
     model.backbone = nn.Identity()

@@ -213,17 +213,24 @@ class FCCLIPMaskClassifier(nn.Module):
         """Make a built FC-CLIP model, which is returned, classify with this module in evaluation alone.
 
         FC-CLIP's `encode_text` was written for open_clip 2 and fails with open_clip 3. It is then replaced, on this
-        model alone, by open_clip's own.
+        model alone, by open_clip's own. FC-CLIP walks through the layers of its image tower itself; that these are all
+        of them is checked.
 
         Args:
             model: an `FCCLIP`, with `backbone`, `sem_seg_head`, `pixel_mean`, `pixel_std`, `test_metadata`,
                 `category_overlapping_mask` and the two weights `geometric_ensemble_alpha` and `.._beta`.
 
         Raises:
-            ValueError: another kind of model.
+            ValueError: another kind of model; a backbone that embeds a random image unlike its CLIP.
         """
         needed = ("sem_seg_head", "category_overlapping_mask", "geometric_ensemble_alpha", "test_metadata")
-        _require(model, ("backbone.clip_model", "backbone.encode_text", *needed), "FC-CLIP")
+        _require(model, ("backbone.clip_model.visual", "backbone.encode_text", *needed), "FC-CLIP")
+        cosine = _backbone_cosine(model.backbone)
+        if not cosine > 0.99:
+            raise ValueError(
+                f"model.backbone: FC-CLIP embeds an image unlike its CLIP (cosine {cosine:.2f}), because it was "
+                "written for another open_clip or timm: install open_clip_torch 2.23.0 and timm 0.9.12"
+            )
         _correct_encode_text(model.backbone)
         model.geometric_ensemble_alpha = model.geometric_ensemble_beta = 0.0
         images: list[Tensor] = []
@@ -276,6 +283,19 @@ def _adapter_cosine(adapter: Any) -> float:
         if wrapped is not None:
             adapter.clip.visual.transformer.forward = wrapped
     return float(F.cosine_similarity(adapter.embed_image(image).image_embed.float(), own))
+
+
+@torch.no_grad()
+def _backbone_cosine(backbone: Any) -> float:
+    """Cosine of CLIP's pooling of FC-CLIP's dense features of a random image with CLIP's own `encode_image`."""
+    visual = backbone.clip_model.visual
+    size = visual.image_size
+    height, width = size if isinstance(size, tuple) else (size, size)
+    image = torch.randn(1, 3, height, width, device=next(backbone.parameters()).device)
+    dense = backbone(image)["clip_vis_dense"]
+    # A ResNet's attention pool, a ConvNeXt's average.
+    pooled = visual.attnpool(dense) if hasattr(visual, "attnpool") else visual.head(visual.trunk.head(dense))
+    return float(F.cosine_similarity(pooled.float(), backbone.clip_model.encode_image(image).float()))
 
 
 @torch.no_grad()
