@@ -5,12 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.data import MetadataCatalog
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import nn
 
 from clipself_d2.clip import build_towers, save_checkpoint
 from clipself_d2.regions import letterbox
-from clipself_d2.visualization import compare_segmentations
+from clipself_d2.visualization import compare_segmentations, draw_predictions
+from clipself_d2.vocabulary import Vocabulary
 from reproduction import figures
 from reproduction.figures import FIGURES, build_tower, dense_maps
 from reproduction.outcome import gather
@@ -158,3 +160,46 @@ def test_segmentations(tmp_path, monkeypatch):
     known = truth >= 0
     assert torch.equal(given["found"]["untrained"][0][known], truth[known])
     assert torch.equal(given["found"]["trained"][0][known], (truth[known] + 1) % 4)
+
+
+class Finder(nn.Module):
+    """Finds a base class in the left half of every image and a novel one in the right half."""
+
+    def __init__(self):
+        super().__init__()
+        self.vocabulary = Vocabulary(["cat", "dog"], torch.eye(2), novel=["dog"])
+        self.score = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, inputs):
+        [(_, height, width)] = [x["image"].shape for x in inputs]
+        boxes = Boxes(torch.tensor([[2.0, 2, width / 2, height - 2], [width / 2 + 2, 2, width - 2, height - 2]]))
+        scores = torch.stack([self.score, torch.tensor(0.25)])
+        return [
+            {"instances": Instances((height, width), pred_boxes=boxes, scores=scores, pred_classes=torch.arange(2))}
+        ]
+
+
+def test_detections(tmp_path, monkeypatch):
+    """A column per detector, with the names of its vocabulary."""
+    config = SEGMENTATION.replace("Painter)(shift=0)", "Finder)()").replace("Painter", "Finder")
+    (tmp_path / "config.py").write_text(config)
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(figures, "get_dataset", lambda name: [{"file_name": str(tmp_path / "a.png")}])
+    given = []
+
+    def spy(image, output, names, is_base, threshold):
+        given.append((output["instances"].scores.tolist(), list(names), is_base.tolist(), threshold))
+        return draw_predictions(image, output, names, is_base, threshold)
+
+    monkeypatch.setattr(figures, "draw_predictions", spy)
+    runs = {"untrained": Run(str(tmp_path / "config.py"), trains=False), "trained": Run(str(tmp_path / "config.py"))}
+    planner = Planner(tmp_path / "out")
+    trained = planner.job(runs["trained"])
+    trained.folder.mkdir(parents=True)
+    torch.save({"model": {**Finder().state_dict(), "score": torch.tensor(0.75)}}, trained.product)
+    rows = tuple(Row(label, run) for label, run in runs.items())
+    [path] = FIGURES["detections"](Table("3a", "miniature", "", "", {"all": "bbox.AP50"}, rows), [], planner, tmp_path)
+    names = ["cat", "dog"], [True, False], 0.5
+    assert given == [([0.5, 0.25], *names), ([0.75, 0.25], *names)]
+    with Image.open(path) as image:
+        assert image.width > 2 * 480 > 2 * image.height

@@ -111,7 +111,7 @@ def test_a_figure_is_written_beside_its_numbers(tmp_path):
     assert all((folder / name).stat().st_size > 1000 for name in outcome["figures"])
 
 
-def test_table_3a_gives_its_rows_by_name(tmp_path):
+def test_table_3a_gives_its_rows_by_name(tmp_path, no_towers):
     assert reproduce("3a", "--output", tmp_path, *SMALL) == 0
     outcome = json.loads((tmp_path / "3a-miniature/results.json").read_text())
     assert outcome["original"] == {"novel": 10.0, "base": 50.0, "all": 45.0}
@@ -162,7 +162,7 @@ def no_towers(monkeypatch):
         Image.new("RGB", (8, 8)).save(folder / "figure.png")
         return [folder / "figure.png"]
 
-    for name in ("kmeans", "segmentations"):
+    for name in ("kmeans", "detections", "segmentations"):
         monkeypatch.setitem(FIGURES, name, draw)
 
 
@@ -178,7 +178,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
         assert (tmp_path / f"{name}-miniature/results.json").is_file()
         assert f">{table.label}</h2>" in page
     assert "all runs took 0:00:0" in captured.err
-    assert page.count("data:image/png") == 5
+    assert page.count("data:image/png") == 6
     assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("python tools/")]

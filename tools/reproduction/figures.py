@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data import get_dataset, read_image
 from clipself_d2.data.labels import ignore_label
 from clipself_d2.engine.inference import load_trained
 from clipself_d2.regions import dense_features, letterbox_images
-from clipself_d2.visualization import compare_kmeans, compare_segmentations
+from clipself_d2.visualization import compare_kmeans, compare_segmentations, draw_predictions, image_grid
 from reproduction.plan import Job, Planner
 from reproduction.tables import Table
 
@@ -71,13 +71,35 @@ def draw_segmentations(table: Table, outcomes: Rows, planner: Planner, folder: P
     samples = [mapper(record) for record in some_records(test.dataset)]
     truths = [s["sem_seg"].masked_fill(s["sem_seg"] == ignore_label(s), -1) for s in samples]
     found = {
-        label: segment(job, samples)
+        label: [output["sem_seg"].argmax(dim=0).cpu() for output in predict(load_model(job), samples)]
         for label, job in jobs.items()
         if job.config.dataloader.test.dataset == test.dataset
     }
     images = [sample["image"] for sample in samples]
     path = folder / "segmentations.png"
     compare_segmentations(images, truths, found, MetadataCatalog.get(test.dataset).stuff_classes).save(path)
+    return [path]
+
+
+def draw_detections(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
+    """The boxes that the detectors of the rows find in images of the first row's data set, a column per row."""
+    jobs = {row.label: planner.job(row.run) for row in table.rows}
+    records = some_records(next(iter(jobs.values())).config.dataloader.test.dataset)[::2]
+    samples = [{"image": read_image(record["file_name"])} for record in records]
+    columns = []
+    for job in jobs.values():
+        model = load_model(job)
+        words: Any = model.vocabulary
+        columns.append(
+            [
+                draw_predictions(
+                    sample["image"], {"instances": output["instances"].to("cpu")}, words.names, words.is_base, 0.5
+                )
+                for sample, output in zip(samples, predict(model, samples), strict=True)
+            ]
+        )
+    path = folder / "detections.png"
+    image_grid(list(zip(*columns, strict=True)), tuple(jobs), width=480).save(path)
     return [path]
 
 
@@ -91,12 +113,17 @@ def take_coherence(table: Table, outcomes: Rows, planner: Planner, folder: Path)
     return paths
 
 
-@torch.inference_mode()
-def segment(job: Job, samples: Sequence[dict[str, Any]]) -> list[Tensor]:
-    """The best class of every pixel, H x W, by the model that a finished job's numbers are of."""
+def load_model(job: Job) -> nn.Module:
+    """The model that a finished job's numbers are of."""
     weights = str(job.product) if job.run.trains else job.config.train.init_checkpoint
-    model = load_trained(job.config.copy(), weights or None)
-    return [model([sample])[0]["sem_seg"].argmax(dim=0).cpu() for sample in samples]
+    return load_trained(job.config.copy(), weights or None)
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A model's outputs for samples, one at a time: all scores of all pixels may take gigabytes."""
+    for sample in samples:
+        yield model([sample])[0]
 
 
 def some_records(dataset: str) -> list[dict[str, Any]]:
@@ -133,6 +160,7 @@ def dense_maps(tower: ImageTower, images: Sequence[Tensor], size: int) -> list[T
 FIGURES: dict[str, Callable[[Table, Rows, Planner, Path], list[Path]]] = {
     "curves": draw_curves,
     "kmeans": draw_kmeans,
+    "detections": draw_detections,
     "coherence": take_coherence,
     "segmentations": draw_segmentations,
 }
