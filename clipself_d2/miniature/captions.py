@@ -39,30 +39,25 @@ def caption_roles() -> list[dict[str, Any]]:
 
 
 class SceneCaptionMapper:
-    """The mapper of a caption loader: maps a role to a sample."""
+    """The mapper of a caption loader."""
 
-    def __call__(self, record: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """See `caption_view`."""
-        return caption_view(record, rng)
-
-
-def caption_view(role: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Draw a random view for a role: `{"image": uint8 3 x 64 x 64, "caption": str}`."""
-    if role["role"] == "thing":
-        scene, window = _close_view(role["category"], rng)
-    elif role["role"] == "stuff":
-        scene, window = _ground_view(role["category"], rng)
-    else:
-        scene, window = _scene_view(rng)
-    size = VIEW_SIZE if rng.random() < 0.4 else int(rng.integers(20, VIEW_SIZE))
-    image, segments = render(scene, size, window)
-    words = [THINGS[role["category"]]] if role["role"] == "thing" else _visible(scene, segments)
-    ground = STUFF[scene.grounds[np.bincount(segments.ravel()).argmax() if not words else 0].category]
-    listing = " and a ".join([", a ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or ground
-    caption = TEMPLATES[rng.integers(len(TEMPLATES))].format(listing)
-    if words and len(scene.grounds) == 1 and rng.random() < 0.25:
-        caption += f" on a {ground}"
-    return {"image": torch.from_numpy(_degrade(image, rng)).permute(2, 0, 1).contiguous(), "caption": caption}
+    def __call__(self, role: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Draw a random view for a role: `{"image": uint8 3 x 64 x 64, "caption": str}`."""
+        if role["role"] == "thing":
+            scene, window = _close_view(role["category"], rng)
+        elif role["role"] == "stuff":
+            scene, window = _ground_view(role["category"], rng)
+        else:
+            scene, window = _scene_view(rng)
+        size = VIEW_SIZE if rng.random() < 0.4 else int(rng.integers(20, VIEW_SIZE))
+        image, segments = render(scene, size, window)
+        words = [THINGS[role["category"]]] if role["role"] == "thing" else _visible(scene, segments)
+        ground = STUFF[scene.grounds[np.bincount(segments.ravel()).argmax() if not words else 0].category]
+        listing = " and a ".join([", a ".join(words[:-1]), words[-1]] if len(words) > 1 else words) or ground
+        caption = TEMPLATES[rng.integers(len(TEMPLATES))].format(listing)
+        if words and len(scene.grounds) == 1 and rng.random() < 0.25:
+            caption += f" on a {ground}"
+        return {"image": torch.from_numpy(_degrade(image, rng)).permute(2, 0, 1).contiguous(), "caption": caption}
 
 
 def _visible(scene: Scene, segments: np.ndarray) -> list[str]:

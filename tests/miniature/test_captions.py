@@ -7,9 +7,10 @@ import torch
 
 from clipself_d2.data import build_train_loader
 from clipself_d2.miniature import MODEL, captions
-from clipself_d2.miniature.captions import TEMPLATES, SceneCaptionMapper, caption_roles, caption_view
+from clipself_d2.miniature.captions import TEMPLATES, SceneCaptionMapper, caption_roles
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS
 
+caption_view = SceneCaptionMapper()
 THING = {"role": "thing", "category": 17}
 SCENE = {"role": "scene"}
 
@@ -62,7 +63,7 @@ def test_a_batch_holds_every_compound_and_every_ground_once():
 
 
 def test_every_batch_of_the_loader_holds_them():
-    loader = build_train_loader(caption_roles(), SceneCaptionMapper(), 160, seed=3, num_workers=0)
+    loader = build_train_loader(caption_roles(), caption_view, 160, seed=3, num_workers=0)
     batches = iter(loader)
     for _ in range(2):
         batch = next(batches)

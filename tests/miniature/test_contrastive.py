@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 
 from clipself_d2.clip import build_towers
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS, CLIPExport, ImageTextCLIP
-from clipself_d2.miniature.captions import caption_roles, caption_view
+from clipself_d2.miniature.captions import SceneCaptionMapper, caption_roles
 
 CAPTIONS = ["a red star", "a photo of a green ring", "a lawn", "a blue moon and a red star", "a snow field"]
 SHIPPED = Path(WEIGHTS)
@@ -132,7 +132,7 @@ def test_the_shipped_clip_knows_the_things_of_its_world():
     """Close views of all compounds, each against all 96: far beyond the 1 % of chance."""
     image_tower, text_tower = build_towers(MODEL, WEIGHTS)
     things = [role for role in caption_roles() if role["role"] == "thing"]
-    views = [caption_view(role, np.random.default_rng([9, role["category"]])) for role in things]
+    views = [SceneCaptionMapper()(role, np.random.default_rng([9, role["category"]])) for role in things]
     names = [view["caption"].split(" on a ")[0].removeprefix("a ") for view in views]
     names = [name.removeprefix("photo of a ").removeprefix("picture of a ") for name in names]
     with torch.no_grad():
