@@ -43,8 +43,10 @@ class TextTower(nn.Module):
     def fingerprint(self) -> str:
         """Content hash of the weights that affect an embedding and of the tokenizer's vocabulary, for caches."""
         state = {key: value for key, value in self.state_dict().items() if not key.startswith("logit_")}
-        version = tuple((value.data_ptr(), value._version) for value in state.values())
-        if self._fingerprint[0] != version:
+        version = None  # inference tensors do not tell of changes: hashed each time
+        if not any(value.is_inference() for value in state.values()):
+            version = tuple((value.data_ptr(), value._version) for value in state.values())
+        if version is None or self._fingerprint[0] != version:
             self._fingerprint = (version, content_hash(state, _describe_tokenizer(self.tokenizer)).hex())
         return self._fingerprint[1]
 

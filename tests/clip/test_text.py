@@ -1,5 +1,6 @@
 """Prompts, the text classifier and its cache."""
 
+import copy
 import os
 import threading
 
@@ -162,6 +163,14 @@ def test_leaving_out_the_padding_changes_nothing(towers, name):
     texts = ["a", "a photo of a large red star in a bright room", ""]
     with torch.no_grad():
         torch.testing.assert_close(tower(texts), tower.clip.encode_text(tower.tokenizer(texts)))
+
+
+def test_a_tower_of_inference_mode_has_the_same_fingerprint(tower):
+    with torch.inference_mode():
+        twin = copy.deepcopy(tower)
+        assert twin.fingerprint == tower.fingerprint
+        next(twin.parameters()).add_(1)
+        assert twin.fingerprint != tower.fingerprint
 
 
 def test_fingerprint_follows_weights_and_tokenizer(tower, monkeypatch):
