@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-SUFFIXES = ("json", "txt", "gz", "safetensors", "html")
+SUFFIXES = ("json", "txt", "gz", "safetensors", "pth", "html")
 CONFIGS = sorted({file.parent for file in Path("configs").glob("*/*.py")})
 
 setup(

@@ -6,12 +6,12 @@ classes. CLIPSelf raises the first two.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from clipself_d2.cli.distill import RECIPE, student_size
 from clipself_d2.cli.overrides import clip_overrides, override
+from clipself_d2.cli.results import print_results
 from clipself_d2.command_line import exit_codes
 from clipself_d2.engine.main import build_parser, start
 from clipself_d2.errors import InputError
@@ -72,10 +72,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.opts = [*overrides, *args.opts]
     start(args)
     if args.output and args.machine_rank == 0:
-        from tabulate import tabulate
-
-        results = json.loads(Path(args.output, "results.json").read_text())
-        metrics = list(dict.fromkeys(metric for values in results.values() for metric in values))
-        rows = [[task, *(values.get(metric) for metric in metrics)] for task, values in results.items()]
-        print(tabulate(rows, ["%", *metrics], "simple_outline", floatfmt=".1f", missingval="-"))
-        print(f"written to {args.output}")
+        print_results(args.output)

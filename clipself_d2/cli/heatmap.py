@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, output = find_files(args.inputs), Path(args.output).expanduser()
     print(describe_classes(words))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tower, text = build_towers(args.clip or miniature.MODEL, args.pretrained if args.clip else miniature.WEIGHTS)
+    tower, text = build_towers(
+        args.clip or miniature.MODEL, args.pretrained if args.clip else miniature.CLIPSELF_WEIGHTS
+    )
     templates = args.templates or ("vild" if args.clip else list(miniature.TEMPLATES))
     vocabulary = Vocabulary.from_classes(words, TextClassifier(text.to(device), templates), background=None)
     tower, size = tower.to(device).eval(), args.size or 2 * tower.native_size

@@ -1,7 +1,7 @@
 """Look for your words in images and videos. For each input, OUTPUT gets the image drawn, and a COCO json.
 
-Without --config-file, the small CLIP that ships (or --clip) names every pixel by the text alone. A config of a trained
-model gives what it predicts:
+Without --config-file, the small detector that ships looks for shapes such as "red star"; with --clip, that CLIP names
+every pixel by the text alone. A config of a trained model gives what it predicts:
   detection/*  boxes (blue: a base class, which has training labels; red: a novel class); COCO results
   panoptic/*   a name for every pixel, one color per word; segments with masks as COCO's RLE
   semantic/*   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
@@ -26,11 +26,26 @@ from clipself_d2.cli.overrides import clip_overrides
 from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
-SHIPPED, REAL = "miniature/zero_shot_semantic", "semantic/zero_shot_openai_b16_ade20k"
+BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
 
 
-def parse_args(argv: Sequence[str] | None, command: str = "predict", doc: str | None = __doc__) -> argparse.Namespace:
-    """Parse the arguments of `clipself predict` and of commands with the same; an InputError for a wrong one."""
+def parse_args(
+    argv: Sequence[str] | None,
+    command: str = "predict",
+    doc: str | None = __doc__,
+    shipped: Sequence[str] = ("miniature/detector",),
+) -> argparse.Namespace:
+    """Parse the arguments of `clipself predict` and of commands with the same.
+
+    Args:
+        argv: the arguments.
+        command: the command's name.
+        doc: its description.
+        shipped: the config that needs no other weights, and its overrides.
+
+    Raises:
+        InputError: a wrong argument.
+    """
     parser = ArgumentParser(
         f"clipself {command}", description=doc, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +68,7 @@ def parse_args(argv: Sequence[str] | None, command: str = "predict", doc: str | 
     add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
     add("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
     add("--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
-    add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: by text alone)")
+    add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: see above)")
     add(
         "--weights",
         default="",
@@ -67,8 +82,12 @@ def parse_args(argv: Sequence[str] | None, command: str = "predict", doc: str | 
         raise InputError("name an image, a video, or a folder of them (see --help)")
     if (args.clip is None) != (args.pretrained is None) and not args.config_file:
         raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
-    args.config_file = args.config_file or (REAL if args.clip else SHIPPED)
-    args.opts = [*clip_overrides(args.clip, args.pretrained), *args.opts]
+    if args.clip or args.config_file:
+        args.config_file = args.config_file or BY_TEXT
+        args.opts = [*clip_overrides(args.clip, args.pretrained), *args.opts]
+    else:
+        args.config_file, *overrides = shipped
+        args.opts = [*overrides, *args.opts]
     return args
 
 
@@ -91,7 +110,7 @@ def predict(args: argparse.Namespace) -> None:
     options = {"novel": names(args.novel), "stuff": names(args.stuff)}
     predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
     found, failures = predict_files(predictor, files, output, save_txt=args.save_txt)
-    print(tabulate(found.rows(), ("word", "found", "in inputs", "best score"), "simple_outline", floatfmt=".2f"))
+    print(tabulate(found.rows(), ("word", "found", "in images", "best score"), "simple_outline", floatfmt=".2f"))
     if failures:
         print(f"{failures:,} of {len(files):,} inputs could not be read and were left out")
     print(f"written to {output}")

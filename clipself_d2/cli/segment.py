@@ -11,12 +11,17 @@ Examples:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from clipself_d2.cli import predict
+from clipself_d2.cli.overrides import override
 from clipself_d2.command_line import exit_codes
+
+TOWER = Path(__file__).parents[1] / "miniature/ov_shapes_clipself.safetensors"
+SHIPPED = ("miniature/zero_shot_semantic", override("clip.pretrained", str(TOWER)))
 
 
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
-    predict.predict(predict.parse_args(argv, "segment", __doc__))
+    predict.predict(predict.parse_args(argv, "segment", __doc__, SHIPPED))

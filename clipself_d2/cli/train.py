@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipself_d2.cli.overrides import override, with_epochs
+from clipself_d2.cli.results import print_results
 from clipself_d2.command_line import exit_codes
 from clipself_d2.engine.main import RESUME, build_parser, start
 from clipself_d2.errors import InputError
@@ -74,3 +75,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             ],
         )
     start(args)
+    if args.train and args.machine_rank == 0:
+        print_results(args.output or "output/train")

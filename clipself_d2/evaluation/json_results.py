@@ -40,24 +40,22 @@ def to_results(
     return results
 
 
-def to_yolo(records: Sequence[Mapping[str, Any]], height: int, width: int, threshold: float = 0.0) -> str:
+def to_yolo(records: Sequence[Mapping[str, Any]], height: int, width: int) -> str:
     """Write records as YOLO's labels.
 
     Args:
         records: of `to_results`. A segment has the box of its mask.
         height: of the image, in pixels.
         width: likewise.
-        threshold: lowest score of a record that is written.
 
     Returns:
         A line per record: its category, then center and size of the box as fractions of the image's sides.
     """
     lines = []
     for record in records:
-        if record["score"] >= threshold:
-            x, y, w, h = record["bbox"] if "bbox" in record else coco_mask.toBbox(record["segmentation"]).tolist()
-            sides = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            lines.append(" ".join([str(record["category_id"]), *(f"{side:.6f}" for side in sides)]))
+        x, y, w, h = record["bbox"] if "bbox" in record else coco_mask.toBbox(record["segmentation"]).tolist()
+        sides = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+        lines.append(" ".join([str(record["category_id"]), *(f"{side:.6f}" for side in sides)]))
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -17,11 +17,19 @@ MODEL = "OV-Shapes-ViT-8"
 WEIGHTS = str(Path(__file__).parent / "ov_shapes_clip.safetensors")
 """The shipped CLIP, as `configs/miniature/clip.py` trains it."""
 
+CLIPSELF_WEIGHTS = str(Path(__file__).parent / "ov_shapes_clipself.safetensors")
+"""The same after CLIPSelf with proposals: the tower of the last row of table 3a."""
+
+DETECTOR = str(Path(__file__).parent / "ov_shapes_fvit.pth")
+"""F-ViT on that tower, by `configs/miniature/fvit.py`; tools/ship_miniature.py wrote both."""
+
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 register_ov_shapes()
 
 __all__ = [
     "CLASSES",
+    "CLIPSELF_WEIGHTS",
+    "DETECTOR",
     "MODEL",
     "STUFF",
     "TEMPLATES",

@@ -43,7 +43,8 @@ class Predictor:
         words: for each class its synonyms, the first of which is its name.
         novel: see `set_classes`.
         stuff: see `set_classes`.
-        weights: a checkpoint. Empty: the newest of the config's runs, or none if the config trains nothing.
+        weights: a checkpoint. Empty: the newest of the config's runs; if the config trains nothing, its
+            `train.init_checkpoint`, or none.
         threshold: lowest score of a box that is drawn (default 0.3), of a segment that is kept (default 0), and of a
             pixel that has a class in semantic segmentation (default 0).
 
@@ -66,7 +67,7 @@ class Predictor:
         self.threshold = threshold
         cfg.train.device = resolve_device(cfg.train.device)
         self.precision = autocast(train_settings(cfg))
-        default = "latest" if cfg.dataloader.get("train") else None
+        default = "latest" if cfg.dataloader.get("train") else cfg.train.init_checkpoint or None
         self.model = load_trained(cfg, None if weights == "null" else weights or default)
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
         self.model.labels_only = True  # type: ignore[assignment]
@@ -98,7 +99,7 @@ class Predictor:
 
     @property
     def drawn_threshold(self) -> float:
-        """The lowest score of a box that is drawn, and that YOLO's labels have."""
+        """The lowest score of a box that is drawn."""
         return 0.3 if self.threshold is None else self.threshold
 
     def draw(self, image: Tensor, output: dict[str, Any]) -> Image.Image:
@@ -108,31 +109,31 @@ class Predictor:
 
 @dataclass
 class Found:
-    """What was found of each word, by its name.
+    """What was found and drawn of each word, by its name.
 
     Attributes:
         counts: predictions.
-        inputs: images and videos with at least one.
+        images: images and frames with at least one.
         best: the highest score.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    inputs: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
 
     def add(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Count the records of an input."""
+        """Count the records of an image, or of a frame."""
         for result in results:
             name = result["name"]
             self.counts[name] = self.counts.get(name, 0) + 1
             self.best[name] = max(self.best.get(name, 0.0), result["score"])
         for name in {result["name"] for result in results}:
-            self.inputs[name] = self.inputs.get(name, 0) + 1
+            self.images[name] = self.images.get(name, 0) + 1
 
     def rows(self) -> list[tuple[str, int, int, float]]:
-        """Name, predictions, inputs and best score, the most frequent word first."""
+        """Name, predictions, images and best score, the most frequent word first."""
         names = sorted(self.counts, key=lambda name: -self.counts[name])
-        return [(name, self.counts[name], self.inputs[name], self.best[name]) for name in names]
+        return [(name, self.counts[name], self.images[name], self.best[name]) for name in names]
 
 
 def set_classes(
@@ -209,19 +210,18 @@ def predict_files(
     found, failures = Found(), 0
     for number, file in enumerate(tqdm(files, "files", unit="file", disable=len(files) == 1)):
         try:
-            found.add(_predict_file(predictor, file, stems[number], number, save_txt))
+            _predict_file(predictor, file, stems[number], number, found, save_txt)
         except ImageError as error:
             failures += 1
             if failures == len(files):
                 raise
             logger.warning("Skipped: %s", error)
     if save_txt:
-        text = "".join(f"{name}\n" for name in predictor.names)
-        write_atomically(output_dir / "classes.txt", lambda path: path.write_text(text))
+        _write_text(output_dir / "classes.txt", "".join(f"{name}\n" for name in predictor.names))
     return found, failures
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, save_txt: bool) -> list[dict[str, Any]]:
+def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, found: Found, save_txt: bool) -> None:
     source = open_frames(file)
     results: list[dict[str, Any]] = []
     image_id = int(file.stem) if file.stem.isdecimal() else number
@@ -232,13 +232,17 @@ def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, sav
             output = predictor(image, str(file))
             records = to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id)
             results.extend(records)
+            visible = [r for r in records if "bbox" not in r or r["score"] >= predictor.drawn_threshold]
+            found.add(visible)
             if save_txt:
-                labels = to_yolo(records, *image.shape[1:], predictor.drawn_threshold)
+                height, width = image.shape[1:]
                 name = f"{stem.name}_{frame}.txt" if source.fps else f"{stem.name}.txt"
-                write_atomically(stem.with_name(name), lambda path, text=labels: path.write_text(text))
+                _write_text(stem.with_name(name), to_yolo(visible, height, width))
             yield predictor.draw(image, output)
 
     write_frames(stem, drawn(), source)
-    text = "[" + ",\n".join(map(json.dumps, results)) + "]\n"
-    write_atomically(stem.with_name(f"{stem.name}.json"), lambda path: path.write_text(text))
-    return results
+    _write_text(stem.with_name(f"{stem.name}.json"), "[" + ",\n".join(map(json.dumps, results)) + "]\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write_text(text))

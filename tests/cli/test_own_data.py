@@ -79,6 +79,7 @@ def test_distill_eval_train_predict(data, capsys):
     jsons = ["--images", "photos", "--train", "train.json", "--val", "val.json", "--novel", "green square"]
     small = ["--config-file", "miniature/fvit", "model.rpn.post_nms_topk=[20,20]"]
     assert main(["train", *jsons, *small, "--output", "out/detector", *FAST, f"clip.pretrained={tower}"]) == 0
+    assert capsys.readouterr().out.endswith("written to out/detector\n")
     results = json.loads(Path("out/detector/results.json").read_text())
     assert {"AP", "AP50_novel", "AP50_base"} <= set(results["bbox"])
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
+from clipself_d2.cli import segment
 from clipself_d2.cli.predict import main
 from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
 
@@ -162,8 +163,9 @@ def test_words_of_any_script_are_drawn(world, caplog, monkeypatch):
     assert results("red")[0]["name"] == "красный $x_{" and Path("out/video.gif").is_file()
 
 
-def test_the_threshold_is_of_the_image_only(world):
+def test_the_threshold_is_of_the_image_and_the_table_only(world, capsys):
     assert run("--threshold", "0.95") == 0
+    assert "0.90" not in capsys.readouterr().out
     assert not has_box("red.jpg", BASE_COLOR) and len(results("red")) == 1
 
 
@@ -237,9 +239,9 @@ def test_yolos_labels_have_what_is_drawn(world):
     assert Path("out/red.txt").read_text() == ""
 
 
-def test_the_clip_that_ships_needs_no_config(world):
-    arguments = ["images/red.png", "--words", "red star, lawn", "--output", "out", "train.device=cpu"]
-    assert main([*arguments, "--save-txt"]) == 0
+def test_segments_need_no_config(world):
+    arguments = ["--words", "red star, lawn", "--output", "out", "--save-txt", "train.device=cpu"]
+    assert segment.main(["images/red.png", *arguments]) == 0
     assert sum(r["area"] for r in results("red")) == 48 * 64
     assert len(Path("out/red.txt").read_text().splitlines()) == len(results("red"))
 

@@ -1,0 +1,93 @@
+"""What ships answers at once: the detector finds novel things, and heat maps are brightest on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+
+from clipself_d2 import miniature
+from clipself_d2.cli import heatmap, predict
+from clipself_d2.clip import build_towers
+from clipself_d2.data import read_image
+from clipself_d2.miniature.dataset import scene_of
+from clipself_d2.miniature.render import render
+from clipself_d2.miniature.world import THINGS, is_novel
+from clipself_d2.visualization.heatmaps import word_maps
+from clipself_d2.vocabulary import TextClassifier, Vocabulary
+
+SCENES = 10
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A folder of held-out scenes, and per scene the novel things of some size: name and box."""
+    folder, novel = tmp_path_factory.mktemp("scenes"), []
+    for number in range(SCENES):
+        scene = scene_of("val", number)
+        pixels, segments = render(scene, 128)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        novel.append([])
+        for j, thing in enumerate(scene.things):
+            rows, columns = (segments == len(scene.grounds) + j).nonzero()
+            if is_novel(thing.category) and len(rows) > 100:
+                box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                novel[-1].append((THINGS[thing.category], [float(side) for side in box]))
+    return folder, novel
+
+
+def test_the_detector_finds_what_it_never_trained_on(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, novel = scenes
+    assert predict.main([str(folder), "--words", ", ".join(THINGS), "--output", "out", "train.device=cpu"]) == 0
+    hits = []
+    for number, things in enumerate(novel):
+        records = json.loads(Path(f"out/{number}.json").read_text())
+        for name, box in things:
+            [(x, y, w, h)] = [r["bbox"] for r in records if r["name"] == name][:1] or [(0, 0, 0, 0)]
+            hits.append(float(box_iou(torch.tensor([[x, y, x + w, y + h]]), torch.tensor([box]))) > 0.5)
+    assert len(hits) >= 5 and np.mean(hits) > 0.6
+
+
+def test_heat_maps_are_brightest_on_the_thing(scenes):
+    folder, novel = scenes
+    tower, text = build_towers(miniature.MODEL, miniature.CLIPSELF_WEIGHTS)
+    inside = []
+    for number, things in enumerate(novel):
+        for name, (x0, y0, x1, y1) in things:
+            vocabulary = Vocabulary([name], TextClassifier(text, list(miniature.TEMPLATES))([name]))
+            maps, extent = word_maps(tower.eval(), vocabulary, read_image(folder / f"{number}.png"), 128)
+            assert maps.shape == (1, 16, 16) and extent == (16, 16)
+            row, column = np.unravel_index(int(maps[0].argmax()), (16, 16))
+            inside.append(y0 - 8 <= 8 * row + 4 <= y1 + 8 and x0 - 8 <= 8 * column + 4 <= x1 + 8)
+    assert np.mean(inside) > 0.6
+
+
+def test_heatmap_draws_a_column_per_word(scenes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (120, 60), "red").save("wide.png")
+    assert heatmap.main(["wide.png", str(scenes[0] / "0.png"), "--words", "red star, lawn/grass"]) == 0
+    assert capsys.readouterr().out.endswith("written to output/heatmap\n")
+    [wide] = Path("output/heatmap").rglob("wide.png")
+    with Image.open(wide) as image:
+        assert image.width > 3 * 256 and image.height < 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.png", "--words", "cat"], "absent.png: there is no such file"),
+        (["a.png", "--words", "absent.txt"], "absent.txt: there is no such file of classes"),
+        (["a.png", "--words", "cat", "--clip", "ViT-B-16"], "--clip and --pretrained belong together"),
+        (["a.png", "--words", "cat", "--size", "100"], "--size=100: not a multiple of the tower's stride 8"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    assert heatmap.main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and message in lines[0]
