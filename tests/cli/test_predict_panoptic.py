@@ -86,7 +86,7 @@ def test_every_input_gets_an_overlay_and_a_json(world, capsys):
     with Image.open("out/0042.jpg") as image:
         assert image.size == (640, 480)
     *table, last = capsys.readouterr().out.splitlines()
-    assert [line.split("│")[1:4] for line in table if "blue" in line][-1] == [" blue    ", "       2 ", "           1 "]
+    assert [line.split("│")[1:4] for line in table if "blue" in line][-1] == [" blue    ", "       2 ", "           2 "]
     assert last == "written to out"
 
 
