@@ -179,7 +179,7 @@ def test_files_exist(page):
     spans = [token.content for token in TOKENS[page] if token.type == "code_inline"]
     folders = "|".join(["clipself_d2", "configs", "tools", "tests", "docs", *ROOMS])
     for span in spans:
-        for path in re.findall(rf"(?<![\w/.])(?:{folders})/[\w./*-]*[\w*](?![\w/<{{])", span):
+        for path in re.findall(rf"(?<![\w/.-])(?:{folders})/[\w./*-]*[\w*](?![\w/<{{])", span):
             if not re.search(r"[A-Z]{2}", path):
                 assert any((*ROOT.glob(path), *PACKAGE.glob(path), *ROOT.glob(f"configs/{path}.py"))), path
 
