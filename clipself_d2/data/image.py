@@ -135,7 +135,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: there is no such image: check the file name and the image folder") from error
     except UnidentifiedImageError as error:
-        if Path(path).read_bytes()[4:12] in _HEIC:
+        if "HEIF" not in Image.OPEN and Path(path).read_bytes()[4:12] in _HEIC:
             raise ImageError(f"{path}: is HEIC: pip install pillow-heif, or convert it") from error
         raise ImageError(f"{path}: is no image that Pillow knows: replace or remove the file") from error
     except Image.DecompressionBombError as error:

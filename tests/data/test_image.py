@@ -169,8 +169,22 @@ def test_reduced_images_letterbox_alike(tmp_path, assets):
 
 def test_heic_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(20))
-    with pytest.raises(ImageError, match=r"a\.jpg: is HEIC: pip install pillow-heif|cannot be read"):
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    with pytest.raises(ImageError, match=r"a\.jpg: is HEIC: pip install pillow-heif"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_heic_is_read_by_pillow_heif(tmp_path):
+    pytest.importorskip("pillow_heif")
+    image = Image.radial_gradient("L").resize((60, 40)).convert("RGB")
+    for name in ("a.HEIC", "renamed.jpg"):
+        image.save(tmp_path / name, "HEIF", quality=95)
+        assert image_size(tmp_path / name) == (40, 60)
+        levels = read_image(tmp_path / name).permute(1, 2, 0).numpy().astype(int) - np.asarray(image)
+        assert np.abs(levels).mean() < 3
+    (tmp_path / "cut.heic").write_bytes((tmp_path / "a.HEIC").read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"cut\.heic"):
+        read_image(tmp_path / "cut.heic")
 
 
 def test_more_pixels_than_are_read(tmp_path, monkeypatch):
