@@ -58,21 +58,15 @@ def exit_codes(
             try:
                 with signal_handlers([signal.SIGTERM], _interrupt):
                     main(*args, **kwargs)
-            except (InputError, OSError) as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
-            except RunError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
             except KeyboardInterrupt as error:
                 print(f"{error if str(error) else 'interrupted'}; {interrupted}", file=sys.stderr)
                 return 128 + getattr(error, "signum", signal.SIGINT)
-            except (MemoryError, RuntimeError) as error:
-                line = lack_of_resources(error)
-                if line is None:
+            except Exception as error:
+                line = lack_of_resources(error) or error
+                if not isinstance(line, InputError | OSError | RunError):
                     raise
                 print(f"error: {line}", file=sys.stderr)
-                return 1
+                return 1 if isinstance(line, RunError) else 2
             return 0
 
         return with_exit_code

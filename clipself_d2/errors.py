@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import signal
 from importlib.util import find_spec
 
@@ -43,13 +45,16 @@ def lack_of_resources(error: BaseException) -> RunError | None:
             f"a process that reads images ended ({text[:120]}): memory may be short; lower "
             "dataloader.train.num_workers (in an evaluation dataloader.test.num_workers)"
         )
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in text for sign in ("out of memory", "can't allocate memory"))
+    if (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and re.search("out of memory|can't allocate memory", text))
     ):
         return RunError(
-            f"out of memory ({text[:120] or 'MemoryError'}): raise train.accumulate, pass "
-            "train.activation_checkpointing=true, or lower the batch or the image size; docs/scaling.md has what each "
-            f"size takes{', and nvidia-smi shows who else uses the GPU' if 'CUDA' in text else ''}"
+            f"out of memory ({text[:120] or 'MemoryError'}): lower the batch (dataloader.train.total_batch_size, in an "
+            "evaluation dataloader.test.batch_size) or the image size; in training also raise train.accumulate, or "
+            "pass train.activation_checkpointing=true; docs/scaling.md has what each size takes"
+            f"{', and nvidia-smi shows who else uses the GPU' if 'CUDA' in text else ''}"
         )
     return None
 

@@ -103,12 +103,9 @@ def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, 
         dist.destroy_process_group()
     except Interrupted as error:  # all ranks stop together: none has failed
         errors.put(error)
-    except (InputError, RunError) as error:
-        errors.put(error)
-        sys.exit(1)
-    except (MemoryError, RuntimeError) as error:
-        line = lack_of_resources(error)
-        if line is None:
+    except Exception as error:
+        line = lack_of_resources(error) or error
+        if not isinstance(line, InputError | RunError):
             raise
         errors.put(line)
         sys.exit(1)

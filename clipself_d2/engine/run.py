@@ -33,7 +33,7 @@ from clipself_d2.engine.inference import autocast, check_precision, resolve_devi
 from clipself_d2.engine.resume import ConfigRecord, OptimizerState
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import Trainer
-from clipself_d2.errors import InputError, RunError
+from clipself_d2.errors import InputError, RunError, lack_of_resources
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,8 @@ def run(args: argparse.Namespace, cfg: DictConfig | None = None) -> Results:
             return train(cfg, model, resume=args.resume, source=args.config_file)
     except OSError as error:
         where = "" if settings.output_dir in str(error) else f"{settings.output_dir}: "
-        raise RunError(
-            f"{where}{error}; fix that (free some disk space?), and --resume goes on from the last checkpoint"
-        ) from error
+        advice = "fix that (free some disk space?), and --resume goes on from the last checkpoint"
+        raise lack_of_resources(error) or RunError(f"{where}{error}; {advice}") from error
 
 
 def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: str = "") -> Results:

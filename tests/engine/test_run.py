@@ -1,8 +1,10 @@
+import errno
 import io
 import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,7 +12,7 @@ import yaml
 from clipself_d2.engine import run as run_module
 from clipself_d2.engine.hooks import trim_metrics
 from clipself_d2.engine.main import main
-from tests.engine.toy import CONFIG
+from tests.engine.toy import CONFIG, ToyEvaluator
 
 
 @pytest.fixture(autouse=True)
@@ -270,14 +272,27 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_restored(config, tmp_
     assert "1 of 2 weights are not finite: linear.bias" in capsys.readouterr().err
 
 
-def test_a_lack_of_memory_is_one_line(config, tmp_path, capsys, monkeypatch):
-    def grow(self) -> None:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+def no_device_memory(*_) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has a total capacity of ...")
 
-    monkeypatch.setattr(run_module.Trainer, "run_step", grow)
+
+def no_memory_to_fork(*_) -> None:
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    "step", [no_device_memory, no_memory_to_fork, lambda _: torch.empty(2**50), lambda _: np.empty(2**50)]
+)
+def test_a_lack_of_memory_is_one_line(config, tmp_path, capsys, monkeypatch, step):
+    """Pretended, and refused by the allocators of PyTorch and NumPy."""
+    monkeypatch.setattr(run_module.Trainer, "run_step", step)
     assert train(config, tmp_path / "out") == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: out of memory (") and "train.accumulate" in line
+    monkeypatch.setattr(ToyEvaluator, "process", lambda self, *_: step(self))
+    assert train(config, tmp_path / "other", "--eval-only") == 1
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: out of memory (") and "dataloader.test.batch_size" in line
 
 
 def test_help_teaches(capsys):
