@@ -16,6 +16,7 @@ import torch
 from detectron2.utils import comm
 from torch import nn
 
+from clipself_d2.clip.archive import read_archive
 from clipself_d2.clip.checkpoint import not_finite, write_atomically
 from clipself_d2.engine.errors import CheckpointError, NonFiniteWeightsError
 from clipself_d2.errors import InputError
@@ -41,9 +42,9 @@ class Checkpointer:
     """Saves and restores the named parts of a run: `DIRECTORY/checkpoint_0000120.pth` after 120 iterations.
 
     Unlike fvcore's, which Detectron2 uses, it replaces files atomically (after a kill or a full disk, each file is
-    complete), reads with `weights_only=True`, notices each flipped bit, falls back to an earlier file, and neither
-    saves nor restores weights that are not finite. Rank 0 writes; every rank reads. `last_checkpoint` holds the name of
-    the newest file.
+    complete), executes nothing of a file (`read_archive`), notices each flipped bit, falls back to an earlier file, and
+    neither saves nor restores weights that are not finite. Rank 0 writes; every rank reads. `last_checkpoint` holds the
+    name of the newest file.
 
     Args:
         directory: where the files are; created when missing.
@@ -159,21 +160,21 @@ class Checkpointer:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, on the CPU, read without unpickling.
+    """A checkpoint's contents, on the CPU.
 
     Raises:
-        ValueError: not a checkpoint, or a damaged one; torch raises other exceptions for some.
+        ValueError: not a checkpoint, or a damaged one.
         OSError: the file cannot be opened or read.
     """
     if path.is_dir():
         raise ValueError("is a folder")
-    with path.open("rb") as file:
-        if _digest(file) != file.read(_DIGEST_SIZE):
-            with zipfile.ZipFile(file) as archive:  # what torch.save wrote alone has no comment, but checksums
-                if archive.comment or archive.testzip():
-                    raise ValueError("is damaged: its checksum is not that of its content")
-        file.seek(0)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+    with path.open("rb") as file:  # what torch.save wrote alone has no comment
+        if _digest(file) != file.read(_DIGEST_SIZE) and zipfile.ZipFile(file).comment:
+            raise ValueError("is damaged: its checksum is not that of its content")
+    try:
+        state = read_archive(path)
+    except InputError as error:  # which would refuse to resume, instead of trying an earlier file
+        raise ValueError(error) from error
     if not isinstance(state, dict):
         raise ValueError("holds no dictionary")
     return state

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clipself_d2.clip.archive import read_archive
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, first_line
 
 
 def load_text_embeddings(path: str | Path, names: Sequence[str], embed_dim: int) -> Tensor:
@@ -65,10 +66,9 @@ def _read(path: Path, names: Sequence[str]) -> Tensor:
         if path.suffix == ".npy":
             rows = torch.from_numpy(np.load(path, allow_pickle=False))
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            content = {name: torch.as_tensor(row).flatten() for name, row in content.items()}
+            content = {name: torch.as_tensor(row).flatten() for name, row in read_archive(path).items()}
     except Exception as error:  # damaged files raise many kinds
-        raise InputError(f"{path}: not a readable file of text embeddings ({type(error).__name__})") from None
+        raise InputError(f"{path}: not a readable file of text embeddings ({first_line(error)})") from None
     if path.suffix == ".npy":
         if len(rows) != len(names):
             raise InputError(f"{path}: it holds {len(rows)} rows for {len(names)} classes")

@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_opened_is_not_damaged(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint.torch, "load", refuse)
+    monkeypatch.setattr(checkpoint, "read_archive", refuse)
     with pytest.raises(PermissionError):
         checkpointer.resume()
 
