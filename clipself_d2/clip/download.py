@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 
@@ -70,14 +70,12 @@ def _download_tag(what: str, tag: dict[str, Any]) -> str:
             return download_pretrained_from_url(url)
         except Exception as other:  # urllib raises many kinds
             raise InputError(f"{error}; nor can it be downloaded from {url} ({first_line(other)})") from None
-    _check_hash(path)
     return path
 
 
 def _from_hub(repository: str) -> Weights:
     what = f"'{HUB_PREFIX}{repository}'"
     path = _download_hub(what, repository, _FILES)
-    _check_hash(path)
     of_open_clip = Path(path).name.startswith("open_clip")
     try:
         config_path = _download_hub(what, repository, ["open_clip_config.json" if of_open_clip else "config.json"])
@@ -100,6 +98,7 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
     absent: Exception | None = None
     for file in files:
         try:
+            known = try_to_load_from_cache(repository, file)
             # where the hub cannot be reached for one file, only the cache is asked for the others
             path = hf_hub_download(repository, file, local_files_only=isinstance(absent, LocalEntryNotFoundError))
         except EntryNotFoundError as error:
@@ -115,6 +114,8 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
         except Exception as error:  # of the network, the disk, or a name that cannot be one
             raise InputError(f"{what}: cannot be downloaded ({first_line(error)}): start again, {advice}") from None
         else:
+            if path != known:
+                _check_hash(what, path)
             return path
     if not isinstance(absent, LocalEntryNotFoundError):
         raise InputError(f"{what}: {repository} has no file {' or '.join(files)}: {advice.removeprefix('or ')}")
@@ -125,8 +126,8 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
     raise InputError(f"{what}: not in {where}, and {hub} cannot be reached: check the connection, {advice}")
 
 
-def _check_hash(path: str) -> None:
-    """Compare a large file of the hub's cache with its SHA-256, after which the cache names it."""
+def _check_hash(what: str, path: str) -> None:
+    """Compare a large file that was downloaded with its SHA-256, after which the hub's cache names it."""
     content = Path(path).resolve()
     if re.fullmatch("[0-9a-f]{64}", content.name):
         digest = hashlib.sha256()
@@ -134,7 +135,8 @@ def _check_hash(path: str) -> None:
             while block := file.read(2**20):
                 digest.update(block)
         if digest.hexdigest() != content.name:
-            raise InputError(f"{path}: damaged, its SHA-256 is not that of the hub: remove {content} and start again")
+            content.unlink()
+            raise InputError(f"{what}: arrived damaged, its SHA-256 is not that of the hub: start again")
 
 
 def _unknown(name: str, pretrained: str) -> str:
