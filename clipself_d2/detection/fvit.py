@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import ImageList, Instances
@@ -19,6 +20,7 @@ from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import name_batch
 from clipself_d2.errors import InputError
+from clipself_d2.regions import PackedMasks
 from clipself_d2.vocabulary import Vocabulary
 
 PIXEL_STATS = {
@@ -26,6 +28,8 @@ PIXEL_STATS = {
     "clip": ((122.7709383, 116.7460125, 104.09373615), (68.5005327, 66.6321579, 70.32316305)),
 }
 """RGB mean and standard deviation of pixels in 0..255."""
+
+_PASTED_PIXELS = 2**26  # of the masks that are pasted at once: 64 MiB, and 0.8 GiB for it on GPUs
 
 
 class FViT(nn.Module):
@@ -95,7 +99,8 @@ class FViT(nn.Module):
             vocabulary: the classes to detect; None for the model's own.
 
         Returns:
-            In training losses by name; in evaluation `{"instances": Instances}` per image.
+            In training losses by name; in evaluation `{"instances": Instances}` per image, in its pixels: `pred_boxes`,
+            `scores`, `pred_classes` and, with a mask head, `pred_masks` (`PackedMasks`), best first.
 
         Raises:
             InputError: a vocabulary of another tower or without a background; in training, an object of a novel class
@@ -133,9 +138,7 @@ class FViT(nn.Module):
         features = self.backbone(images.tensor, padded_size=self.size)
         proposals, _ = self.rpn(images, features, None)
         detections = self.roi_heads.detect(features, proposals, vocabulary, self.backbone.size_divisibility)
-        return [
-            {"instances": detector_postprocess(d, *result_size(x))} for d, x in zip(detections, inputs, strict=True)
-        ]
+        return [{"instances": _to_image(d, result_size(x))} for d, x in zip(detections, inputs, strict=True)]
 
     def _pad(self, images: Sequence[Tensor]) -> ImageList:
         """Normalize images of pixels in 0..255 and put each in the upper left of a square of zeros."""
@@ -179,6 +182,21 @@ class FViT(nn.Module):
             raise InputError(
                 "vocabulary: a detector needs a background: Vocabulary.from_classes(..., background='background')"
             )
+
+
+def _to_image(detections: Instances, size: tuple[int, int]) -> Instances:
+    """Call `detector_postprocess`, but pack masks as they are pasted, a few at a time."""
+    fields = detections.get_fields()
+    masks = fields.pop("pred_masks", None)
+    if masks is None:
+        return detector_postprocess(detections, *size)
+    found = detector_postprocess(Instances(detections.image_size, **fields, masks=masks[:, 0]), *size)
+    few = max(1, _PASTED_PIXELS // (size[0] * size[1]))
+    masks, boxes = found.masks.split(few), found.pred_boxes.tensor.split(few)
+    pasted = (paste_masks_in_image(*part, size).bool() for part in zip(masks, boxes, strict=True))
+    found.remove("masks")
+    found.pred_masks = PackedMasks(torch.cat([PackedMasks.pack(part) for part in pasted]), size[1])
+    return found
 
 
 def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:

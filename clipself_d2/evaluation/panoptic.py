@@ -24,6 +24,7 @@ from clipself_d2.evaluation.mask_ap import MaskAPEvaluator
 from clipself_d2.evaluation.panoptic_quality import PanopticQualityEvaluator
 from clipself_d2.evaluation.semantic_iou import SemanticEvaluator
 from clipself_d2.evaluation.summary import means, write_json
+from clipself_d2.regions import PackedMasks
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ TASKS: dict[str, tuple[str, type[DatasetEvaluator]]] = {
     "panoptic_seg": ("panoptic", PanopticQualityEvaluator),
     "instances": ("segm", MaskAPEvaluator),
     "sem_seg": ("sem_seg", SemanticEvaluator),
+    "labels": ("sem_seg", SemanticEvaluator),
 }
 """The task of each field of a model's output, and its evaluator.
 
@@ -44,7 +46,7 @@ class OpenVocabularyPanopticEvaluator(DatasetEvaluator):
 
     - ``panoptic`` of ``panoptic_seg``: ``PQ``, ``SQ``, ``RQ``;
     - ``segm`` of ``instances``: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm``, ``APl`` of masks of things;
-    - ``sem_seg`` of ``sem_seg``: ``mIoU``, ``fwIoU``, ``mACC``, ``pACC``.
+    - ``sem_seg`` of ``sem_seg`` or ``labels``: ``mIoU``, ``fwIoU``, ``mACC``, ``pACC``.
 
     ``_th`` and ``_st`` stand for things and stuff, ``_seen`` and ``_novel`` for the classes that were trained on and
     the others (where there are any), ``_th_novel`` and so on for both. All are percentages, averaged over the classes
@@ -86,8 +88,9 @@ class OpenVocabularyPanopticEvaluator(DatasetEvaluator):
         Args:
             inputs: samples of a `PanopticMapper`.
             outputs: for each any of ``panoptic_seg`` (H x W int of segment ids, 0 for none, and a list of ``id``,
-                ``category_id``, 0..K-1, of each), ``instances`` (``pred_masks``: N x H x W, ``pred_classes``: 0..K-1,
-                ``scores``) and ``sem_seg`` (K x H x W scores), in pixels of the image.
+                ``category_id``, 0..K-1, of each), ``instances`` (``pred_masks``: N x H x W, a tensor or `PackedMasks`,
+                ``pred_classes``: 0..K-1, ``scores``) and ``sem_seg`` (K x H x W scores) or ``labels`` (H x W, 0..K-1),
+                in pixels of the image.
 
         Raises:
             InputError: if an output is of another size than the image or has a class beyond K, or the labels do; if the
@@ -101,6 +104,8 @@ class OpenVocabularyPanopticEvaluator(DatasetEvaluator):
                 self._check(sample, output["instances"].pred_masks, output["instances"].pred_classes.tolist())
             if "sem_seg" in output:
                 self._check(sample, output["sem_seg"], [])
+            if "labels" in output:
+                self._check(sample, output["labels"], [int(x) for x in output["labels"].aminmax()])
             for field in [field for field in TASKS if field in output]:
                 self._evaluator(field).process([sample], [output])
 
@@ -141,7 +146,7 @@ class OpenVocabularyPanopticEvaluator(DatasetEvaluator):
             evaluator.reset()
         return self._evaluators[field]
 
-    def _check(self, sample: Mapping[str, Any], pixels: Tensor, classes: Sequence[int]) -> None:
+    def _check(self, sample: Mapping[str, Any], pixels: Tensor | PackedMasks, classes: Sequence[int]) -> None:
         size = (sample["height"], sample["width"])
         if pixels.shape[-2:] != size:
             raise InputError(

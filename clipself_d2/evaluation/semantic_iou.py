@@ -29,16 +29,16 @@ class SemanticEvaluator(SemSegEvaluator):
         self.reset()
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Count the pixels of ``sem_seg`` by predicted and labeled class."""
+        """Count the pixels of ``labels``, or of ``sem_seg``'s best classes, by predicted and labeled class."""
         num = self._num_classes
         for sample, output in zip(inputs, outputs, strict=True):
-            scores = output["sem_seg"]
-            labels = sample["sem_seg"].to(scores.device)
-            if len(scores) != num:
+            if "sem_seg" in output and len(output["sem_seg"]) != num:
                 raise InputError(
-                    f"image {sample['image_id']}: sem_seg has {len(scores)} classes, data set {self._dataset_name!r} "
-                    f"{num}: segment with its vocabulary"
+                    f"image {sample['image_id']}: sem_seg has {len(output['sem_seg'])} classes, data set "
+                    f"{self._dataset_name!r} {num}: segment with its vocabulary"
                 )
+            found = output["labels"].long() if "labels" in output else output["sem_seg"].argmax(dim=0)
+            labels = sample["sem_seg"].to(found.device)
             ignored = labels == self._ignore_label
             wrong = labels[~ignored & ((labels < 0) | (labels >= num))]
             if len(wrong):
@@ -46,7 +46,7 @@ class SemanticEvaluator(SemSegEvaluator):
                     f"{sample.get('sem_seg_file_name', sample['file_name'])}: is labeled {int(wrong[0])}, data set "
                     f"{self._dataset_name!r} has {num} classes and ignores {self._ignore_label}: use its own labels"
                 )
-            pairs = scores.argmax(dim=0) * (num + 1) + labels.masked_fill(ignored, num)
+            pairs = found * (num + 1) + labels.masked_fill(ignored, num)
             counts = pairs.flatten().bincount(minlength=(num + 1) ** 2)
             self._conf_matrix += counts.view(num + 1, num + 1).cpu().numpy()
 

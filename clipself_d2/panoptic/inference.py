@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.structures import BitMasks, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import Tensor
 
+from clipself_d2.regions import PackedMasks
 from clipself_d2.regions.interpolate import interpolate_in_chunks
+from clipself_d2.regions.pixel_scores import new_result
 
 
 @torch.no_grad()
@@ -85,23 +87,25 @@ def panoptic_segments(
 
 
 @torch.no_grad()
-def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int]) -> Tensor:
+def semantic_map(scores: Tensor, masks: Tensor, size: tuple[int, int], labels_only: bool = False) -> dict[str, Tensor]:
     """Sum the masks' probabilities, weighted by their class scores.
 
     Args:
         scores: Q x (K + 1) probabilities, void last.
         masks: Q x h x w logits of the whole image.
         size: rows and columns of the image.
+        labels_only: give the best class of each pixel alone.
 
     Returns:
-        K x H x W float32; the largest is the pixel's class.
+        `sem_seg`, K x H x W float32, of which the largest is the pixel's class; or `labels` (H x W int32) and
+        `label_scores` (H x W).
     """
     classes = scores[:, :-1].float()
-    result = classes.new_zeros(classes.shape[1], *size)
+    result = new_result(labels_only, classes.shape[1], size, classes.device)
     with torch.autocast(scores.device.type, enabled=False):
         for rows, logits in interpolate_in_chunks(masks, size):
-            result[:, rows] = torch.einsum("qk,qhw->khw", classes, logits.sigmoid_())
-    return result
+            result.add(torch.einsum("qk,qhw->khw", classes, logits.sigmoid_()), rows)
+    return result.result()
 
 
 @torch.no_grad()
@@ -116,8 +120,9 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
         topk: how many of the Q x K pairs are considered.
 
     Returns:
-        Instances of the image's size: `pred_masks` (N x H x W bool), `pred_boxes`, `pred_classes`, and `scores` (the
-        class score times the mask's mean probability inside itself). Pairs of score 0 and empty masks are left out.
+        Instances of the image's size: `pred_masks` (`PackedMasks`, N x H x W), `pred_boxes`, `pred_classes`, and
+        `scores` (the class score times the mask's mean probability inside itself). Pairs of score 0 and empty masks are
+        left out.
     """
     classes = scores[:, :-1].float()
     num_classes = classes.shape[1]
@@ -129,18 +134,21 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     query, which = (pair[chosen] // max(1, num_classes)).unique(return_inverse=True)
     masks = masks[query]
 
-    binary = torch.zeros(len(masks), *size, dtype=torch.bool, device=masks.device)
+    bits = torch.zeros(len(masks), size[0], -(-size[1] // 8), dtype=torch.uint8, device=masks.device)
     total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
+    area = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
     for rows, logits in interpolate_in_chunks(masks, size):
-        binary[:, rows] = logits > 0
-        total += logits.sigmoid_().mul_(binary[:, rows]).flatten(1).sum(dim=1)
-    area = binary.flatten(1).sum(dim=1)
+        inside = logits > 0
+        bits[:, rows] = PackedMasks.pack(inside)
+        total += logits.sigmoid_().mul_(inside).flatten(1).sum(dim=1)
+        area += inside.flatten(1).sum(dim=1)
+    packed = PackedMasks(bits, size[1])
+    boxes = Boxes.cat([BitMasks(mask[None]).get_bounding_boxes() for mask in packed]).to(masks.device)
     found = area[which] > 0
-    boxes = BitMasks(binary).get_bounding_boxes().to(binary.device)  # Detectron2 makes them on the CPU
     which = which[found]
     return Instances(
         size,
-        pred_masks=binary[which],
+        pred_masks=packed[which],
         pred_boxes=boxes[which],
         pred_classes=label[found],
         scores=best[found] * (total[which] / area[which]).float(),

@@ -42,7 +42,9 @@ class OpenVocabularyPanoptic(nn.Module):
         object_threshold: see `panoptic_segments`.
         overlap_threshold: see `panoptic_segments`.
         topk: see `top_instances`.
-        tasks: which of `TASKS` to compute. A semantic map takes 4 K H W bytes per image.
+        tasks: which of `TASKS` to compute.
+        labels_only: of "sem_seg", give the best class of each pixel instead of the scores of all classes, which take
+            4 K H W bytes.
 
     Raises:
         InputError: a vocabulary of another tower, `isthing` of another length, a temperature that is not positive, an
@@ -70,6 +72,7 @@ class OpenVocabularyPanoptic(nn.Module):
         overlap_threshold: float = 0.8,
         topk: int = 100,
         tasks: Sequence[str] = TASKS,
+        labels_only: bool = False,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -86,6 +89,7 @@ class OpenVocabularyPanoptic(nn.Module):
         self.overlap_threshold = overlap_threshold
         self.topk = topk
         self.tasks = tuple(tasks)
+        self.labels_only = labels_only
         self.vocabulary = vocabulary
         self.register_buffer("isthing", self._check(vocabulary, isthing), persistent=False)
 
@@ -147,7 +151,7 @@ class OpenVocabularyPanoptic(nn.Module):
         if "instances" in self.tasks:
             results["instances"] = top_instances(scores, masks, isthing, size, self.topk)
         if "sem_seg" in self.tasks:
-            results["sem_seg"] = semantic_map(scores, masks, size)
+            results |= semantic_map(scores, masks, size, self.labels_only)
         return results
 
     def _check(self, vocabulary: Vocabulary, isthing: Sequence[bool] | Tensor) -> Tensor:

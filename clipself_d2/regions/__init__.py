@@ -6,6 +6,7 @@ from clipself_d2.regions.dense import DenseFeatures, LetterboxedImages, dense_fe
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.grids import GridRegions, grid_boxes, grid_shapes
+from clipself_d2.regions.packed_masks import PackedMasks
 from clipself_d2.regions.pooling import letterbox_masks, pool_boxes, pool_masks, resize_masks
 from clipself_d2.regions.proposals import ProposalRegions, enlarge, load_proposals
 
@@ -13,6 +14,7 @@ __all__ = [
     "DenseFeatures",
     "GridRegions",
     "LetterboxedImages",
+    "PackedMasks",
     "ProposalRegions",
     "RegionClassifier",
     "RegionEmbedder",

@@ -16,13 +16,13 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
 from clipself_d2.regions.interpolate import interpolate_in_chunks
+from clipself_d2.regions.pixel_scores import new_result
 from clipself_d2.semantic.aggregation import CostAggregator
 from clipself_d2.semantic.cost import at_classes, class_embeddings, cost_volume, likely_classes, to_all_classes
 from clipself_d2.semantic.decoder import UpsamplingDecoder
 from clipself_d2.semantic.finetune import train_queries_and_values
 from clipself_d2.semantic.inference import cut_windows, merge_windows, window_corners
 from clipself_d2.semantic.loss import class_targets, count_among, draw_classes, pixel_loss
-from clipself_d2.semantic.results import new_result
 from clipself_d2.vocabulary import Vocabulary
 
 Sample = dict[str, Any]

@@ -15,9 +15,9 @@ from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.data.image import result_size
 from clipself_d2.errors import InputError
 from clipself_d2.regions import LetterboxedImages, dense_features, letterbox_images
+from clipself_d2.regions.pixel_scores import new_result
 from clipself_d2.semantic.cost import cell_cosines
 from clipself_d2.semantic.fine_map import check_factor, fine_map, map_origin
-from clipself_d2.semantic.results import new_result
 from clipself_d2.vocabulary import Vocabulary
 
 SCORINGS = ("cell", "patch_weighted")

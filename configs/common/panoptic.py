@@ -75,6 +75,7 @@ model = L(OpenVocabularyPanoptic)(
     object_threshold=0.0,
     overlap_threshold=0.8,
     topk=100,
+    labels_only=True,
 )
 
 dataloader = dict(

@@ -95,6 +95,7 @@ model = L(CATSeg)(
     window=384,
     image_size=640,
     overlap=1 / 3,
+    labels_only=True,
 )
 
 dataloader = dict(

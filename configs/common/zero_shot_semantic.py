@@ -37,6 +37,7 @@ model = L(ZeroShotSegmenter)(
     background_threshold=0.0,
     background_class=None,
     skip_padding=True,
+    labels_only=True,
 )
 
 dataloader = dict(

@@ -78,7 +78,9 @@ def test_semantic_map_sums_the_masks_of_each_class(predicted):
     for row, probability in zip(scores.numpy(), resize(masks, size).sigmoid().numpy(), strict=True):
         for category, score in enumerate(row[:-1]):
             wanted[category] += score * probability
-    np.testing.assert_allclose(semantic_map(scores, masks, size), wanted, atol=1e-5)
+    found = semantic_map(scores, masks, size)["sem_seg"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert torch.equal(semantic_map(scores, masks, size, labels_only=True)["labels"], found.argmax(dim=0).int())
 
 
 @pytest.mark.usefixtures("bands")
@@ -110,11 +112,11 @@ def test_all_results_are_on_the_device_of_the_scores():
         there = scores.to("cuda"), masks.to("cuda"), isthing  # the last on either
         ids, _ = panoptic_segments(*there, (14, 10))
         found = top_instances(*there, (14, 10))
-        assert ids.device == semantic_map(*there[:2], (14, 10)).device == CUDA
+        assert ids.device == semantic_map(*there[:2], (14, 10))["sem_seg"].device == CUDA
         assert all(value.device == CUDA for value in found.get_fields().values())
         found = found.to("cpu")
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(found.pred_masks, expected.pred_masks)
+    assert torch.equal(found.pred_masks.tensor, expected.pred_masks.tensor)
     assert torch.equal(found.scores, expected.scores)
 
 

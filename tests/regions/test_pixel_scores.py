@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clipself_d2.semantic.results import AllScores, BestClass, new_result
+from clipself_d2.regions.pixel_scores import AllScores, BestClass, new_result
 from clipself_d2.semantic.zero_shot import ZeroShotSegmenter
 from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.color_tower import ColorTower

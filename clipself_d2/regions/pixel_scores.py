@@ -1,4 +1,4 @@
-"""Results of semantic segmentation, gathered from parts: all scores, or each pixel's best class alone."""
+"""Scores of classes per pixel, gathered from parts: all of them, or each pixel's best class alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class AllScores:
     """
 
     def __init__(self, num_classes: int, size: tuple[int, int], device: torch.device) -> None:
-        self._scores = torch.empty(num_classes, *size, device=device)
+        self._scores = torch.zeros(num_classes, *size, device=device)
 
     def add(self, scores: Tensor, rows: slice, first_class: int = 0) -> None:
         """Take the scores of some classes, from `first_class` on, in some rows: k x r x W."""
