@@ -50,10 +50,17 @@ def check_registered(name: str) -> None:
 
 
 def metadata_of(name: str, key: str) -> Metadata:
-    """Return the metadata of a data set, which is loaded if the key is missing: it may get its classes only then."""
+    """Return the metadata of a data set, which is loaded if the key is missing: it may get its classes only then.
+
+    Raises:
+        InputError: if it is not registered, or lacks the key then too.
+    """
     if key not in MetadataCatalog.get(name).as_dict():
         get_dataset(name)
-    return MetadataCatalog.get(name)
+    metadata = MetadataCatalog.get(name)
+    if key not in metadata.as_dict():
+        raise InputError(f"data set {name!r} has no {key} in its metadata: set them where it registers")
+    return metadata
 
 
 def get_dataset(dataset: str | Sequence[str | dict[str, Any]]) -> Records:

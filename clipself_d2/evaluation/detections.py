@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,9 +10,6 @@ from detectron2.structures import Instances
 
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.ground_truth import GroundTruth
-
-NO_DETECTION = {"image_id": 0, "category_id": 0, "score": 0.0, "bbox": [0.0, 0.0, 0.0, 0.0]}
-"""Stands for no detections at all, as pycocotools and lvis take no empty list: an empty box, which matches nothing."""
 
 
 def checked_input(truth: GroundTruth, sample: Mapping[str, Any]) -> dict[str, int]:
@@ -77,9 +74,3 @@ def each_image_once(predictions: Iterable[dict[str, Any]]) -> list[dict[str, Any
     for prediction in predictions:
         once.setdefault(prediction["image_id"], prediction)
     return list(once.values())
-
-
-def results_of(predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Join the detections of all images, or give `NO_DETECTION`."""
-    results = [result for prediction in each_image_once(predictions) for result in prediction["instances"]]
-    return results or [dict(NO_DETECTION)]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.logger import create_small_table
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections, require_coco_eval
-from clipself_d2.evaluation.detections import checked_input, checked_instances, results_of
+from clipself_d2.evaluation.coco_eval import AREAS, match_detections
 from clipself_d2.evaluation.ground_truth import GroundTruth
-from clipself_d2.evaluation.summary import IOU_50, IOU_75, average_precision, means, per_class, write_json
+from clipself_d2.evaluation.instances import InstanceEvaluator
+from clipself_d2.evaluation.summary import IOU_50, by_threshold_and_area, means, per_class
 
 MAX_DETS = (1, 100, 1000)
 """Detections of a class in an image that count. The released detectors give 100 or 300 of all classes."""
@@ -29,13 +24,8 @@ The paper's numbers come from mmdet's arguments to pycocotools: AP at 100, all o
 """
 
 
-class BoxEvaluator(COCOEvaluator):
-    """Detectron2's evaluator of boxes for any registered data set; a subclass summarizes the result.
-
-    A subclass says which `areas` it needs.
-
-    Detections whose box or score is not finite are dropped. An image that comes twice counts once. Images without
-    detections count.
+class BoxEvaluator(InstanceEvaluator):
+    """Match boxes by COCO's rules; a subclass says which `areas` it needs.
 
     Args:
         dataset_name: a registered data set with annotations.
@@ -48,37 +38,13 @@ class BoxEvaluator(COCOEvaluator):
     areas: Sequence[str] = AREAS
 
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
-        require_coco_eval()
-        # COCOEvaluator's own constructor reads the metadata's json file; see `GroundTruth`.
-        self._truth = GroundTruth.load(dataset_name)
-        self._coco_api = self._truth.coco()
-        self._logger = logging.getLogger(__name__)
-        self._cpu_device = torch.device("cpu")
-        self._distributed = True
-        self._output_dir = None  # there COCOEvaluator pickles all predictions
-        self._folder = None if output_dir is None else Path(output_dir)
-        self.reset()
+        super().__init__(GroundTruth.load(dataset_name), ("bbox",), output_dir)
 
-    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]) -> None:
-        """Collect the detections of some images; see `checked_instances` for the arguments and errors."""
-        pairs = list(zip(inputs, outputs, strict=True))
-        found = [{"instances": checked_instances(self._truth, *pair)} for pair in pairs]
-        super().process([checked_input(self._truth, sample) for sample in inputs], found)
-
-    def _eval_predictions(self, predictions: list[dict[str, Any]], img_ids: None = None) -> None:
-        found = load_results(self._coco_api, results_of(predictions))
-        matched = match_detections(self._coco_api, found, max_dets=MAX_DETS, areas=self.areas)
-        self._results["bbox"] = results = self.summarize(average_precision(matched["precision"]))
-        self._logger.info("%s, bbox:\n%s", self._truth.dataset_name, create_small_table(results))
-
-    @abstractmethod
-    def summarize(self, ap: np.ndarray) -> dict[str, float]:
-        """Name the metrics.
-
-        Args:
-            ap: average precisions in percent, T x K x A x M: IoU thresholds, classes, areas, `MAX_DETS`; NaN where
-                there is no object.
-        """
+    def match(self, predictions: list[dict[str, Any]], task: str) -> np.ndarray:
+        """Match the boxes of all images at once, within `MAX_DETS`."""
+        truth = self._truth.coco()
+        found = truth.loadRes([d for prediction in predictions for d in prediction["instances"]])
+        return match_detections(truth, found, task, max_dets=MAX_DETS, areas=self.areas)["precision"]
 
 
 class OpenVocabularyCOCOEvaluator(BoxEvaluator):
@@ -93,21 +59,19 @@ class OpenVocabularyCOCOEvaluator(BoxEvaluator):
 
     areas = ("all",)
 
-    def summarize(self, ap: np.ndarray) -> dict[str, float]:
+    def summarize(self, ap: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
         """Average AP50 and AP over the groups of classes."""
         novel, ap = self._truth.is_novel, ap[:, :, 0, -1]
         table = per_class(self._truth, ap, np.where(novel, "novel", "base").tolist())
-        write_json(self._folder, "per_class.json", {"bbox": table})
-        return means(
-            {
-                "AP50_novel": ap[IOU_50, novel],
-                "AP50_base": ap[IOU_50, ~novel],
-                "AP50_all": ap[IOU_50],
-                "AP": ap,
-                "AP_novel": ap[:, novel],
-                "AP_base": ap[:, ~novel],
-            }
-        )
+        metrics = {
+            "AP50_novel": ap[IOU_50, novel],
+            "AP50_base": ap[IOU_50, ~novel],
+            "AP50_all": ap[IOU_50],
+            "AP": ap,
+            "AP_novel": ap[:, novel],
+            "AP_base": ap[:, ~novel],
+        }
+        return means(metrics), table
 
 
 class TransferEvaluator(BoxEvaluator):
@@ -131,15 +95,8 @@ class TransferEvaluator(BoxEvaluator):
         super().__init__(dataset_name, output_dir)
         self.protocol = protocol
 
-    def summarize(self, ap: np.ndarray) -> dict[str, float]:
+    def summarize(self, ap: np.ndarray) -> tuple[dict[str, float], dict[str, Any]]:
         """Average over all classes: AP, AP at two thresholds, and AP by size."""
         first, rest = (ap[..., MAX_DETS.index(limit)] for limit in PROTOCOLS[self.protocol])
-        write_json(self._folder, "per_class.json", {"bbox": per_class(self._truth, first[..., 0])})
-        return means(
-            {
-                "AP": first[..., 0],
-                "AP50": rest[IOU_50, :, 0],
-                "AP75": rest[IOU_75, :, 0],
-                **{f"AP{area[0]}": rest[..., i] for i, area in enumerate(AREAS) if area != "all"},
-            }
-        )
+        metrics = by_threshold_and_area(rest) | {"AP": first[..., 0]}
+        return means(metrics), per_class(self._truth, first[..., 0])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 from detectron2.utils.logger import create_small_table
-from pycocotools.coco import COCO
 
-from clipself_d2.evaluation.coco_eval import load_results, match_detections, require_coco_eval
-from clipself_d2.evaluation.detections import NO_DETECTION, checked_input, each_image_once, output_field
+from clipself_d2.evaluation.coco_eval import match_detections, require_coco_eval
+from clipself_d2.evaluation.detections import checked_input, each_image_once, output_field
 from clipself_d2.evaluation.ground_truth import GroundTruth
+
+if TYPE_CHECKING:
+    from faster_coco_eval import COCO
 
 
 class ProposalEvaluator(COCOEvaluator):
@@ -76,7 +78,7 @@ class ProposalEvaluator(COCOEvaluator):
             scores = prediction["proposals"].objectness_logits.tolist()
             common = {"image_id": prediction["image_id"], "category_id": 0}
             detections += [{**common, "bbox": b, "score": s} for b, s in zip(boxes.tolist(), scores, strict=True)]
-        found = load_results(self._truth.coco(), detections or [dict(NO_DETECTION)])
+        found = self._truth.coco().loadRes(detections)
         novel = self._truth.is_novel
         groups = {"": np.ones_like(novel), **({"_base": ~novel, "_novel": novel} if novel.any() else {})}
         recalls = {suffix: self._average_recalls(found, group) for suffix, group in groups.items()}

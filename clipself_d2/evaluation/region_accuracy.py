@@ -176,7 +176,4 @@ class RegionClassificationEvaluator(DatasetEvaluator):
         return self._text_embeddings
 
     def _metadata(self) -> Metadata:
-        metadata = metadata_of(self.dataset_name, "region_classes")
-        if "region_classes" not in metadata.as_dict():
-            raise InputError(f"data set {self.dataset_name!r} has no region_classes: use register_panoptic_regions")
-        return metadata
+        return metadata_of(self.dataset_name, "region_classes")

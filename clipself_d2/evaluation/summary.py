@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clipself_d2.evaluation.coco_eval import AREAS
 from clipself_d2.evaluation.ground_truth import GroundTruth
 
 IOU_50, IOU_75 = 0, 5
@@ -25,6 +26,16 @@ def average_precision(precision: np.ndarray) -> np.ndarray:
         T x .. in percent, NaN where there is no object.
     """
     return 100 * np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
+
+
+def by_threshold_and_area(ap: np.ndarray) -> dict[str, np.ndarray]:
+    """Name the columns of COCO's and LVIS's tables: ``AP``, ``AP50``, ``AP75``, ``APs``, ``APm`` and ``APl``.
+
+    Args:
+        ap: T x K x A average precisions.
+    """
+    sizes = {f"AP{area[0]}": ap[..., i] for i, area in enumerate(AREAS) if area != "all"}
+    return {"AP": ap[..., 0], "AP50": ap[IOU_50, :, 0], "AP75": ap[IOU_75, :, 0], **sizes}
 
 
 def means(values: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -75,7 +75,7 @@ def test_a_file_of_embeddings(register, tmp_path):
 def test_data_sets_that_will_not_do(register):
     with pytest.raises(InputError, match=r"data set 'no such' is not registered: see datasets/README\.md"):
         dataset_vocabulary("no such", embed)
-    with pytest.raises(InputError, match=r"data set 'plain' has no classes of things"):
+    with pytest.raises(InputError, match=r"data set 'plain' has no thing_classes"):
         dataset_vocabulary(register("plain", lambda: [{}]), embed)
     name = register("wrong", thing_classes=["ball"], novel_classes=["kite"])
     with pytest.raises(InputError, match="novel class 'kite' is not among the 1 classes"):

@@ -17,7 +17,7 @@ from clipself_d2.data.classes import ADE20K_CATEGORIES, ADE20K_STUFF, ADE20K_THI
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
 from clipself_d2.vocabulary import class_names, label_set
-from tests.evaluation.test_panoptic import all_100, outputs_of
+from tests.evaluation.scenes import all_100, outputs_of
 from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]

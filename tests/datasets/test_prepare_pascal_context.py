@@ -8,7 +8,7 @@ from clipself_d2.data.builtin import register_builtin
 from clipself_d2.errors import InputError
 from clipself_d2.vocabulary import label_set
 from tests.datasets.test_prepare_ade20k import judged, write
-from tests.evaluation.test_panoptic import all_100
+from tests.evaluation.scenes import all_100
 from tests.tools.loading import load_tool
 
 tool = load_tool("prepare_pascal_context", "datasets")

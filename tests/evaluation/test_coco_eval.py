@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from clipself_d2.evaluation.coco_eval import AREAS, load_results, match_detections
+from clipself_d2.evaluation.coco_eval import AREAS, match_detections
 from tests.evaluation.worlds import noisy_world
 
 
@@ -32,7 +32,7 @@ def apis(seed):
             results.append({**common, "bbox": [x0, y0, x1 - x0, y1 - y0]})
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
-    return truth, load_results(truth, results)
+        return truth, truth.loadRes(results)
 
 
 @pytest.mark.parametrize("seed", range(3))

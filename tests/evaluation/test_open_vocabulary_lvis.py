@@ -1,7 +1,5 @@
 import json
-import sys
 
-import lvis.eval
 import numpy as np
 import pytest
 import torch
@@ -22,16 +20,18 @@ METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"]
 BOX, OTHER, FAR = (10, 10, 50, 40), (60, 10, 100, 40), (0, 60, 30, 80)
 
 
-@pytest.fixture(autouse=True)
-def numpy_of_today(catalog, monkeypatch):
-    """Without `np.float`, which lvis 0.5.3 names."""
-    monkeypatch.delattr(np, "float", raising=False)
+pytestmark = pytest.mark.usefixtures("catalog")
 
 
 def federated(records, seed, num_classes=6):
-    """LVIS's labels (ids from 1): of each image some classes that it lacks, and some not labeled exhaustively."""
+    """LVIS's labels (ids from 1): of each image some classes that it lacks, and some not labeled exhaustively.
+
+    Some objects are crowds, which lvis ignores.
+    """
     rng = np.random.default_rng(seed)
     for sample in records:
+        for annotation in sample["annotations"]:
+            annotation["iscrowd"] = int(rng.random() < 0.1)
         present = {a["category_id"] for a in sample["annotations"]}
         absent = [k for k in range(num_classes) if k not in present]
         sample["neg_category_ids"] = [k + 1 for k in absent if rng.random() < 0.6]
@@ -54,6 +54,7 @@ def official(records, answers, tasks, path, monkeypatch, max_dets=300):
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(coco_mask.area(rle)),
                     "segmentation": rle,
+                    "ignore": a["iscrowd"],
                 }
             )
         rows = answer["instances"]
@@ -108,7 +109,9 @@ def test_equals_lvis_on_the_whole(tmp_path, monkeypatch, seed):
         results = evaluate(evaluator, records, answers)
         expected = official(records, answers, ("segm", "bbox"), tmp_path / "gt.json", monkeypatch, max_dets)
         assert {"APr", "APc", "APf", "APs", "APm"} < set(results["segm"])
-        assert results == {task: {m: pytest.approx(x) for m, x in row.items()} for task, row in expected.items()}
+        assert results == {
+            task: {m: pytest.approx(x, abs=1e-6) for m, x in row.items()} for task, row in expected.items()
+        }
     table = json.loads((tmp_path / "out/per_class.json").read_text())
     assert {name: row["group"][0] for name, row in table["segm"].items()} == dict(zip(CLASSES, FREQUENCY, strict=True))
     for task, result in results.items():
@@ -120,19 +123,8 @@ def test_a_few_classes_at_a_time_are_all_classes(monkeypatch):
     register("noisy", federated(records, 1), CLASSES, class_frequency=FREQUENCY)
     answers = [output(r, d, masks=True) for r, d in zip(records, detections, strict=True)]
     whole = evaluate(OpenVocabularyLVISEvaluator("noisy"), records, answers)
-    monkeypatch.setattr(open_vocabulary_lvis, "CLASSES_AT_ONCE", 4)
+    monkeypatch.setattr(open_vocabulary_lvis, "_PAIRS_AT_ONCE", 4 * len(records))
     assert evaluate(OpenVocabularyLVISEvaluator("noisy"), records, answers) == whole
-
-
-def test_numpy_is_left_as_it_was():
-    records = register("one", [record(1, [(0, BOX)])], CLASSES, class_frequency=FREQUENCY)
-    with pytest.raises(AttributeError):
-        _ = np.float  # noqa: NPY001
-    results = evaluate(OpenVocabularyLVISEvaluator("one"), records, [oracle(records[0], masks=True)])
-    assert results["segm"]["AP"] == pytest.approx(100)
-    with pytest.raises(AttributeError):
-        _ = np.float  # noqa: NPY001
-    assert lvis.eval.np is np
 
 
 def score(records, detections, tasks=("bbox",), **metadata):
@@ -230,7 +222,7 @@ def test_wrong_input_is_said():
     with pytest.raises(InputError, match="paste them"):
         OpenVocabularyLVISEvaluator("ok").process(records, [answer])
     del records[0]["annotations"][0]["segmentation"]
-    with pytest.raises(InputError, match="without masks"):
+    with pytest.raises(InputError, match="1 of 1 objects have no mask"):
         OpenVocabularyLVISEvaluator("ok")
     results = evaluate(OpenVocabularyLVISEvaluator("ok", ("bbox",)), records, [output(records[0], [])])
     assert results["bbox"]["AP"] == 0
@@ -243,12 +235,6 @@ def _rank(rank, world, folder, records, answers):
     results = evaluate(evaluator, records[rank::world], answers[rank::world])
     (folder / f"{rank}.json").write_text(json.dumps(results or {}))
     torch.distributed.destroy_process_group()
-
-
-def test_a_missing_lvis_is_said_when_the_evaluator_is_built(monkeypatch):
-    monkeypatch.setitem(sys.modules, "lvis", None)
-    with pytest.raises(InputError, match=r"pip install 'clipself_d2\[lvis\]'"):
-        OpenVocabularyLVISEvaluator("any")
 
 
 def test_the_main_process_has_the_results_of_all(tmp_path):
