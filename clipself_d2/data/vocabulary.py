@@ -25,7 +25,8 @@ def dataset_vocabulary(
     Raises:
         InputError: an unknown data set, or one without classes; see `Vocabulary.from_classes` too.
     """
-    return Vocabulary.from_metadata(_things(dataset), text, background=background, embed_dim=embed_dim)
+    classes, novel = thing_classes(_things(dataset))
+    return Vocabulary.from_classes(classes, text, novel=novel, background=background, embed_dim=embed_dim)
 
 
 def panoptic_vocabulary(
@@ -42,8 +43,8 @@ def panoptic_vocabulary(
     Raises:
         InputError: an unknown data set, or one without such classes; see `Vocabulary.from_classes` too.
     """
-    metadata = _all(dataset)
-    return Vocabulary.from_metadata(metadata, text, stuff=True, synonyms=synonyms, background=None, embed_dim=embed_dim)
+    classes, novel = all_classes(_all(dataset), synonyms)
+    return Vocabulary.from_classes(classes, text, novel=novel, background=None, embed_dim=embed_dim)
 
 
 def base_classes(dataset: str, stuff: bool = False) -> list[tuple[str, ...]]:

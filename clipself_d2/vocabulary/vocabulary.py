@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipself_d2.errors import InputError
-from clipself_d2.vocabulary.metadata import all_classes, thing_classes
 from clipself_d2.vocabulary.parse import ClassNames, check_vocabulary, refuse_repeated
 from clipself_d2.vocabulary.synonyms import max_over_synonyms, synonym_classes
 from clipself_d2.vocabulary.text_embeddings import load_text_embeddings
@@ -124,31 +122,6 @@ class Vocabulary(nn.Module):
         if len(vocabulary.text_embeddings) == len(vocabulary):  # classes may share some of their synonyms
             _warn_of_equal(vocabulary.names, vocabulary.text_embeddings)
         return vocabulary
-
-    @classmethod
-    def from_metadata(
-        cls,
-        metadata: Mapping[str, Any],
-        text: Embeddings,
-        *,
-        stuff: bool = False,
-        synonyms: bool = True,
-        background: str | None = "background",
-        embed_dim: int | None = None,
-    ) -> Vocabulary:
-        """Embed the classes of a data set.
-
-        Args:
-            metadata: of Detectron2's catalog, as a dictionary; its ``novel_classes`` are the novel ones.
-            text: see `from_classes`.
-            stuff: all classes of a panoptic or semantic data set (see `all_classes`) instead of its things alone
-                (`thing_classes`).
-            synonyms: with `stuff`, prompt with the synonyms of the metadata; False: with each class's name alone.
-            background: see `from_classes`.
-            embed_dim: see `from_classes`.
-        """
-        classes, novel = all_classes(metadata, synonyms) if stuff else thing_classes(metadata)
-        return cls.from_classes(classes, text, novel=novel, background=background, embed_dim=embed_dim)
 
     @property
     def names(self) -> list[str]:

@@ -218,41 +218,6 @@ def test_the_published_embeddings(assets):
     torch.testing.assert_close(vocabulary.background, table["background"].flatten())
 
 
-# ---- from metadata ----
-
-
-def one_hot(classes):
-    """A unit vector per class, by its number."""
-    return torch.eye(len(classes), 8)
-
-
-def test_metadata_of_a_detection_data_set():
-    metadata = {"name": "toys", "thing_classes": ["ball", "kite"], "novel_classes": ["kite"]}
-    found = Vocabulary.from_metadata(metadata, one_hot)
-    assert found.names == ["ball", "kite"] and found.is_base.tolist() == [True, False]
-    metadata["prompt_classes"] = [("ball", "sphere"), "paper kite"]
-    found = Vocabulary.from_metadata(metadata, one_hot, background=None)
-    assert found.classes == [("ball", "sphere"), ("paper kite",)] and found.is_base.tolist() == [True, False]
-    with pytest.raises(InputError, match="data set 'x' has no classes of things"):
-        Vocabulary.from_metadata({"name": "x"}, one_hot)
-
-
-def test_metadata_of_a_panoptic_data_set():
-    metadata = {
-        "name": "room",
-        "stuff_classes": ["door", "door-stuff", "wall"],
-        "class_synonyms": [["door"], ["door", "gate"], ["wall", "brick wall"]],
-        "novel_classes": ["wall"],
-    }
-    found = Vocabulary.from_metadata(metadata, one_hot, stuff=True, background=None)
-    assert found.classes == [("door",), ("door-stuff", "door", "gate"), ("wall", "brick wall")]
-    assert found.is_base.tolist() == [True, True, False]
-    alone = Vocabulary.from_metadata(metadata, one_hot, stuff=True, synonyms=False, background=None)
-    assert alone.classes == [("door",), ("door-stuff",), ("wall",)]
-    with pytest.raises(InputError, match="data set 'x' has no stuff_classes"):
-        Vocabulary.from_metadata({"name": "x"}, one_hot, stuff=True)
-
-
 # ---- probabilities ----
 
 
