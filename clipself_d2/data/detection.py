@@ -31,6 +31,16 @@ class DetectionMapper:
 
     Detectron2's `DatasetMapper` draws from NumPy's global state, which a resumed run cannot reproduce; this mapper
     uses the same functions with a generator per sample.
+
+    Args:
+        size: the longest side of a sample, in pixels: the detector's.
+        scale_range: smallest and largest factor on `size`.
+        flip: probability of mirroring, 0..1.
+        masks: whether samples have the masks of the objects; boxes are then those of the cropped masks.
+        antialias: see `ResizeCropTransform`. The released code does not; Detectron2 does.
+
+    Raises:
+        InputError: if a value is out of its range.
     """
 
     def __init__(
@@ -41,18 +51,6 @@ class DetectionMapper:
         masks: bool = False,
         antialias: bool = False,
     ):
-        """Set the jitter.
-
-        Args:
-            size: the longest side of a sample, in pixels: the detector's.
-            scale_range: smallest and largest factor on `size`.
-            flip: probability of mirroring, 0..1.
-            masks: whether samples have the masks of the objects; boxes are then those of the cropped masks.
-            antialias: see `ResizeCropTransform`. The released code does not; Detectron2 does.
-
-        Raises:
-            InputError: if a value is out of its range.
-        """
         low, high = scale_range
         if size < 1 or not 0 < low <= high or not 0 <= flip <= 1:
             raise InputError(
@@ -130,14 +128,13 @@ class DetectionMapper:
 
 
 class ImageMapper:
-    """Reads the image of a record for evaluation; the model resizes it."""
+    """Reads the image of a record for evaluation; the model resizes it.
+
+    Args:
+        min_decode_size: see `read_image`; no less than the model's size. None: whole.
+    """
 
     def __init__(self, min_decode_size: int | None = None):
-        """Set how images are decoded.
-
-        Args:
-            min_decode_size: see `read_image`; no less than the model's size. None: whole.
-        """
         self.min_decode_size = min_decode_size
 
     def __call__(self, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,17 +32,16 @@ class RegionSampler(Protocol):
 
 
 class DistillationMapper:
-    """Reads an image and draws its regions: a function of the record and the generator alone."""
+    """Reads an image and draws its regions: a function of the record and the generator alone.
+
+    Args:
+        regions: e.g. ``GridRegions(max_split=6)``; it is given the size of the whole image.
+        min_decode_size: sizes of student and teacher. Large JPEGs are then decoded at the smallest scale that keeps
+            these pixels of the image's long side and of that of every crop that may be drawn, see `read_image`. The
+            scale depends on the image alone, so that a cache of the teacher finds what it holds. None: whole.
+    """
 
     def __init__(self, regions: RegionSampler, min_decode_size: tuple[int, int] | None = None):
-        """Set the sampler of regions.
-
-        Args:
-            regions: e.g. ``GridRegions(max_split=6)``; it is given the size of the whole image.
-            min_decode_size: sizes of student and teacher. Large JPEGs are then decoded at the smallest scale that keeps
-                these pixels of the image's long side and of that of every crop that may be drawn, see `read_image`. The
-                scale depends on the image alone, so that a cache of the teacher finds what it holds. None: whole.
-        """
         self.regions = regions
         self.min_decode_size = min_decode_size
 

@@ -38,21 +38,19 @@ class LabeledRegions:
     They are the first annotations of each image in the file, not shuffled. Crowds are left out, and boxes without area
     or wholly outside the image; other sizes are not.
 
+    Args:
+        json_file: see `schema.NamedRegions`.
+        max_regions: the most regions per image (released code: 20).
+
     Attributes:
         names: the K classes.
+
+    Raises:
+        InputError: if the file cannot be read or is of another format, has no annotation or one with an unknown
+            category, or max_regions is below 1.
     """
 
     def __init__(self, json_file: str | Path, max_regions: int = 20):
-        """Read the annotations.
-
-        Args:
-            json_file: see `schema.NamedRegions`.
-            max_regions: the most regions per image (released code: 20).
-
-        Raises:
-            InputError: if the file cannot be read or is of another format, has no annotation or one with an unknown
-                category, or max_regions is below 1.
-        """
         if max_regions < 1:
             raise InputError(f"max_regions is {max_regions}: give a whole number of at least 1")
         self.json_file = json_file
@@ -110,7 +108,6 @@ class LabeledRegionMapper:
     """Reads an image and its labeled regions: a function of the record alone."""
 
     def __init__(self, regions: LabeledRegions):
-        """Set the regions."""
         self.regions = regions
 
     def select(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -69,19 +69,17 @@ class PanopticRegionMapper:
     A thing's box is that of the json (without one, that of its mask) and its crop 1.5 times as large. The box of stuff
     is the tight one of its mask, and its crop the same. Segments without a pixel, or with a box too small or too large,
     are left out and counted. Crowds stay.
+
+    Args:
+        max_segments: the first segments of an image that are considered.
+        min_size: a box needs an area of at least min_size squared, in pixels of the image.
+        max_size: and of at most max_size squared.
+        crop_scale: the teacher's view of a thing, as a factor on the sides of its box.
     """
 
     def __init__(
         self, max_segments: int = 100, min_size: float = 8.0, max_size: float = 1024.0, crop_scale: float = 1.5
     ):
-        """Set the protocol.
-
-        Args:
-            max_segments: the first segments of an image that are considered.
-            min_size: a box needs an area of at least min_size squared, in pixels of the image.
-            max_size: and of at most max_size squared.
-            crop_scale: the teacher's view of a thing, as a factor on the sides of its box.
-        """
         self.max_segments = max_segments
         self.min_size = min_size
         self.max_size = max_size

@@ -19,20 +19,18 @@ class SemanticMapper:
     """A square crop of an image and its labels (CAT-Seg's recipe): a function of the record and the generator alone.
 
     The short side becomes `size` pixels, and a window of size x size is taken anywhere along the long side. It is
-    mirrored with probability `flip`, and its colors change (`jitter_colors`) if `colors` is set.
+    mirrored, and its colors change.
+
+    Args:
+        size: side of the crop in pixels.
+        flip: probability of mirroring, 0..1.
+        colors: whether to change brightness, contrast, saturation and hue (`jitter_colors`).
+
+    Raises:
+        InputError: if a value is out of its range.
     """
 
     def __init__(self, size: int, flip: float = 0.5, colors: bool = True):
-        """Set the recipe.
-
-        Args:
-            size: side of the crop in pixels.
-            flip: probability of mirroring, 0..1.
-            colors: whether to change brightness, contrast, saturation and hue.
-
-        Raises:
-            InputError: if a value is out of its range.
-        """
         if size < 1 or not 0 <= flip <= 1:
             raise InputError(f"SemanticMapper: size {size} must be positive, flip {flip} within 0..1")
         self.size = size

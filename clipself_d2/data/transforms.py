@@ -18,20 +18,18 @@ class ResizeCropTransform(T.Transform):
     large-scale jitter's factor of 2 that is three quarters of them. Pillow rounds its filter otherwise when it is given
     a window, which moves 0.3 % of the values, by up to 2 of 255 levels. Labels are resampled by Pillow too, to the
     center of each pixel, where `ResizeTransform` takes PyTorch's "nearest" for more than 8 bits.
+
+    Args:
+        source: height and width of the image, in pixels.
+        resized: height and width that it is resized to.
+        top: first row of the window in the resized image.
+        left: first column of the window.
+        shape: height and width of the window.
+        antialias: whether pixels of an image that becomes smaller are averaged. False: as OpenCV's bilinear resize,
+            from which no value differs by more than 1 of 255 levels.
     """
 
     def __init__(self, source: Size, resized: Size, top: int, left: int, shape: Size, antialias: bool = True):
-        """Set the window.
-
-        Args:
-            source: height and width of the image, in pixels.
-            resized: height and width that it is resized to.
-            top: first row of the window in the resized image.
-            left: first column of the window.
-            shape: height and width of the window.
-            antialias: whether pixels of an image that becomes smaller are averaged. False: as OpenCV's bilinear resize,
-                from which no value differs by more than 1 of 255 levels.
-        """
         super().__init__()
         self.antialias = antialias
         self.source, self.resized, self.top, self.left, self.shape = source, resized, top, left, shape
