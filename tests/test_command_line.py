@@ -21,8 +21,9 @@ from clipself_d2.errors import InputError, Interrupted, RunError
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
             1,
-            "error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): raise train.accumulate, pass "
-            "train.activation_checkpointing=true, or lower the batch or the image size\n",
+            "error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): lower the batch "
+            "(dataloader.train.total_batch_size, in an evaluation dataloader.test.batch_size) or the image size; in "
+            "training also raise train.accumulate, or pass train.activation_checkpointing=true\n",
         ),
         (None, 0, ""),
     ],

@@ -57,11 +57,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     if untrusted:
         check_harmless(OmegaConf.to_container(cfg, resolve=False), str(path))
     _check_sections(cfg, str(path))
-    known = asdict(TrainSettings()) | {"output_dir": f"output/{Path(path).stem}"}
+    known = asdict(TrainSettings()) | {"output_dir": f"output/{file.stem}"}
     _check_keys(cfg.train, known, f"{path}: train")
     cfg.train = OmegaConf.merge(known, cfg.train)
     before: dict[str, Any] = {}
-    overrides = [re.sub(r"^([\w.]+=)~(?=/|$)", rf"\g<1>{Path.home()}", override) for override in overrides]
+    overrides = [re.sub(r"^([\w.]+=['\"]?)~(?=/|['\"]?$)", rf"\g<1>{Path.home()}", given) for given in overrides]
     for override in overrides:  # one after another: each is checked against what those before it have made
         _check_override(cfg, override)
         key = override.partition("=")[0]
@@ -76,7 +76,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     for key, old in before.items():
         _check_kind(key, old, _value(cfg, key))
     _check_targets(cfg, "")
-    train_settings(cfg)
+    cfg.train.output_dir = str(Path(train_settings(cfg).output_dir).expanduser())
     return cfg
 
 
@@ -89,8 +89,8 @@ def find_config(name: str | Path) -> Path:
     Raises:
         InputError: there is no such file, and no such name.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if (path := Path(name).expanduser()).is_file():
+        return path
     shipped = next(folder for folder in CONFIG_FOLDERS if (folder / "common").is_dir())
     recipes = [file for file in shipped.glob("*/*.py") if file.parent.name != "common"]
     names = {f"{file.parent.name}/{file.stem}": file for file in recipes}

@@ -170,6 +170,7 @@ def test_reduced_images_letterbox_alike(tmp_path, assets):
 def test_heic_without_its_reader_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x20ftypheic" + bytes(20))
     monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "HEIF"])
     with pytest.raises(ImageError, match=r"a\.jpg: is HEIC: pip install pillow-heif"):
         read_image(tmp_path / "a.jpg")
 

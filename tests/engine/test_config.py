@@ -43,7 +43,9 @@ def test_overrides_reach_every_kind_of_key(path):
 
 def test_the_home_folder_in_overrides(path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert load_config(path, ["train.output_dir=~/x"]).train.output_dir == "/home/me/x"
+    for given in ("~/x", "'~/x'", '"~/x"'):
+        assert load_config(path, [f"train.output_dir={given}"]).train.output_dir == "/home/me/x"
+    assert load_config(path, ["train.output_dir=a~/x"]).train.output_dir == "a~/x"
 
 
 @pytest.mark.parametrize(
