@@ -23,7 +23,8 @@ from clipself_d2.errors import InputError, Interrupted, RunError
             1,
             "error: out of memory (CUDA out of memory. Tried to allocate 2.00 GiB): lower the batch "
             "(dataloader.train.total_batch_size, in an evaluation dataloader.test.batch_size) or the image size; in "
-            "training also raise train.accumulate, or pass train.activation_checkpointing=true\n",
+            "training also raise train.accumulate, or pass train.activation_checkpointing=true; docs/scaling.md has "
+            "what each size takes, and nvidia-smi shows who else uses the GPU\n",
         ),
         (None, 0, ""),
     ],

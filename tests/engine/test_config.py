@@ -45,7 +45,7 @@ def test_the_home_folder_in_overrides(path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for given in ("~/x", "'~/x'", '"~/x"'):
         assert load_config(path, [f"train.output_dir={given}"]).train.output_dir == "/home/me/x"
-    assert load_config(path, ["train.output_dir=a~/x"]).train.output_dir == "a~/x"
+    assert load_config(path, ["train.output_dir='a~/x'"]).train.output_dir == "a~/x"
 
 
 @pytest.mark.parametrize(
