@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class PackedMasks:
     @staticmethod
     def pack(masks: Tensor) -> Tensor:
         """Put 8 pixels into a byte: ... x W bool to ... x ceil(W / 8) uint8."""
+        if masks.device.type == "cpu":  # NumPy is 30 times as fast
+            return torch.from_numpy(np.packbits(masks.numpy(), axis=-1, bitorder="little"))
         octets = F.pad(masks, (0, -masks.shape[-1] % 8)).view(torch.uint8).unflatten(-1, (-1, 8))
         return (octets << _places(masks.device)).sum(dim=-1, dtype=torch.uint8)
 
@@ -56,6 +59,9 @@ class PackedMasks:
     def __getitem__(self, item: Any) -> Any:
         part = PackedMasks(self.bits[item], self.width)
         return part.tensor if part.bits.ndim == 2 else part
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[number] for number in range(len(self)))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.tensor.cpu().numpy().astype(dtype or bool)

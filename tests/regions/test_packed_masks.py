@@ -6,13 +6,16 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
 from clipself_d2.regions import PackedMasks
+from tests.second_device import SecondDevice
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 8), (2, 4, 13), (1, 1, 1), (0, 6, 10)])
-def test_bits_are_those_of_numpy(shape):
+def test_they_are_packed_and_unpacked(shape):
     masks = torch.rand(shape) > 0.5
     bits = PackedMasks.pack(masks)
-    assert np.array_equal(bits, np.packbits(masks.numpy(), axis=-1, bitorder="little"))
+    assert bits.shape == (*shape[:2], -(-shape[2] // 8))
+    with SecondDevice():  # whose arithmetic is PyTorch's
+        assert torch.equal(PackedMasks.pack(masks.to("cuda")).cpu(), bits)
     assert torch.equal(PackedMasks.pack(masks.transpose(1, 2).contiguous().transpose(1, 2)), bits)  # of any layout
     packed = PackedMasks(bits, shape[-1])
     assert torch.equal(packed.tensor, masks) and np.array_equal(np.asarray(packed), masks)
