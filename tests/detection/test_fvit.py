@@ -4,10 +4,12 @@ import math
 import pytest
 import torch
 from detectron2.layers import NaiveSyncBatchNorm
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import nn
 from torch.optim import AdamW
 
+from clipself_d2.detection import fvit
 from clipself_d2.detection.fvit import PIXEL_STATS
 from clipself_d2.engine.checkpoint import Checkpointer
 from clipself_d2.engine.errors import NonFiniteLossError
@@ -173,6 +175,17 @@ def test_detections_have_detectron2s_format(tower, name):
         assert found.pred_masks.shape == (len(found), *found.image_size)
         assert ((found.pred_classes >= 0) & (found.pred_classes < 5)).all()
         assert not found.scores.requires_grad
+
+
+def test_packed_masks_are_those_that_detectron2_pastes(monkeypatch):
+    monkeypatch.setattr(fvit, "_PASTED_PIXELS", 2 * 45 * 60)  # two at once
+    corners = torch.tensor([[0.0, 0, 40, 30], [5, 5, 20.5, 9], [8, 8, 8, 20], [30, 10, 70, 29], [3, 2, 5, 4]])
+    fields = {"pred_masks": torch.rand(5, 1, 28, 28), "scores": torch.rand(5)}
+    raw = [Instances((30, 40), pred_boxes=Boxes(corners.clone()), **fields) for _ in range(2)]
+    expected, found = detector_postprocess(raw[0], 45, 60), fvit._to_image(raw[1], (45, 60))
+    assert len(found) == 4 and torch.equal(found.scores, expected.scores)  # one box is empty
+    assert torch.equal(found.pred_masks.tensor, expected.pred_masks)
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def draw_segmentations(table: Table, outcomes: Rows, planner: Planner, folder: P
     samples = [mapper(record) for record in some_records(test.dataset)]
     truths = [s["sem_seg"].masked_fill(s["sem_seg"] == ignore_label(s), -1) for s in samples]
     found = {
-        label: [output["sem_seg"].argmax(dim=0).cpu() for output in predict(load_model(job), samples)]
+        label: [output["labels"].long().cpu() for output in predict(load_model(job), samples)]
         for label, job in jobs.items()
         if job.config.dataloader.test.dataset == test.dataset
     }
@@ -121,7 +121,7 @@ def load_model(job: Job) -> nn.Module:
 
 @torch.inference_mode()
 def predict(model: nn.Module, samples: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A model's outputs for samples, one at a time: all scores of all pixels may take gigabytes."""
+    """A model's outputs for samples, one at a time."""
     for sample in samples:
         yield model([sample])[0]
 
