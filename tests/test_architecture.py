@@ -97,6 +97,17 @@ def test_no_file_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
+EXTRAS = {"faster_coco_eval", "lvis", "transformers", "onnx", "onnxscript", "onnxruntime", "panopticapi"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_packages_of_extras_are_imported_where_they_are_used(path):
+    """Not at the top of a module: what does not use them runs without."""
+    nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+    assert not {module.split(".")[0] for module in found} & EXTRAS
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_nothing_is_unpickled(path):
     """`torch.load` only with weights_only=True, and no pickle, joblib or unsafe yaml."""

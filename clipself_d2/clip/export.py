@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,9 +64,12 @@ def write_encoder(encoder: DenseEncoder, path: Path) -> None:
     if path.suffix == ".pt2":
         write_atomically(path, lambda file: torch.export.save(program, file))
     else:
-        model: Any = torch.onnx.export(
-            program, (), input_names=["images"], output_names=["dense"], dynamo=True, verbose=False
-        )
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of each operation that it keeps
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of PyTorch to itself
+            model: Any = torch.onnx.export(
+                program, (), input_names=["images"], output_names=["dense"], dynamo=True, verbose=False
+            )
         write_atomically(path, model.save)
 
 

@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import sys
 
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from clipself_d2.errors import InputError
+from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, ProposalEvaluator
 from clipself_d2.evaluation.coco_eval import AREAS, match_detections
 from tests.evaluation.worlds import noisy_world
 
@@ -50,3 +53,10 @@ def test_the_numbers_are_pycocotools(seed, use_classes, areas):
     kept = [AREAS.index(area) for area in areas]
     np.testing.assert_allclose(ours["precision"], theirs.eval["precision"][:, :, :, kept], rtol=0, atol=1e-12)
     np.testing.assert_allclose(ours["recall"], theirs.eval["recall"][:, :, kept], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("evaluator", [OpenVocabularyCOCOEvaluator, ProposalEvaluator])
+def test_a_missing_package_is_said_when_the_evaluator_is_built(evaluator, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(InputError, match=r"pip install 'clipself_d2\[detection\]'"):
+        evaluator("any")
