@@ -223,14 +223,9 @@ def build_test_loader(
         InputError: if the data set is unknown or empty.
     """
     records = get_dataset(dataset)
+    sampler: Any = BatchSampler(InferenceSampler(len(records)), batch_size, False) if batches is None else batches
     return RegionDataLoader(
-        DataLoader(
-            _MappedRecords(records, mapper, max_unreadable),
-            batch_sampler=BatchSampler(InferenceSampler(len(records)), batch_size, False)
-            if batches is None
-            else batches,
-            **_reading(num_workers),
-        )
+        DataLoader(_MappedRecords(records, mapper, max_unreadable), batch_sampler=sampler, **_reading(num_workers))
     )
 
 

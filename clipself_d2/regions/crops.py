@@ -86,7 +86,7 @@ def _resample(image: Tensor, boxes: Tensor, size: int, centered: bool) -> Tensor
     patches = image[channel, y[:, None, :, None], x[:, None, None, :]].float()
 
     across, down = (
-        _bicubic_weights(*(each[:, axis, None, None] for each in geometry), size, longest)
+        _bicubic_weights(*(each[:, axis, None, None] for each in geometry), size=size, longest=longest)
         for axis, longest in enumerate((max_width, max_height))
     )
     with torch.autocast(device.type, enabled=False):
