@@ -10,9 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from clipself_d2.errors import InputError
-from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, ProposalEvaluator
+from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, ProposalEvaluator
 from clipself_d2.evaluation.coco_eval import AREAS, match_detections
-from tests.evaluation.worlds import noisy_world
+from tests.evaluation.worlds import noisy_world, register
 
 
 def apis(seed):
@@ -55,8 +55,12 @@ def test_the_numbers_are_pycocotools(seed, use_classes, areas):
     np.testing.assert_allclose(ours["recall"], theirs.eval["recall"][:, :, kept], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("evaluator", [OpenVocabularyCOCOEvaluator, ProposalEvaluator])
-def test_a_missing_package_is_said_when_the_evaluator_is_built(evaluator, monkeypatch):
+@pytest.mark.parametrize(
+    "evaluator", [OpenVocabularyCOCOEvaluator, OpenVocabularyLVISEvaluator, ProposalEvaluator], ids=lambda e: e.__name__
+)
+def test_a_missing_package_is_said_when_the_evaluator_is_built(evaluator, catalog, monkeypatch):
+    records, _ = noisy_world(0)
+    register("noisy", records, list("abcdef"), class_frequency=list("fffrrr"))
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(InputError, match=r"pip install 'clipself_d2\[detection\]'"):
-        evaluator("any")
+        evaluator("noisy")
