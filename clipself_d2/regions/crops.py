@@ -78,7 +78,7 @@ def _resample(image: Tensor, boxes: Tensor, size: int, centered: bool) -> Tensor
 
     # One R x 3 x h x w batch: smaller crops are filled with pixels beyond them, whose weight is zero.
     device = image.device
-    corner, *geometry = torch.stack([boxes[:, :2], extent, content, offset]).to(device, non_blocking=True)
+    corner, extent, content, offset = torch.stack([boxes[:, :2], extent, content, offset]).to(device, non_blocking=True)
     x0, y0 = corner.split(1, dim=1)
     x = (x0 + torch.arange(max_width, device=device)).clamp(max=width - 1)
     y = (y0 + torch.arange(max_height, device=device)).clamp(max=height - 1)
@@ -86,7 +86,7 @@ def _resample(image: Tensor, boxes: Tensor, size: int, centered: bool) -> Tensor
     patches = image[channel, y[:, None, :, None], x[:, None, None, :]].float()
 
     across, down = (
-        _bicubic_weights(*(each[:, axis, None, None] for each in geometry), size=size, longest=longest)
+        _bicubic_weights(extent[:, axis], content[:, axis], offset[:, axis], size, longest)
         for axis, longest in enumerate((max_width, max_height))
     )
     with torch.autocast(device.type, enabled=False):
@@ -98,15 +98,16 @@ def _bicubic_weights(extent: Tensor, content: Tensor, offset: Tensor, size: int,
     """Resampling weights along one axis.
 
     Args:
-        extent: R x 1 x 1: length of each crop.
-        content: R x 1 x 1: its length in the result.
-        offset: R x 1 x 1: its first pixel there.
+        extent: R: length of each crop.
+        content: R: its length in the result.
+        offset: R: its first pixel there.
         size: pixels of the result; those outside the content get zero weights (black).
         longest: length of the common patch; pixels beyond the crop get zero weights.
 
     Returns:
         R x size x longest float tensor; the rows of the content sum to 1.
     """
+    extent, content, offset = (each[:, None, None] for each in (extent, content, offset))
     target = torch.arange(size, device=extent.device)[None, :, None] - offset
     source = torch.arange(longest, device=extent.device)
     scale = extent / content
