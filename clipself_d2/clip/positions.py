@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,16 +94,16 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
 
 class TableCache:
-    """The most recent constant tables, by key; they carry no gradients and may be used in any grad mode.
+    """The most recent constants, by key: tensors without gradients, which may be used in any grad mode.
 
     An export computes them in its graph, as functions of the image's size.
     """
 
     def __init__(self, capacity: int = 8) -> None:
         self.capacity = capacity
-        self.tables: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self.tables: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def get(self, key: Hashable, build: Callable[[], Tensor]) -> Tensor:
+    def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """The table of a key, built on first use; in a graph it is built by the graph."""
         if torch.compiler.is_compiling():
             return build()

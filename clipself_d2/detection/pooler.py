@@ -59,7 +59,8 @@ class RegionPooler:
             with torch.autocast("cpu", enabled=False):
                 return sparse_roi_align(maps, rois, levels, self.strides, self.output_size)
         order = levels.argsort()
-        shares = rois[order].split(levels.bincount(minlength=len(maps)).tolist())
+        counts = (levels == torch.arange(len(maps), device=device)[:, None]).sum(dim=1)
+        shares = rois[order].split(counts.tolist())
         with torch.autocast(device.type, enabled=False):
             parts = [
                 roi_align(x.float(), share, self.output_size, 1 / stride, sampling_ratio=-1, aligned=True)

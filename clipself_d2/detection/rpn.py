@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack, level_names
+from clipself_d2.clip.positions import TableCache
 from clipself_d2.detection.box_transform import BoundedBoxTransform
 from clipself_d2.detection.matching import BoxMatcher
 from clipself_d2.detection.suppression import clip_boxes, rows, suppress
@@ -46,6 +47,19 @@ class RPNHead(nn.Module):
         """Map levels B x C x h x w to B x A x h x w logits and B x 4A x h x w deltas per level, fp32 for the NMS."""
         hidden = [self.convs(level) for level in levels]
         return [self.objectness(x).float() for x in hidden], [self.deltas(x).float() for x in hidden]
+
+
+class AnchorGenerator(DefaultAnchorGenerator):
+    """Detectron2's generator, which makes anchors on the CPU and copies them level by level: here once for a size."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.tables = TableCache()
+
+    def forward(self, features: list[Tensor]) -> list[Boxes]:
+        """Return the anchors of each level."""
+        key = (features[0].device, *(level.shape[-2:] for level in features))
+        return self.tables.get(key, lambda: super(AnchorGenerator, self).forward(features))
 
 
 class OpenVocabularyRPN(RPN):
@@ -153,7 +167,7 @@ def build_rpn(
     return OpenVocabularyRPN(
         in_features=level_names(len(strides)),
         head=RPNHead(channels, len(aspect_ratios), norm),
-        anchor_generator=DefaultAnchorGenerator(
+        anchor_generator=AnchorGenerator(
             sizes=[[anchor_scale * stride] for stride in strides],
             aspect_ratios=list(aspect_ratios),
             strides=list(strides),

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 from torchvision.ops import box_iou
@@ -36,6 +37,15 @@ def test_anchors_by_hand(strides, sizes):
                     w, h = size / math.sqrt(ratio), size * math.sqrt(ratio)
                     expected.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
         torch.testing.assert_close(anchors[level].tensor, torch.tensor(expected), atol=1e-3, rtol=1e-5)
+
+
+def test_anchors_are_made_once_for_each_size(monkeypatch):
+    rpn = build_rpn(B16, channels=8)
+    small, large = (list(levels_of(B16, side).values()) for side in (64, 128))
+    first, other = rpn.anchor_generator(small), rpn.anchor_generator(large)
+    assert [len(x) for x in first] != [len(x) for x in other]
+    monkeypatch.setattr(DefaultAnchorGenerator, "forward", lambda *_: pytest.fail("made anew"))
+    assert rpn.anchor_generator(small) is first and rpn.anchor_generator(large) is other
 
 
 def test_the_released_values():
