@@ -49,6 +49,16 @@ def reference(package: str) -> str:
     return text
 
 
+def commands() -> str:
+    """Markdown with what each command of `clipself` says of itself."""
+    text = ""
+    for name in importlib.import_module("clipself_d2.cli").COMMANDS:
+        module = importlib.import_module(f"clipself_d2.cli.{name}")
+        says = f"{module.__doc__}{getattr(module, 'EXAMPLES', '')}".strip()
+        text += f"\n## `clipself {name}`\n\n```text\n{says}\n```\n"
+    return text
+
+
 def exports(module: object) -> list[str]:
     """Classes and functions that a package offers by its own name."""
     return [name for name in getattr(module, "__all__", ()) if hasattr(getattr(module, name), "__module__")]
@@ -58,7 +68,7 @@ def add_reference(app: Sphinx, docname: str, source: list[str]) -> None:
     """Give the page docs/reference/PACKAGE the docstrings of clipself_d2.PACKAGE."""
     folder, _, package = docname.rpartition("/")
     if folder == "docs/reference":
-        source[0] += reference(f"clipself_d2.{package}")
+        source[0] += commands() if package == "cli" else reference(f"clipself_d2.{package}")
 
 
 def mark_code(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
