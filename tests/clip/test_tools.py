@@ -150,9 +150,12 @@ def test_an_unknown_argument_is_one_line(name, capsys):
     assert err.startswith("error: ") and err.count("\n") == 1 and "--help" in err
 
 
-@pytest.mark.parametrize("name", ["convert_checkpoint", "embed_vocabulary"])
-def test_help_teaches_by_example(name, capsys):
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [("convert_checkpoint", "clipself convert"), ("embed_vocabulary", "python tools/embed_vocabulary.py")],
+)
+def test_help_teaches_by_example(name, example, capsys):
     with pytest.raises(SystemExit) as caught:
         tool(name)(["--help"])
     assert caught.value.code == 0
-    assert f"python tools/{name}.py" in capsys.readouterr().out
+    assert f"  {example} " in capsys.readouterr().out

@@ -39,6 +39,7 @@ def test_all_else_is_as_clipselfs(file):
         theirs["optimizer"]["lr"],
         theirs["optimizer"]["params"]["lr"],
         theirs["proposals"],
+        theirs["correlations"],
     )
     for key in ("dataset", "mapper"):
         del theirs["dataloader"]["train"][key]

