@@ -16,18 +16,19 @@ def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: 
     (timm resamples with antialias, which differs by about 1e-3.)
 
     Args:
-        embedding: ``(1 + gh * gw) x D``, the class token's entry first.
+        embedding: ``(t + gh * gw) x D``, first the t entries of the class token, if there is one.
         native: ``(gh, gw)``.
         size: ``(h, w)``.
 
     Returns:
-        ``(1 + h * w) x D``.
+        ``(t + h * w) x D``.
     """
     if not isinstance(size[0], torch.SymInt) and native == size:  # an export with symbols must not compare them
         return embedding
-    grid = embedding[1:].T.reshape(1, -1, *native)
+    first = len(embedding) - native[0] * native[1]
+    grid = embedding[first:].T.reshape(1, -1, *native)
     grid = F.interpolate(grid.float(), size, mode="bicubic", align_corners=False, antialias=False)
-    return torch.cat([embedding[:1], grid.flatten(2)[0].T.to(embedding.dtype)])
+    return torch.cat([embedding[:first], grid.flatten(2)[0].T.to(embedding.dtype)])
 
 
 def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], device: torch.device) -> Tensor:
@@ -59,17 +60,18 @@ def upper_left(table: Tensor, whole: tuple[int, int], size: tuple[int, int]) -> 
     """The rows of a table that belong to the upper left part of a map.
 
     Args:
-        table: ``(1 + H * W) x ...``, the class token's row first.
+        table: ``(t + H * W) x ...``, first the t rows of the class token, if there is one.
         whole: ``(H, W)``.
         size: ``(h, w)``, no larger.
 
     Returns:
-        ``(1 + h * w) x ...``.
+        ``(t + h * w) x ...``.
     """
     if whole == size:
         return table
-    part = table[1:].unflatten(0, whole)[: size[0], : size[1]]
-    return torch.cat([table[:1], part.flatten(0, 1)])
+    first = len(table) - whole[0] * whole[1]
+    part = table[first:].unflatten(0, whole)[: size[0], : size[1]]
+    return torch.cat([table[:first], part.flatten(0, 1)])
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
-from clipself_d2.clip.positions import resize_position_embedding, upper_left
+from clipself_d2.clip.positions import upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
 from clipself_d2.errors import InputError
 
@@ -101,9 +101,9 @@ class SigLIPTower(ImageTower):
     def _blocks(self, images: Tensor, padded_size: int | None = None) -> list[Tensor]:
         """Each block's output, ``B x h * w x D``."""
         trunk, size, whole = self.visual.trunk, self.map_size(images), self.padded_map_size(images, padded_size)
-        positions = F.pad(trunk.pos_embed[0], (0, 0, 1, 0))  # a row for the class token, which this tower lacks
-        positions = upper_left(resize_position_embedding(positions, self.native_grid, whole), whole, size)[1:]
-        tokens = trunk.norm_pre(trunk.patch_embed.proj(images).flatten(2).transpose(1, 2) + positions)
+        positions = self.tables.position_embedding(trunk.pos_embed[0], self.native_grid, whole)
+        patches = trunk.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        tokens = trunk.norm_pre(patches + upper_left(positions, whole, size))
         outputs = []
         for block in self.trainable_units():
             tokens = self.checkpointed(block)(tokens)
