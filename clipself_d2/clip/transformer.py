@@ -95,8 +95,9 @@ class TransformerTower(ImageTower):
             attended = _join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
         else:
             attended = self.values(block, tokens)
-        residuals = {"token": tokens, "class": tokens[:, :1], "none": torch.zeros_like(tokens[:, :1])}
-        tokens = self.add_attention(block, residuals[mode.residual], attended)
+        if mode.residual != "token":
+            tokens = tokens[:, :1] if mode.residual == "class" else torch.zeros_like(tokens[:, :1])
+        tokens = self.add_attention(block, tokens, attended)
         return self.add_mlp(block, tokens) if mode.mlp else tokens
 
     def reading_block(
@@ -119,10 +120,8 @@ class TransformerTower(ImageTower):
         """Tokens before the first block, and the rotary table; see `ImageTower.features` for the padded size."""
         size, whole = self.map_size(images), self.padded_map_size(images, padded_size)
         patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        class_tokens = self.class_token.reshape(1, 1, -1).expand(
-            images.shape[0], -1, -1
-        )  # not len: a symbol in exports
-        tokens = torch.cat([class_tokens, patches], dim=1)
+        batch = images.shape[0]  # not len: a symbol in exports
+        tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(batch, -1, -1), patches], dim=1)
         # The positions are fp32 parameters, which keeps the residual stream in fp32 under autocast.
         positions = self.tables.position_embedding(self.position_embedding, self.native_grid, whole)
         tokens = tokens + upper_left(positions, whole, size)
