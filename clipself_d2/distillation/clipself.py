@@ -11,13 +11,10 @@ import torch.nn.functional as F
 from detectron2.utils.events import get_event_storage, has_event_storage
 from torch import Tensor
 
-from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
-from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.distillation.correlation import CorrelationLoss
 from clipself_d2.distillation.student import Student
 from clipself_d2.distillation.teacher_cache import TeacherCache
-from clipself_d2.errors import InputError
 from clipself_d2.regions.crop_embeddings import embed_crops
 
 
@@ -35,8 +32,7 @@ class CLIPSelf(Student):
         options: the other arguments of `Student`.
 
     Raises:
-        InputError: see `Student` and `TeacherCache.attach`; a correlation of queries with a tower that has none, or
-            with a dense mode that does not read them.
+        InputError: see `Student`, `TeacherCache.attach` and `CorrelationLoss.check`.
     """
 
     def __init__(
@@ -51,16 +47,8 @@ class CLIPSelf(Student):
         super().__init__(tower, student_size, **options)
         self.correlation = correlation
         if correlation is not None:
+            correlation.check(tower, self.dense_mode)
             self.hold_frozen("guide", correlation.guide)
-            if correlation.of == "queries":
-                if not isinstance(tower, TransformerTower):
-                    raise InputError("model.correlation.of=queries: this image tower has none; use of=dense")
-                if "q" in DENSE_MODES[self.dense_mode].unread:
-                    reading = ", ".join(name for name, mode in DENSE_MODES.items() if "q" not in mode.unread)
-                    raise InputError(
-                        f"model.correlation.of=queries: dense mode '{self.dense_mode}' does not read the last block's "
-                        f"queries, which would train for nothing; use one of {reading}"
-                    )
         self.teacher_cache = teacher_cache
         if teacher_cache is not None:
             teacher_cache.attach(self.teacher, self.teacher_size)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
@@ -66,6 +67,19 @@ class CorrelationLoss:
         self.weight = weight
         self.of = of
         self.temperature = temperature
+
+    def check(self, tower: ImageTower, dense_mode: str) -> None:
+        """Raise an InputError for queries that the tower lacks, or that the dense mode does not read."""
+        if self.of != "queries":
+            return
+        if not isinstance(tower, TransformerTower):
+            raise InputError("model.correlation.of=queries: this image tower has none; use of=dense")
+        if "q" in DENSE_MODES[dense_mode].unread:
+            reading = ", ".join(name for name, mode in DENSE_MODES.items() if "q" not in mode.unread)
+            raise InputError(
+                f"model.correlation.of=queries: dense mode '{dense_mode}' does not read the last block's queries, "
+                f"which would train for nothing; use one of {reading}"
+            )
 
     def blocks(self, tower: ImageTower) -> tuple[int, ...]:
         """The blocks whose features the loss reads beside the dense map."""
