@@ -60,6 +60,12 @@ class DenseFeatures:
     sizes: list[tuple[float, float]]
     stride: int
 
+    def without_padding(self) -> list[Tensor]:
+        """Per image the part of its dense map that holds something of it, C x h_i x w_i."""
+        side = self.dense.shape[-1] * self.stride
+        extents = ([_num_patches(length, self.stride, side) for length in size] for size in self.sizes)
+        return [dense[:, :rows, :columns] for dense, (rows, columns) in zip(self.dense, extents, strict=True)]
+
     def pool_boxes(self, boxes: Sequence[Tensor]) -> Tensor:
         """RoIAlign over boxes.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -34,8 +32,7 @@ def word_maps(
     features = dense_features(tower, letterbox_images(tower, [image], size))
     [(height, width)] = features.sizes
     extent = height / features.stride, width / features.stride
-    rows, columns = (max(1, math.ceil(cells - 1e-6)) for cells in extent)
-    dense = features.dense[0, :, :rows, :columns]
+    [dense] = features.without_padding()
     return torch.einsum("kc,chw->khw", vocabulary.text_embeddings.to(dense), dense).cpu(), extent
 
 

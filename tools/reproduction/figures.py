@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -149,12 +148,8 @@ def dense_maps(tower: ImageTower, images: Sequence[Tensor], size: int) -> list[T
         images: 3 x H_i x W_i uint8.
         size: side of the square that images are letterboxed into.
     """
-    maps = []
-    for image in images:
-        features = dense_features(tower, letterbox_images(tower, [image], size))
-        height, width = (math.ceil(side / tower.stride) for side in features.sizes[0])
-        maps.append(features.dense[0, :, :height, :width])
-    return maps
+    alone = (dense_features(tower, letterbox_images(tower, [image], size)) for image in images)
+    return [dense for features in alone for dense in features.without_padding()]
 
 
 FIGURES: dict[str, Callable[[Table, Rows, Planner, Path], list[Path]]] = {
