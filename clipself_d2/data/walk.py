@@ -6,10 +6,12 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import write_atomically
@@ -39,7 +41,7 @@ class Walk:
     ) -> None:
         self.folder = output.with_name(f"{output.name}.parts")
         self.records = records
-        self.batches = [range(i, min(i + batch_size, len(records))) for i in range(0, len(records), batch_size)]
+        self.batches = list(BatchSampler(range(len(records)), batch_size, drop_last=False))
         if comm.is_main_process():
             self._check({**settings, "images": len(records), "batch_size": batch_size})
         comm.synchronize()
@@ -82,14 +84,15 @@ class Walk:
     def results(self) -> Iterator[tuple[dict[str, Any], Any]]:
         """Each readable image's sample, without pixels, and its result, in the order of the data set."""
         places = self._places()
-        for record in self.records:
-            if record["image_id"] in places:
-                path, start = places[record["image_id"]]
-                with path.open("rb") as file:
-                    file.seek(start)
-                    sample, result = json.loads(file.readline())
-                if result is not None:
-                    yield sample, result
+        with ExitStack() as stack:
+            files = {path: stack.enter_context(path.open("rb")) for path in {path for path, _ in places.values()}}
+            for record in self.records:
+                if record["image_id"] in places:
+                    path, start = places[record["image_id"]]
+                    files[path].seek(start)
+                    sample, result = json.loads(files[path].readline())
+                    if result is not None:
+                        yield sample, result
 
     def remove(self) -> None:
         """Delete the parts."""

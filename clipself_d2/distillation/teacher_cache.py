@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from detectron2.utils import comm
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import content_hash, write_atomically
@@ -165,8 +166,8 @@ class TeacherCache:
         self.open(dataset, mapper)
         records = get_dataset(dataset)
         # Interleaved, for each rank to have as much left after a stop.
-        batches = [range(i, min(i + _IMAGES, len(records))) for i in range(0, len(records), _IMAGES)]
-        mine = batches[comm.get_rank() :: comm.get_world_size()]
+        every = list(BatchSampler(range(len(records)), _IMAGES, drop_last=False))
+        mine = every[comm.get_rank() :: comm.get_world_size()]
         loader = build_test_loader(records, mapper.all_crops, num_workers, batches=mine)
         with tqdm(loader, "teacher cache", unit_scale=_IMAGES, unit=" images", disable=comm.get_rank() > 0) as batches:
             for batch in batches:
