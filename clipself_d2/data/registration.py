@@ -75,8 +75,8 @@ def register_instances(
 
 def _load_instances(name: str, **arguments: Any) -> Records:
     records, index, names = load_instances(**arguments)
-    MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index)
-    MetadataCatalog.get(name).set(region_classes=names, region_isthing=[True] * len(names))
+    regions = {"region_classes": names, "region_isthing": [True] * len(names)}
+    MetadataCatalog.get(name).set(thing_classes=names, thing_dataset_id_to_contiguous_id=index, **regions)
     return records
 
 
