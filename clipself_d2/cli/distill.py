@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipself_d2.cli.arguments import add_clip
 from clipself_d2.cli.overrides import clip_overrides, override, with_epochs
 from clipself_d2.command_line import exit_codes
 from clipself_d2.engine.main import RESUME, build_parser, start
@@ -31,8 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser("clipself distill", __doc__ or "", EXAMPLES, RECIPE)
     add = parser.add_argument
     add("--images", type=Path, required=True, metavar="DIR", help="a folder of images")
-    add("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
-    add("--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
+    add_clip(parser)
     add("--epochs", type=float, default=6.0, help="passes over the images (%(default)g)")
     add("--output", default="output/distill", metavar="DIR", help="where the run is written (%(default)s)")
     parser.set_defaults(config_file=RECIPE)

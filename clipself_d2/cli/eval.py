@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipself_d2.cli.arguments import add_clip
 from clipself_d2.cli.distill import RECIPE, student_size
 from clipself_d2.cli.overrides import clip_overrides, override
 from clipself_d2.cli.results import print_results
@@ -38,8 +39,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--images", type=Path, metavar="DIR", help="the folder that the file names of the json start from"
     )
     group.add_argument("--boxes", type=Path, metavar="FILE.json", help="boxes in COCO's format")
-    group.add_argument("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
-    group.add_argument("--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
+    add_clip(group)
     group.add_argument("--output", metavar="DIR", help="where results are written (output/eval)")
     args = parser.parse_intermixed_args(argv)
     if (args.images is None) != (args.boxes is None):

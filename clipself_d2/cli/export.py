@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("output", type=Path, help="OUTPUT.onnx or OUTPUT.pt2")
     add("--clip", required=True, metavar="NAME", help="open_clip's name of the model, or the path of a JSON config")
     add("--pretrained", required=True, type=weights, metavar="WEIGHTS", help="a tag, hf-hub:OWNER/NAME or a file")
-    add("--dense-mode", default="no_attn", metavar="MODE", help="no_attn (default, CLIPSelf's), full, class_residual")
+    add("--dense-mode", default="no_attn", metavar="MODE", help="how the dense map is read (%(default)s)")
     args = parser.parse_args(argv)
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)

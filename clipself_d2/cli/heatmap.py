@@ -12,34 +12,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
-from clipself_d2.errors import InputError
+from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
+from clipself_d2.command_line import exit_codes, weights
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
-    parser = ArgumentParser(
-        "clipself heatmap",
-        description=__doc__,
-        epilog=WORDS_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = words_parser(
+        "heatmap", __doc__, "images, folders of images, and patterns (*.png); of an animation the first frame"
     )
+    add_clip(parser, weights)
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        metavar="PATH",
-        help="images, folders of images, and patterns (*.png); of an animation the first frame",
-    )
-    add("--words", required=True, help="what to look for, see below")
-    add("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
-    add("--pretrained", type=weights, metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
     add("--templates", help="vild (63), photo, or one template with {} (default: vild; of the small CLIP its own)")
     add("--size", type=int, metavar="PX", help="side that images are resized to (default: twice the CLIP's own)")
-    add("--output", default="output/heatmap", metavar="DIR", help="where results go (%(default)s)")
     args = parser.parse_args(argv)
-    if (args.clip is None) != (args.pretrained is None):
-        raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
+    check_clip(args)
     return args
 
 

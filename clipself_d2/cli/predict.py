@@ -22,8 +22,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
 from clipself_d2.cli.overrides import clip_overrides
-from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes
+from clipself_d2.command_line import exit_codes
 from clipself_d2.errors import InputError
 
 BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
@@ -46,18 +47,8 @@ def parse_args(
     Raises:
         InputError: a wrong argument.
     """
-    parser = ArgumentParser(
-        f"clipself {command}", description=doc, epilog=WORDS_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = words_parser(command, doc, "images, animations, videos, folders, patterns; key=value of the config")
     add = parser.add_argument
-    add(
-        "inputs",
-        nargs="+",
-        metavar="PATH",
-        help="images, animations, videos, folders, patterns; key=value of the config",
-    )
-    add("--words", required=True, help="what to look for, see below")
-    add("--output", default=f"output/{command}", metavar="DIR", help="where results go (%(default)s)")
     add(
         "--save-txt",
         action="store_true",
@@ -66,8 +57,7 @@ def parse_args(
     add("--threshold", type=float, metavar="P", help="lowest score that is drawn (boxes: 0.3; others: 0)")
     add("--novel", metavar="WORDS", help="novel classes (default: all but the base classes of the config's data set)")
     add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
-    add("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
-    add("--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file")
+    add_clip(parser)
     add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: see above)")
     add(
         "--weights",
@@ -80,8 +70,8 @@ def parse_args(
     args.inputs = [word for word in args.inputs if word not in args.opts]
     if not args.inputs:
         raise InputError("name an image, a video, or a folder of them (see --help)")
-    if (args.clip is None) != (args.pretrained is None) and not args.config_file:
-        raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
+    if not args.config_file:
+        check_clip(args)
     if args.clip or args.config_file:
         args.config_file = args.config_file or BY_TEXT
         args.opts = [*clip_overrides(args.clip, args.pretrained), *args.opts]

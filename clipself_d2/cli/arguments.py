@@ -1,0 +1,48 @@
+"""Arguments that several commands have."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser
+from clipself_d2.errors import InputError
+
+
+def add_clip(parser: Any, read: Callable[[str], str | None] = str) -> None:
+    """Add --clip and --pretrained, which name another CLIP and its weights.
+
+    Args:
+        parser: a parser, or a group of one.
+        read: what makes the weights of the text.
+    """
+    parser.add_argument("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
+    parser.add_argument(
+        "--pretrained", type=read, metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file"
+    )
+
+
+def check_clip(args: argparse.Namespace) -> None:
+    """Raise an InputError for one of --clip and --pretrained without the other."""
+    if (args.clip is None) != (args.pretrained is None):
+        raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
+
+
+def words_parser(command: str, description: str | None, inputs: str) -> ArgumentParser:
+    """Make the parser of a command that looks for words in files, with `inputs`, --words and --output.
+
+    Args:
+        command: its name, and that of its folder below output/.
+        description: what it does.
+        inputs: which files it takes.
+    """
+    parser = ArgumentParser(
+        f"clipself {command}",
+        description=description,
+        epilog=WORDS_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="PATH", help=inputs)
+    add("--words", required=True, help="what to look for, see below")
+    add("--output", default=f"output/{command}", metavar="DIR", help="where results go (%(default)s)")
+    return parser
