@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
@@ -24,6 +25,16 @@ def write_images(folder: Path) -> None:
     folder.mkdir()
     halves("red", "green").save(folder / "0042.png")
     halves("blue", "green").save(folder / "video.gif", save_all=True, append_images=[halves("red", "blue")])
+
+
+def make_world(folder: Path, monkeypatch, config: str, dataset: str, **metadata) -> None:
+    """Work in a folder with `config.py`, beside a registered data set without images."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
+    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
+    DatasetCatalog.register(dataset, lambda: [])
+    MetadataCatalog.get(dataset).set(**metadata)
+    (folder / "config.py").write_text(config)
 
 
 def run(*arguments, words="scarlet, green, blue", sources=("images",)) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -16,6 +15,7 @@ import clipself_d2.miniature  # noqa: F401  (registers its data sets, which test
 from clipself_d2.cli import segment
 from clipself_d2.cli.predict import main
 from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
+from tests.cli.images import make_world
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -75,12 +75,7 @@ def image_of(color, box=(10, 20, 60, 40)):
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """A folder with a config and images, of a data set in which red is a base class and blue a novel one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
-    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
-    DatasetCatalog.register("toy_colors", lambda: [])
-    MetadataCatalog.get("toy_colors").set(thing_classes=["red", "blue"], novel_classes=["blue"])
-    (tmp_path / "config.py").write_text(CONFIG)
+    make_world(tmp_path, monkeypatch, CONFIG, "toy_colors", thing_classes=["red", "blue"], novel_classes=["blue"])
     (tmp_path / "images").mkdir()
     image_of("red").save("images/red.png")
     image_of("blue").save("images/0042.png")

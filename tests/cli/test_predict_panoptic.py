@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.panoptic import MaskPredictions
-from tests.cli.images import COLORS, results, run, write_images
+from tests.cli.images import COLORS, make_world, results, run, write_images
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -57,17 +56,16 @@ def color_text():
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Images, and a data set in which green is stuff and blue is novel."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
-    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
-    DatasetCatalog.register("toy_segments", lambda: [])
-    MetadataCatalog.get("toy_segments").set(
+    make_world(
+        tmp_path,
+        monkeypatch,
+        CONFIG,
+        "toy_segments",
         stuff_classes=["red", "green", "blue"],
         class_synonyms=[["red", "Scarlet"], ["green"], ["blue"]],
         thing_dataset_id_to_contiguous_id={1: 0, 3: 2},
         novel_classes=["blue"],
     )
-    (tmp_path / "config.py").write_text(CONFIG)
     write_images(tmp_path / "images")
     return tmp_path
 

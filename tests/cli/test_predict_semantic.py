@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from clipself_d2.cli.predict import main
-from tests.cli.images import results, run, write_images
+from tests.cli.images import make_world, results, run, write_images
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -33,12 +32,7 @@ train = dict(device="cpu", output_dir="run")
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """The config and the images in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DatasetCatalog, "data", dict(DatasetCatalog.data))
-    monkeypatch.setattr(MetadataCatalog, "data", dict(MetadataCatalog.data))
-    DatasetCatalog.register("toy_semantic", lambda: [])
-    MetadataCatalog.get("toy_semantic").set(stuff_classes=["red", "green"], novel_classes=["green"])
-    (tmp_path / "config.py").write_text(CONFIG)
+    make_world(tmp_path, monkeypatch, CONFIG, "toy_semantic", stuff_classes=["red", "green"], novel_classes=["green"])
     write_images(tmp_path / "images")
     return tmp_path
 

@@ -167,10 +167,10 @@ def test_leaving_out_the_padding_changes_nothing(towers, name):
 
 def test_a_tower_of_inference_mode_has_the_same_fingerprint(tower):
     with torch.inference_mode():
-        twin = copy.deepcopy(tower)
-        assert twin.fingerprint == tower.fingerprint
-        next(twin.parameters()).add_(1)
-        assert twin.fingerprint != tower.fingerprint
+        other = copy.deepcopy(tower)
+        assert other.fingerprint == tower.fingerprint
+        next(other.parameters()).add_(1)
+        assert other.fingerprint != tower.fingerprint
 
 
 def test_fingerprint_follows_weights_and_tokenizer(tower, monkeypatch):

@@ -70,10 +70,10 @@ def test_rows_are_compared_as_in_a_loop(temperature):
 
 @pytest.mark.parametrize("temperature", [None, 0.3])
 def test_equal_correlations_have_a_finite_gradient(temperature):
-    student = torch.randn(1, 4, 4)
-    twin = student.clone().requires_grad_()
-    row_distances(twin, student, torch.ones(1, 4, dtype=torch.bool), temperature).sum().backward()
-    torch.testing.assert_close(twin.grad, torch.zeros(1, 4, 4), atol=1e-6, rtol=0)
+    guide = torch.randn(1, 4, 4)
+    student = guide.clone().requires_grad_()
+    row_distances(student, guide, torch.ones(1, 4, dtype=torch.bool), temperature).sum().backward()
+    torch.testing.assert_close(student.grad, torch.zeros(1, 4, 4), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("of", "mode"), [("dense", "no_attn"), ("queries", "clearclip")])
