@@ -65,6 +65,8 @@ def parse_args(
         metavar="FILE",
         help="checkpoint_*.pth (default: the newest, if the config trains), or null",
     )
+    add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with train.device=cpu (%(default)s)")
+    add("--resume", action="store_true", help="leave out inputs that have their json in OUTPUT")
     args = parser.parse_intermixed_args(argv)
     args.opts = [word for word in args.inputs if "=" in word and not Path(word).exists()]
     args.inputs = [word for word in args.inputs if word not in args.opts]
@@ -82,7 +84,17 @@ def parse_args(
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Run a model on the inputs."""
+    """Run a model on the inputs, which the ranks share."""
+    from clipself_d2.engine.config import load_config
+    from clipself_d2.engine.launch import launch
+
+    device = load_config(args.config_file, args.opts).train.device
+    launch(predict_share, (args,), device=device, ranks_per_machine=args.num_gpus)
+
+
+def predict_share(args: argparse.Namespace) -> None:
+    """Run the model on this rank's inputs."""
+    from detectron2.utils import comm
     from tabulate import tabulate
 
     from clipself_d2.engine.config import load_config
@@ -95,18 +107,21 @@ def predict(args: argparse.Namespace) -> None:
 
     words = read_vocabulary(args.words)
     files, output = find_files(args.inputs), Path(args.output).expanduser()
-    print(describe_classes(words))
+    if comm.is_main_process():
+        print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)
     options = {"novel": names(args.novel), "stuff": names(args.stuff)}
     predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
-    found, failures = predict_files(predictor, files, output, save_txt=args.save_txt)
+    found, failures = predict_files(predictor, files, output, save_txt=args.save_txt, resume=args.resume)
+    if not comm.is_main_process():
+        return
     print(tabulate(found.rows(), ("word", "found", "in images", "best score"), "simple_outline", floatfmt=".2f"))
     if failures:
         print(f"{failures:,} of {len(files):,} inputs could not be read and were left out")
     print(f"written to {output}")
 
 
-@exit_codes()
+@exit_codes("with --resume the same command goes on where it stopped")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     predict(parse_args(argv))

@@ -21,7 +21,7 @@ TOWER = Path(__file__).parents[1] / "miniature/ov_shapes_clipself.safetensors"
 SHIPPED = ("miniature/zero_shot_semantic", override("clip.pretrained", str(TOWER)))
 
 
-@exit_codes()
+@exit_codes("with --resume the same command goes on where it stopped")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     predict.predict(predict.parse_args(argv, "segment", __doc__, SHIPPED))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import LazyCall
 from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
@@ -185,9 +187,9 @@ def set_classes(
 
 
 def predict_files(
-    predictor: Predictor, files: Sequence[Path], output_dir: Path, *, save_txt: bool = False
+    predictor: Predictor, files: Sequence[Path], output_dir: Path, *, save_txt: bool = False, resume: bool = False
 ) -> tuple[Found, int]:
-    """Write for every image or video the same with its predictions drawn, and a json of them.
+    """Write for every image or video the same with its predictions drawn, and a json of them; ranks share the files.
 
     Args:
         predictor: the model.
@@ -197,9 +199,10 @@ def predict_files(
             frame.
         save_txt: also write YOLO's labels of what is drawn: `NAME.txt` for an image, `NAME_FRAME.txt` for a frame, and
             `classes.txt`, the words by their numbers.
+        resume: leave out files that have their json.
 
     Returns:
-        What was found, and the number of files that could not be read, each of which is logged.
+        What was found, and the number of files that could not be read, each of which is logged; of all ranks.
 
     Raises:
         InputError: results would go into a folder of the inputs, or no file can be read.
@@ -207,21 +210,37 @@ def predict_files(
     stems = output_stems(files, output_dir)
     if {stem.parent.resolve() for stem in stems} & {file.resolve().parent for file in files}:
         raise InputError(f"{output_dir}: has the inputs, which would be overwritten: name another folder for results")
-    found, failures = Found(), 0
-    for number, file in enumerate(tqdm(files, "files", unit="file", disable=len(files) == 1)):
+    jsons = [stem.with_name(f"{stem.name}.json") for stem in stems]
+    failed: list[int] = []
+    mine = range(comm.get_rank(), len(files), comm.get_world_size())
+    for number in tqdm(mine, "files", unit="file", disable=len(files) == 1 or comm.get_rank() > 0):
+        if resume and jsons[number].exists():
+            continue
         try:
-            _predict_file(predictor, file, stems[number], number, found, save_txt)
+            _predict_file(predictor, files[number], stems[number], number, save_txt)
         except ImageError as error:
-            failures += 1
-            if failures == len(files):
+            failed.append(number)
+            if len(failed) == len(files):
                 raise
             logger.warning("Skipped: %s", error)
-    if save_txt:
+    failed = [number for numbers in comm.all_gather(failed) for number in numbers]
+    if len(failed) == len(files):
+        raise InputError(f"none of the {len(files)} inputs can be read")
+    found = Found()
+    for path in (path for number, path in enumerate(jsons) if number not in failed):
+        for _, records in groupby(json.loads(path.read_text()), lambda record: record["image_id"]):
+            found.add(_drawn(predictor, records))
+    if save_txt and comm.is_main_process():
         _write_text(output_dir / "classes.txt", "".join(f"{name}\n" for name in predictor.names))
-    return found, failures
+    return found, len(failed)
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, found: Found, save_txt: bool) -> None:
+def _drawn(predictor: Predictor, records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that are drawn: all segments, and boxes of some score."""
+    return [record for record in records if "bbox" not in record or record["score"] >= predictor.drawn_threshold]
+
+
+def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, save_txt: bool) -> None:
     source = open_frames(file)
     results: list[dict[str, Any]] = []
     image_id = int(file.stem) if file.stem.isdecimal() else number
@@ -232,12 +251,10 @@ def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, fou
             output = predictor(image, str(file))
             records = to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id)
             results.extend(records)
-            visible = [r for r in records if "bbox" not in r or r["score"] >= predictor.drawn_threshold]
-            found.add(visible)
             if save_txt:
                 height, width = image.shape[1:]
                 name = f"{stem.name}_{frame}.txt" if source.fps else f"{stem.name}.txt"
-                _write_text(stem.with_name(name), to_yolo(visible, height, width))
+                _write_text(stem.with_name(name), to_yolo(_drawn(predictor, records), height, width))
             yield predictor.draw(image, output)
 
     write_frames(stem, drawn(), source)

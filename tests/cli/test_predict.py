@@ -1,12 +1,15 @@
 """`clipself predict`: what is written, what is skipped, and one line for what is wrong."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import nn
@@ -143,6 +146,35 @@ def test_results_of_several_folders_keep_the_folders(world, capsys):
     assert written == {"out/x/p.jpg", "out/x/p.json", "out/y/p.jpg", "out/y/p.json"}
     assert run("--output", "images", sources=("images/*/p.png",)) == 2
     assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_ranks_share_the_inputs(world, monkeypatch, capsys):
+    """Rank 1, then rank 0, which finds what the other wrote."""
+
+    def written():
+        return {path.name: path.read_bytes() for path in Path("out").iterdir()}
+
+    assert run() == 0
+    expected, table = written(), capsys.readouterr().out
+    shutil.rmtree("out")
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(comm, "get_rank", lambda: 1)
+    monkeypatch.setattr(comm, "all_gather", lambda failed: signal.raise_signal(signal.SIGINT))
+    assert run() == 130 and set(written()) == {"red.jpg", "red.json"} and not capsys.readouterr().out
+    monkeypatch.setattr(comm, "get_rank", lambda: 0)
+    monkeypatch.setattr(comm, "all_gather", lambda failed: [failed, []])
+    assert run() == 0
+    assert written() == expected and capsys.readouterr().out == table
+
+
+def test_a_stopped_command_goes_on(world):
+    assert run() == 0
+    Path("out/0042.json").unlink()
+    Path("out/red.json").write_text("[]")
+    assert run("--resume") == 0
+    assert results("red") == [] and [r["name"] for r in results("0042")] == ["blue"]
+    assert run() == 0
+    assert [r["name"] for r in results("red")] == ["red"]
 
 
 def test_what_was_read_is_printed(world, capsys):
