@@ -1,23 +1,17 @@
 """Arguments that several commands have."""
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from clipself_d2.command_line import WORDS_HELP, ArgumentParser
 from clipself_d2.errors import InputError
 
 
-def add_clip(parser: Any, read: Callable[[str], str | None] = str) -> None:
-    """Add --clip and --pretrained, which name another CLIP and its weights.
-
-    Args:
-        parser: a parser, or a group of one.
-        read: what makes the weights of the text.
-    """
+def add_clip(parser: Any) -> None:
+    """Add --clip and --pretrained, which name another CLIP and its weights, to a parser or a group of one."""
     parser.add_argument("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
     parser.add_argument(
-        "--pretrained", type=read, metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME or a file"
+        "--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME, a file, or null (random)"
     )
 
 

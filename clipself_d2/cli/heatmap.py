@@ -1,19 +1,22 @@
 """Show where in an image a CLIP sees each word: the cosine of every location of its dense map with the word's text.
 
-For each image, OUTPUT gets a row of pictures: the image, then one heat map per word, dark for the lowest cosine of the
-row and bright for the highest. The CLIP is the small one that ships, or --clip.
+For each image, OUTPUT gets a row of pictures: the image, then one heat map per word, all on one scale. With --compare
+a row above shows the same CLIP before CLIPSelf. The CLIP is the small one that ships, or --clip.
 
 Examples:
-  clipself heatmap photo.jpg --words "red star, lawn"
+  clipself heatmap photo.jpg --words "red star, lawn" --compare
   clipself heatmap photos/ --words "cat, red car" --clip EVA02-B-16 --pretrained tower.safetensors --size 1024
+  clipself heatmap photo.jpg --words "cat" --clip ViT-B-16-quickgelu --pretrained tower.safetensors --compare openai
 """
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
 from clipself_d2.command_line import exit_codes, weights
+from clipself_d2.errors import InputError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,12 +24,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = words_parser(
         "heatmap", __doc__, "images, folders of images, and patterns (*.png); of an animation the first frame"
     )
-    add_clip(parser, weights)
+    add_clip(parser)
     add = parser.add_argument
+    add(
+        "--compare",
+        nargs="?",
+        const="",
+        metavar="WEIGHTS",
+        help="also draw the CLIP before CLIPSelf, whose weights are these (those of the small CLIP are known)",
+    )
     add("--templates", help="vild (63), photo, or one template with {} (default: vild; of the small CLIP its own)")
+    add("--format", choices=("png", "pdf", "svg"), default="png", help="pdf and svg are for papers (%(default)s)")
     add("--size", type=int, metavar="PX", help="side that images are resized to (default: twice the CLIP's own)")
     args = parser.parse_args(argv)
     check_clip(args)
+    if args.compare is not None and bool(args.compare) != bool(args.clip):
+        raise InputError(
+            "--compare: with --clip, give the weights of that CLIP before CLIPSelf; without, put --compare last, alone"
+        )
     return args
 
 
@@ -35,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
 
-    import torch
     from tqdm import tqdm
 
     from clipself_d2 import miniature
-    from clipself_d2.clip import build_towers
+    from clipself_d2.clip import build_image_tower, build_towers
+    from clipself_d2.clip.checkpoint import write_atomically
     from clipself_d2.data import read_image
+    from clipself_d2.engine.inference import resolve_device
     from clipself_d2.visualization.heatmaps import draw_word_maps
     from clipself_d2.visualization.media import find_files, output_stems
     from clipself_d2.vocabulary import TextClassifier, Vocabulary, describe_classes, read_vocabulary
@@ -48,15 +64,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = read_vocabulary(args.words)
     files, output = find_files(args.inputs), Path(args.output).expanduser()
     print(describe_classes(words))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tower, text = build_towers(
-        args.clip or miniature.MODEL, args.pretrained if args.clip else miniature.CLIPSELF_WEIGHTS
-    )
+    device = resolve_device("auto")
+    name, before, after = miniature.MODEL, miniature.WEIGHTS, miniature.CLIPSELF_WEIGHTS
+    if args.clip:
+        name, before, after = args.clip, args.compare, args.pretrained
+    tower, text = build_towers(name, weights(after))
+    towers = {"CLIPSelf": tower.to(device)}
+    if args.compare is not None:
+        towers = {"before": build_image_tower(name, weights(before)).to(device), **towers}
     templates = args.templates or ("vild" if args.clip else list(miniature.TEMPLATES))
     vocabulary = Vocabulary.from_classes(words, TextClassifier(text.to(device), templates), background=None)
-    tower, size = tower.to(device).eval(), args.size or 2 * tower.native_size
+    size = args.size or 2 * tower.native_size
     tower.check_size(size, "--size")
     for file, stem in zip(tqdm(files, "images", unit=" images"), output_stems(files, output), strict=True):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        draw_word_maps(tower, vocabulary, read_image(file), size).save(stem.with_name(f"{stem.name}.png"))
+        figure = draw_word_maps(towers, vocabulary, read_image(file), size)
+        draw = partial(figure.savefig, dpi="figure" if args.format == "png" else 300)
+        write_atomically(stem.with_name(f"{stem.name}.{args.format}"), draw)
     print(f"written to {output}")

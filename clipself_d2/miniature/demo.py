@@ -32,6 +32,7 @@ from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, dense_features, letterbox_images
 from clipself_d2.visualization import compare_kmeans, draw_boxes, draw_heatmap, image_grid, line_chart
+from clipself_d2.visualization.figures import ColorBar
 from clipself_d2.visualization.report import Cell, Code, Figure, Mark, Section, Table, Text, Tile, Tiles, write_report
 from clipself_d2.vocabulary import Vocabulary
 
@@ -119,10 +120,7 @@ def _draw(cfg: DictConfig, before: ImageTower, after: ImageTower) -> dict[str, I
     ]
     return {
         "kmeans": compare_kmeans(images, list(dense[0]), list(dense[1]), clusters=6),
-        "words": image_grid(
-            [_word_maps(sample, maps, words) for sample, *maps in zip(samples, *dense, strict=True)],
-            ("scene", *_TITLES),
-        ),
+        "words": _word_maps(samples, torch.stack(dense, dim=1), words),
         "boxes": image_grid(
             [[_named_boxes(s, n) for n in of_tower] for s, *of_tower in zip(samples, *names, strict=True)],
             _TITLES,
@@ -131,12 +129,17 @@ def _draw(cfg: DictConfig, before: ImageTower, after: ImageTower) -> dict[str, I
     }
 
 
-def _word_maps(sample: dict[str, Any], maps: Sequence[Tensor], words: Tensor) -> list[Image.Image]:
-    """The scene, and by each map the cosine of every location with the name of the scene's largest thing."""
-    areas = (sample["masks"] & sample["isthing"][:, None, None]).sum(dim=(1, 2))
-    word = normalize(words[sample["classes"][areas.argmax()]], dim=0)
-    scene = to_pil_image(sample["image"])
-    return [scene, *(draw_heatmap(scene, torch.einsum("c,chw->hw", word, normalize(m, dim=0))) for m in maps)]
+def _word_maps(samples: Sequence[dict[str, Any]], maps: Tensor, words: Tensor) -> Image.Image:
+    """The scenes, and by each of their maps the cosine of every location with the name of the scene's largest thing."""
+    areas = ((sample["masks"] & sample["isthing"][:, None, None]).sum(dim=(1, 2)) for sample in samples)
+    largest = torch.stack([sample["classes"][area.argmax()] for sample, area in zip(samples, areas, strict=True)])
+    cosines = torch.einsum("sc,stchw->sthw", normalize(words[largest], dim=1), normalize(maps, dim=2)).cpu()
+    bar = ColorBar(float(cosines.min()), float(cosines.max()), "cosine")
+    rows = []
+    for sample, by_tower in zip(samples, cosines, strict=True):
+        scene = to_pil_image(sample["image"])
+        rows.append([scene, *(draw_heatmap(scene, values, (bar.low, bar.high)) for values in by_tower)])
+    return image_grid(rows, ("scene", *_TITLES), bar=bar)
 
 
 def _named_boxes(sample: dict[str, Any], names: Tensor) -> Image.Image:

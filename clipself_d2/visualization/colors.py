@@ -11,6 +11,9 @@ from torch import Tensor
 Color = tuple[int, int, int]
 """RGB, 0..255."""
 
+HEAT = "inferno"
+"""Matplotlib's colors of heat maps."""
+
 
 def distinct_colors(count: int) -> list[Color]:
     """Return `count` RGB colors, 0..255: the ten of Tableau, their ten light shades, then hues a golden angle apart."""
@@ -50,7 +53,7 @@ def draw_heatmap(
     values = values.detach().float().cpu()
     low, high = limits or (float(values.min()), float(values.max()))
     level = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
-    heat = Image.fromarray(matplotlib.colormaps["inferno"](level.numpy(), bytes=True)[..., :3])
+    heat = Image.fromarray(matplotlib.colormaps[HEAT](level.numpy(), bytes=True)[..., :3])
     height, width = extent or values.shape
     heat = heat.resize(image.size, Image.Resampling.NEAREST, box=(0, 0, width, height))
     return Image.blend(image.convert("RGB"), heat, 0.75)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 from collections.abc import Iterable
 
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -36,6 +37,7 @@ def _families(missing: frozenset[int]) -> tuple[str, ...]:
             families.append(font.name)
             missing -= found
     if missing:
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # Matplotlib's, letter by letter
         logger.warning(
             "no installed font has the letters %s, which are drawn as boxes: install a font of their script",
             " ".join(sorted(map(chr, missing))[:20]),

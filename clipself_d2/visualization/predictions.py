@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -44,9 +43,7 @@ class _NameVisualizer(Visualizer):
         return output
 
     def image(self) -> Image.Image:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from")  # `font_families` has warned
-            return Image.fromarray(self.output.get_image())
+        return Image.fromarray(self.output.get_image())
 
 
 def _enlarge(pixels: Tensor, factor: int) -> Tensor:

@@ -76,12 +76,30 @@ def test_heatmap_draws_a_column_per_word(scenes, tmp_path, monkeypatch, capsys):
         assert image.width > 3 * 256 and image.height < 256
 
 
+def test_heatmap_compares_with_the_clip_before(tmp_path, monkeypatch):
+    """A row more; in a vector format for papers; random weights where they are asked for."""
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (120, 60), "red").save("wide.png")
+    fixed = ["wide.png", "--words", "red star", "--output", "out"]
+    heights = []
+    for more in ([], ["--compare"], ["--clip", miniature.MODEL, "--pretrained", "null", "--compare", "null"]):
+        assert heatmap.main([*fixed, *more]) == 0
+        with Image.open("out/wide.png") as image:
+            heights.append(image.height)
+    assert heights[0] + 128 + 8 == heights[1] == heights[2]
+    for form, start in (("pdf", b"%PDF"), ("svg", b"<?xml")):
+        assert heatmap.main([*fixed, "--format", form]) == 0
+        assert Path(f"out/wide.{form}").read_bytes().startswith(start)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["absent.png", "--words", "cat"], "absent.png: there is no such file"),
         (["a.png", "--words", "absent.txt"], "absent.txt: there is no such file of classes"),
         (["a.png", "--words", "cat", "--clip", "ViT-B-16"], "--clip and --pretrained belong together"),
+        (["a.png", "--words", "cat", "--compare", "openai"], "--compare: with --clip, give the weights of that CLIP"),
+        (["a.png", "--words", "cat", "--clip", "X", "--pretrained", "y", "--compare"], "--compare: with --clip, give"),
         (["a.png", "--words", "cat", "--size", "100"], "--size=100: not a multiple of the tower's stride 8"),
     ],
 )

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from clipself_d2.visualization.figures import image_grid, line_chart
+from clipself_d2.visualization.figures import ColorBar, image_grid, line_chart
 
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 128, 0)
 
@@ -48,6 +48,16 @@ def test_a_long_legend_takes_more_rows():
     drawn = image_grid([[image, image]], legends=[entries], width=160)  # two entries in a row
     assert drawn.height == 160 + 2 * 8 + 5 * 22
     assert all(where(drawn, color).any() for color in entries.values())
+
+
+def test_labels_are_left_of_their_row_and_the_bar_right():
+    image = Image.new("RGB", (4, 4), RED)
+    drawn = image_grid([[image], [image]], width=60, labels=["one", "two"], bar=ColorBar(-1, 1, "cosine"))
+    assert drawn.size == (22 + 8 + 60 + 8 + 64, 2 * 60 + 3 * 8)
+    assert extent(where(drawn, RED)) == (30, 8, 90, 136)
+    dark = np.asarray(drawn).max(axis=-1) < 128
+    assert dark[8:68, :30].any() and dark[76:136, :30].any() and not dark[68:76, :30].any()
+    assert dark[8:136, 98:].any()
 
 
 def test_a_line_chart_draws_its_points():
