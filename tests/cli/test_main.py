@@ -1,5 +1,6 @@
 """`clipself`: its list of commands, and what each of them is."""
 
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -7,6 +8,7 @@ from importlib import import_module
 import pytest
 
 from clipself_d2.cli import COMMANDS, main
+from clipself_d2.cli.distill import student_size
 
 
 def test_help_lists_every_command_in_80_columns(capsys):
@@ -49,3 +51,21 @@ def test_help_takes_no_time():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, torch = found.stdout.split()[-2:]
     assert float(seconds) < 2 and torch == "False"
+
+
+def test_the_package_is_the_command_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["clipself_d2", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("clipself_d2", run_name="__main__")
+    assert end.value.code == 0 and "predict" in capsys.readouterr().out
+
+
+def test_tables_need_a_clone(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("clipself_d2.cli.reproduce.TOOL", tmp_path / "reproduce.py")
+    assert main(["reproduce", "all"]) == 2
+    assert "needs a clone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("clip", "size"), [("ViT-B-16", 896), ("ViT-L-14-336", 672), ("EVA02-B-16", 896)])
+def test_the_student_reads_an_image_at_several_times_the_towers_size(clip, size):
+    assert student_size(clip) == [f"model.student_size={size}"]

@@ -1,6 +1,7 @@
 """PyTorch's files are read to the bit, and none of them is executed."""
 
 import io
+import pickle
 import random
 import signal
 import time
@@ -165,3 +166,21 @@ def test_an_unlisted_storage_of_an_old_file(tmp_path):
     (tmp_path / "a.pt").write_bytes(out.getvalue()[:-4])
     with pytest.raises(InputError, match="truncated"):
         read_archive(tmp_path / "a.pt")
+
+
+def test_a_pickle_of_something_else(tmp_path):
+    head = [0x1950A86A20F9469CFC6C, 1001]
+    files = {
+        "not one that PyTorch wrote": [1, 2],
+        "big-endian": [*head, {"little_endian": False}],
+    }
+    for message, parts in files.items():
+        (tmp_path / "a.pth").write_bytes(b"".join(pickle.dumps(part, 2) for part in parts))
+        with pytest.raises(InputError, match=message):
+            read_archive(tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(hostile.legacy(b"\x80\x02]}b."))  # attributes of a list
+    with pytest.raises(InputError, match="attributes to a list"):
+        read_archive(tmp_path / "a.pth")
+    (tmp_path / "a.pth").write_bytes(hostile.zipped(b"\x80\x02"))
+    with pytest.raises(InputError, match=r"truncated|damaged"):
+        read_archive(tmp_path / "a.pth")

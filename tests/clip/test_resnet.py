@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from clipself_d2.errors import InputError
+
 from .naive import attention, linear, positions
 
 
@@ -56,3 +58,8 @@ def test_blocks_are_the_four_stages(tower):
     maps = tower.features(image, [0, 1, 2, 3]).blocks
     assert [m.shape[1:] for m in maps] == [(32, 16, 24), (64, 8, 12), (128, 4, 6), (256, 2, 3)]
     torch.testing.assert_close(maps[3][0].double(), last_stage(tower, image[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_its_blocks_have_no_attention_to_train(tower):
+    with pytest.raises(InputError, match="the blocks of this image tower have no attention to train"):
+        tower.query_value_weights()

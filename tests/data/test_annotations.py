@@ -118,3 +118,13 @@ def test_an_image_is_given_twice(tmp_path):
     for load in (lambda: load_image_list(json_file, photos), lambda: load_panoptic(json_file, pngs, photos)):
         with pytest.raises(InputError, match=r"image id 7 is given twice, to '7\.jpg' and 'x\.jpg'"):
             load()
+
+
+def test_images_without_an_annotation_are_counted(tmp_path, caplog):
+    json_file, pngs, photos, _ = panoptic(tmp_path, SEGMENTS)
+    content = json.loads(json_file.read_text())
+    content["images"].append({**content["images"][0], "id": 8, "file_name": "8.jpg"})
+    json_file.write_text(json.dumps(content))
+    records, _ = load_panoptic(json_file, pngs, photos)
+    assert [record["image_id"] for record in records] == [7]
+    assert "1 of 2 images have no annotation" in caplog.text

@@ -49,6 +49,12 @@ def test_16_bits_are_scaled_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(read(tmp_path / f"a.{suffix}")[0, :, 0], [0, 1, 128, round(40000 / 257), 255])
 
 
+def test_levels_beyond_16_bits_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, 65536]], dtype=np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"a\.tif.*beyond 16 bits"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_cmyk(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
     assert np.abs(read(tmp_path / "a.jpg").astype(int) - [255, 0, 0]).max() <= 2

@@ -141,6 +141,16 @@ def test_masks_and_boxes_that_cannot_be(tmp_path, annotation, say):
     assert "instances.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_mask_needs_the_size_of_its_image(tmp_path):
+    polygon = {"image_id": 1, "category_id": 7, "segmentation": [[0, 0, 9, 0, 9, 9]]}
+    json_file, images, *rest = write(tmp_path, [polygon])
+    content = json.loads(json_file.read_text())
+    del content["images"][1]["height"]
+    json_file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="annotation 1: 'segmentation' needs 'height' and 'width' of image 1"):
+        load_instances(json_file, images, *rest)
+
+
 def test_a_flat_polygon_and_null_are_understood(tmp_path):
     flat = {"image_id": 1, "category_id": 7, "segmentation": [0, 0, 9, 0, 9, 9], "iscrowd": None, "area": None}
     records, *_ = load_instances(*write(tmp_path, [flat, {**flat, "segmentation": None}]))

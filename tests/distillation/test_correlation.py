@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -145,7 +146,17 @@ def test_a_guide_of_timm_gives_its_normalized_last_features():
     assert guide(torch.rand(1, 3, 32, 32)).shape[-2:] == (4, 4)
 
 
-def test_wrong_input(model_file):
+def test_a_tower_guides_by_its_dense_map(model_file):
+    tower = build(model_file, seed=5).tower
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(TowerGuide(tower)(images), tower.dense_embeddings(tower.normalize(images * 255)))
+
+
+def test_wrong_input(model_file, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no network")
+
     with pytest.raises(InputError, match=r"model\.correlation\.of is 'keys': use dense or queries"):
         CorrelationLoss(Coarse(), 1.0, of="keys")
     with pytest.raises(InputError, match=r"'no_attn' does not read .*; use one of full, qq, sclip, clearclip, declip$"):
@@ -156,5 +167,8 @@ def test_wrong_input(model_file):
         TimmGuide("vit_tiny_patch16_224", size=70, pretrained=False)
     with pytest.raises(InputError, match=r"'resnet18' is no vision transformer"):
         TimmGuide("resnet18", size=64, pretrained=False)
+    with pytest.raises(InputError, match=r"the weights of 'vit_tiny_patch16_224' cannot be had: .*no network"):
+        monkeypatch.setattr(timm, "create_model", refuse)
+        TimmGuide("vit_tiny_patch16_224", size=64)
     with pytest.raises(InputError, match=r"blocks \[7\] do not exist"):
         TowerGuide(build(model_file).tower, block=7)

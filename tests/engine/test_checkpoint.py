@@ -8,7 +8,7 @@ from torch import nn
 
 from clipself_d2.engine import checkpoint
 from clipself_d2.engine.checkpoint import Checkpointer, load_model
-from clipself_d2.engine.errors import CheckpointError
+from clipself_d2.engine.errors import CheckpointError, NonFiniteWeightsError
 from clipself_d2.engine.resume import OptimizerState
 from clipself_d2.errors import InputError
 
@@ -256,3 +256,20 @@ def test_named_parts_of_init_checkpoint_are_left_out(tmp_path):
         load_model(body, tmp_path / "checkpoint_0000005.pth", ["maskhead."])
     with pytest.raises(InputError, match="Missing"):
         load_model(body, tmp_path / "checkpoint_0000005.pth", ["mask_head.", "body."])
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model, _, checkpointer = make(tmp_path)
+    checkpointer.save(5)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.nan
+    with pytest.raises(NonFiniteWeightsError, match=r"after 10 iterations .*weight"):
+        checkpointer.save(10)
+    assert not (tmp_path / "checkpoint_0000010.pth").exists()
+
+
+def test_a_file_of_something_else_falls_back_to_the_one_before(tmp_path):
+    checkpointer = make(tmp_path)[2]
+    checkpointer.save(5)
+    torch.save([torch.ones(2)], tmp_path / "checkpoint_0000010.pth")
+    assert checkpointer.resume() == 5

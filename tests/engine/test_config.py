@@ -41,6 +41,11 @@ def test_overrides_reach_every_kind_of_key(path):
     assert cfg.lr_multiplier.max_iter == 30
 
 
+def test_an_override_reaches_a_value_of_a_list(path):
+    path.write_text(CONFIG + "optimizer.betas = [0.9, 0.99]\n")
+    assert list(load_config(path, ["optimizer.betas.1=0.5"]).optimizer.betas) == [0.9, 0.5]
+
+
 def test_the_home_folder_in_overrides(path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     for given in ("~/x", "'~/x'", '"~/x"'):
@@ -193,3 +198,9 @@ def test_a_node_can_be_put_in_another_s_place(tmp_path):
         load_config(file, ["model.head=${other}", "model.head.width=5"])
     with pytest.raises(InputError, match=message):
         load_config(tmp_path / "config.yaml", ["model.head.width=5"])
+
+
+def test_a_yaml_config_is_a_mapping(tmp_path):
+    (tmp_path / "a.yaml").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"a\.yaml: is not a mapping of sections"):
+        load_config(tmp_path / "a.yaml")

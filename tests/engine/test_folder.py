@@ -50,3 +50,12 @@ def test_what_killed_runs_left_is_removed(tmp_path):
         (tmp_path / name).touch()
     with locked(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", *kept])
+
+
+def test_a_file_system_without_locks_is_used_without_one(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(folder_module.fcntl, "flock", refuse)
+    with locked(tmp_path):
+        pass

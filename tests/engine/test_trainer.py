@@ -179,3 +179,10 @@ def test_split_keeps_order_and_balance(length, parts):
     lengths = sorted(map(len, chunks))
     assert lengths[0] >= 1 and lengths[-1] - lengths[0] <= 1
     assert all(a <= b for a, b in pairwise(lengths))
+
+
+def test_the_state_of_something_else_is_no_scaler(tmp_path):
+    trainer = make(precision="fp16")
+    state = trainer.state_dict()
+    with pytest.raises(ValueError, match="gradient scaler"):
+        trainer.load_state_dict({**state, "grad_scaler": {"scale": "high"}})

@@ -14,6 +14,7 @@ from PIL import Image
 from clipself_d2.data import register_semantic
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation import OpenVocabularyPanopticEvaluator
+from clipself_d2.evaluation.mask_ap import MaskAPEvaluator
 from clipself_d2.evaluation.panoptic import class_groups
 from clipself_d2.regions import PackedMasks
 from tests.evaluation.scenes import (
@@ -53,6 +54,12 @@ def test_only_what_is_there_is_evaluated(predictions, data_set):
     evaluator.reset()
     with pytest.raises(InputError, match="no output"):
         evaluator.evaluate()
+
+
+def test_a_data_set_without_instances_has_no_ap_of_masks(data_set):
+    MetadataCatalog.get("bare").set(stuff_classes=["sky"])
+    with pytest.raises(InputError, match="'bare' has no instance annotations"):
+        MaskAPEvaluator("bare")
 
 
 def test_nothing_found_scores_nothing(data_set):

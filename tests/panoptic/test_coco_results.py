@@ -120,6 +120,10 @@ def wrong_size(result):
     result["annotations"][0]["image_id"] = 6
 
 
+def given_twice(result):
+    result["annotations"].append(result["annotations"][0])
+
+
 def no_annotations(result):
     del result["annotations"]
 
@@ -131,6 +135,7 @@ def no_annotations(result):
         (wrong_category, "category 2"),
         (wrong_segment, "lacks segment 8"),
         (wrong_size, "masks of 20 x 12 pixels, the image is 10 x 10"),
+        (given_twice, "is given twice"),
         (no_annotations, "has no 'annotations'"),
     ],
 )
@@ -178,3 +183,16 @@ def test_an_unknown_dataset(main, tmp_path, capsys):
     result = write(tmp_path / "r.json", [])
     assert main(["--dataset", "nowhere", "--instances", str(result), "--output", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_annotations_that_name_no_images(main, tmp_path, annotations, panoptic, capsys):
+    content = json.loads(annotations.read_text())
+    arguments = ["--panoptic", str(write(tmp_path / "result.json", panoptic)), "--png-root", str(tmp_path / "png")]
+    arguments += ["--output", str(tmp_path / "out"), "--annotations"]
+    for images, message in (
+        ([{**content["images"][0], "height": None}], "lacks 'file_name', 'height' or 'width'"),
+        ([{**image, "file_name": f"{i}/same.jpg"} for i, image in enumerate(content["images"])], "images of this name"),
+    ):
+        changed = write(tmp_path / "changed.json", {**content, "images": images})
+        assert main([*arguments, str(changed)]) == 2
+        assert message in capsys.readouterr().err

@@ -192,4 +192,8 @@ def test_nothing_is_unpickled(tmp_path):
 def test_predictions_that_do_not_fit_are_not_saved(tmp_path, masks, scores, message):
     with pytest.raises(ValueError, match=message):
         save(tmp_path, masks, scores)
+    with pytest.raises(ValueError, match=r"mask_iou is .* for 2 masks"):
+        save(tmp_path, torch.zeros(2, 12, 20), torch.zeros(2, 4), mask_iou=torch.ones(3))
+    with pytest.raises(ValueError, match="a class has no name, or the names of another class"):
+        save(tmp_path, torch.zeros(2, 12, 20), torch.zeros(2, 4), classes=[["cat"], ["dog"], ["cat"]])
     assert not list(tmp_path.iterdir())

@@ -221,6 +221,9 @@ def test_a_damaged_or_foreign_file_is_one_line(exported, tmp_path):
     save_file({"weight": torch.zeros(2)}, exported)
     with pytest.raises(ValueError, match="its format is None"):
         ExportedCLIP(exported, SIZE)
+    save_file({"weight": torch.zeros(2, dtype=torch.bfloat16)}, exported)
+    with pytest.raises(ValueError, match="weight is BF16, not F32"):
+        ExportedCLIP(exported, SIZE)
     with pytest.raises(ValueError, match="absent"):
         ExportedCLIP(tmp_path / "absent.safetensors", SIZE)
 

@@ -121,13 +121,26 @@ def test_nothing_is_fetched_unasked(monkeypatch, transformers):
     assert not asked["local_files_only"]
 
 
-def test_bad_input(folder, tmp_path, transformers):
+class Other(torch.nn.Module):
+    """A model of another architecture."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+
+def test_bad_input(folder, tmp_path, transformers, monkeypatch):
     with pytest.raises(InputError, match="cannot be loaded"):
         build(tmp_path)
     with pytest.raises(InputError, match="short_side"):
         build(folder, short_side=200)
     with pytest.raises(InputError, match="length 2"):
         build(folder)([{"image": image(64, 64)}], Vocabulary(["a"], torch.ones(1, 2)))
+    detr = transformers.DetrConfig(num_labels=2)
+    monkeypatch.setattr(transformers.AutoModelForUniversalSegmentation, "from_pretrained", lambda *_, **__: Other(detr))
+    with pytest.raises(InputError, match="is a detr: use one of mask"):
+        build(folder)
+    monkeypatch.undo()
     transformers.SwinConfig().save_pretrained(tmp_path)
     with pytest.raises(InputError, match="cannot be loaded"):
         build(tmp_path)

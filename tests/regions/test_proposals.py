@@ -101,6 +101,11 @@ def test_cut_comes_before_the_size_filter(seed, count, max_regions):
     assert [b[0] for b in drawn.tolist()] == ([i for i in order if i % 2] or [0])
 
 
+def test_no_region_at_all_is_refused(tmp_path):
+    with pytest.raises(InputError, match="max_regions is 0"):
+        ProposalRegions(write(tmp_path / "p.json", [(1, [0, 0, 9, 9])]), max_regions=0)
+
+
 def test_sizes_are_limits_of_the_area():
     boxes = [[0, 0, 8, 8], [0, 0, 7.9, 8], [0, 0, 1024, 1024], [0, 0, 1025, 1024]]
     drawn = draw(boxes, 2000, 2000, np.random.default_rng(0))

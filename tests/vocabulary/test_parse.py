@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001 - the commas of Chinese
 import json
 import logging
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -177,6 +178,15 @@ def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY\xff")
     assert "save it as UTF-8" in refused(tmp_path / "rows.npy")
     assert "save it as UTF-8" in refused(write(tmp_path, "a.txt", "cat", "utf-16"))
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path, "a.txt", "cat")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert refused(path).endswith("cannot be read (Permission denied)")
 
 
 def test_a_single_line_of_many_names_is_warned_of(tmp_path, caplog):
