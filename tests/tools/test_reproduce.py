@@ -179,6 +179,13 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
         assert f">{table.label}</h2>" in page
     assert "all runs took 0:00:0" in captured.err
     assert page.count("data:image/png") == 6
+
+
+def test_a_dry_run_lists_the_commands_of_all_tables_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "names", lambda scale: ["1b", "1c", "7"])
+    runner = FakeRunner()
+    assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 0
+    capsys.readouterr()
     assert reproduce("all", "--output", tmp_path, *SMALL, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("python tools/")]
