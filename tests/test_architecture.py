@@ -97,7 +97,7 @@ def test_no_file_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-EXTRAS = {"faster_coco_eval", "lvis", "transformers", "onnx", "onnxscript", "onnxruntime", "panopticapi"}
+EXTRAS = {"faster_coco_eval", "gradio", "lvis", "onnx", "onnxscript", "onnxruntime", "panopticapi", "transformers"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "look for your words in images and videos",
     "heatmap": "show where in an image a CLIP sees each of your words",
     "segment": "give every pixel one of your words, by the text alone",
+    "web": "open a page in the browser: your image, your words",
     "distill": "CLIPSelf: train a CLIP's dense map on a folder of images",
     "train": "train by a config, or a detector on your own boxes",
     "eval": "evaluate by a config, or a CLIP on your own boxes",

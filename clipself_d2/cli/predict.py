@@ -27,6 +27,7 @@ from clipself_d2.cli.overrides import clip_overrides
 from clipself_d2.command_line import exit_codes
 from clipself_d2.errors import InputError
 
+DETECTOR = "miniature/detector"
 BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
 
 
@@ -34,7 +35,7 @@ def parse_args(
     argv: Sequence[str] | None,
     command: str = "predict",
     doc: str | None = __doc__,
-    shipped: Sequence[str] = ("miniature/detector",),
+    shipped: Sequence[str] = (DETECTOR,),
 ) -> argparse.Namespace:
     """Parse the arguments of `clipself predict` and of commands with the same.
 

@@ -119,7 +119,7 @@ def _draw(cfg: DictConfig, before: ImageTower, after: ImageTower) -> dict[str, I
         for classifier in (RegionClassifier(tower, vocabulary, size=size) for tower in towers)
     ]
     return {
-        "kmeans": compare_kmeans(images, list(dense[0]), list(dense[1]), clusters=6),
+        "kmeans": compare_kmeans(images, dict(zip(_TITLES, map(list, dense), strict=True)), clusters=6),
         "words": _word_maps(samples, torch.stack(dense, dim=1), words),
         "boxes": image_grid(
             [[_named_boxes(s, n) for n in of_tower] for s, *of_tower in zip(samples, *names, strict=True)],

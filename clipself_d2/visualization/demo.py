@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.data import ImageError
 from clipself_d2.data.catalog import check_registered
 from clipself_d2.data.vocabulary import base_classes, dataset_stuff
-from clipself_d2.engine.config import train_settings
+from clipself_d2.engine.config import build, train_settings
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments, to_results, to_yolo
 from clipself_d2.visualization.media import open_frames, output_stems, write_frames
 from clipself_d2.visualization.predictions import draw_predictions
-from clipself_d2.vocabulary import Vocabulary, seen_classes
+from clipself_d2.vocabulary import TextClassifier, Vocabulary, seen_classes
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +65,40 @@ class Predictor:
         weights: str = "",
         threshold: float | None = None,
     ) -> None:
-        self.names = [synonyms[0] for synonyms in words]
+        cfg.train.device = resolve_device(cfg.train.device)
+        self.cfg = copy.deepcopy(cfg)
+        self.words = words
         self.is_base = set_classes(cfg, words, novel, stuff)
         self.threshold = threshold
-        cfg.train.device = resolve_device(cfg.train.device)
         self.precision = autocast(train_settings(cfg))
         default = "latest" if cfg.dataloader.get("train") else cfg.train.init_checkpoint or None
-        self.model = load_trained(cfg, None if weights == "null" else weights or default)
+        self.model: Any = load_trained(cfg, None if weights == "null" else weights or default)
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
-        self.model.labels_only = True  # type: ignore[assignment]
+        self.model.labels_only = True
+        self._classes: dict[str, Any] = {}  # arguments of a call, if they are no longer the model's own
+
+    @property
+    def names(self) -> list[str]:
+        """The first synonym of each class."""
+        return [synonyms[0] for synonyms in self.words]
+
+    @functools.cached_property
+    def text(self) -> TextClassifier:
+        """What embeds words for the model."""
+        text: TextClassifier = build(self.cfg, "model.vocabulary.text")
+        return text
+
+    def set_words(self, words: Words) -> None:
+        """Look for other words from now on; which are novel and which are stuff is the data set's to say."""
+        if words == self.words:
+            return
+        cfg = copy.deepcopy(self.cfg)
+        is_base = set_classes(cfg, words)
+        novel = [synonyms[0] for synonyms, known in zip(words, is_base, strict=True) if not known]
+        background = "background" if self.model.vocabulary.background is not None else None
+        vocabulary = Vocabulary.from_classes(words, self.text, novel=novel, background=background)
+        isthing = {"isthing": list(cfg.model.isthing)} if "isthing" in cfg.model else {}
+        self.words, self.is_base, self._classes = words, is_base, {"vocabulary": vocabulary, **isthing}
 
     @torch.inference_mode()
     def __call__(self, image: Tensor, file_name: str = "") -> dict[str, Any]:
@@ -87,7 +113,8 @@ class Predictor:
         """
         height, width = image.shape[1:]
         with self.precision:
-            [output] = self.model([{"image": image, "height": height, "width": width, "file_name": file_name}])
+            sample = {"image": image, "height": height, "width": width, "file_name": file_name}
+            [output] = self.model([sample], **self._classes)
         threshold = self.threshold or 0.0
         if "sem_seg" in output:  # a model that knows no `labels_only`
             output["label_scores"], output["labels"] = output["sem_seg"].max(dim=0)
@@ -170,7 +197,7 @@ def set_classes(
         known = seen_classes(base_classes(node.dataset, stuff=of_scenes), words, ignore_case=True)
         novel = [name for name, is_base in zip(names, known, strict=True) if not is_base]
     background = None if of_scenes else "background"
-    vocabulary = partial(Vocabulary.from_classes, words, novel=novel, background=background)
+    vocabulary = functools.partial(Vocabulary.from_classes, words, novel=novel, background=background)
     cfg.model.vocabulary = LazyCall(vocabulary)(text=node.text)
     if "test_vocabulary" in cfg.model:
         cfg.model.test_vocabulary = "${model.vocabulary}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,23 +53,20 @@ def match_labels(labels: Tensor, reference: Tensor, clusters: int) -> Tensor:
     return torch.from_numpy(renumbered)[labels]
 
 
-def compare_kmeans(
-    images: Sequence[Tensor], dense_before: Sequence[Tensor], dense_after: Sequence[Tensor], clusters: int = 8
-) -> Image.Image:
-    """Draw images beside the K-Means maps of two towers. Matching clusters of a row have one color.
+def compare_kmeans(images: Sequence[Tensor], dense: Mapping[str, Sequence[Tensor]], clusters: int = 8) -> Image.Image:
+    """Draw images beside the K-Means maps of towers. Matching clusters of a row have one color.
 
     Args:
         images: uint8 3 x H x W, one per row.
-        dense_before: C x h x w of every image, by the first tower.
-        dense_after: C x h x w of every image, by the second tower, of the same h x w.
+        dense: title of a tower -> C x h x w of every image, of the same h x w by all towers.
         clusters: number of clusters per map.
 
     Returns:
-        An image of three columns: image, before, after.
+        An image with a column for the images and one per tower.
     """
     rows = []
-    for image, before, after in zip(images, dense_before, dense_after, strict=True):
-        first = kmeans_map(before, clusters)
-        second = match_labels(kmeans_map(after, clusters), first, clusters)
-        rows.append([to_pil_image(image), color_labels(first), color_labels(second)])
-    return image_grid(rows, titles=("image", "before", "after"))
+    for image, *maps in zip(images, *dense.values(), strict=True):
+        first, *others = (kmeans_map(features, clusters) for features in maps)
+        matched = [first, *(match_labels(labels, first, clusters) for labels in others)]
+        rows.append([to_pil_image(image), *map(color_labels, matched)])
+    return image_grid(rows, titles=("image", *dense))

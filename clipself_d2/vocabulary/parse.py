@@ -53,14 +53,19 @@ def read_vocabulary(source: str) -> list[tuple[str, ...]]:
         InputError: a file that cannot be read or has another format; an empty, repeated or wrongly typed class; dots
             between classes.
     """
-    if not source.strip():
-        raise InputError("the vocabulary is empty: give words separated by commas, or a file of classes")
     path = os.path.expanduser(source.strip())  # noqa: PTH111 - pathlib raises for words that are too long for a path
     if os.path.isfile(path):  # noqa: PTH113
         return _read_file(Path(path))
     if _PATH.fullmatch(source.strip()):
         raise InputError(f"{source}: there is no such file of classes: check the path, or separate words by commas")
-    text = _hide_quoted(source, "the vocabulary")
+    return parse_words(source)
+
+
+def parse_words(words: str) -> list[tuple[str, ...]]:
+    """Parse words as `read_vocabulary` does, but never take them for the path of a file."""
+    if not words.strip():
+        raise InputError("the vocabulary is empty: give words separated by commas, or a file of classes")
+    text = _hide_quoted(words, "the vocabulary")
     _refuse_dots(text, alone=True)
     if ";" in text:
         return check_vocabulary([_synonyms(part, ",/") for part in _split(text, ";")])

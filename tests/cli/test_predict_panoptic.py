@@ -7,7 +7,10 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from clipself_d2.data import read_image
+from clipself_d2.engine.config import load_config
 from clipself_d2.panoptic import MaskPredictions
+from clipself_d2.visualization.demo import Predictor
 from tests.cli.images import COLORS, make_world, results, run, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +102,22 @@ def test_stuff_and_novel_words_can_be_named(world):
 def test_segments_below_the_threshold_are_left_out(world):
     assert run("--threshold", "0.95", sources=["images/0042.png"]) == 0
     assert results("0042") == []
+
+
+def test_a_predictor_takes_other_words(world):
+    """It then finds what one finds that was made with them: names, stuff and what is novel."""
+
+    def found(predictor):
+        _, segments = predictor(read_image("images/0042.png"))["panoptic_seg"]
+        return [(predictor.names[s["category_id"]], s["isthing"], s["score"]) for s in segments], predictor.is_base
+
+    other = [("green",), ("blue",), ("red",)]
+    predictor = Predictor(load_config("config.py", []), [("scarlet",)])
+    assert {name for name, *_ in found(predictor)[0]} == {"scarlet"}
+    predictor.set_words(other)
+    assert found(predictor) == found(Predictor(load_config("config.py", []), other))
+    assert {(name, isthing) for name, isthing, _ in found(predictor)[0]} == {("red", True), ("green", False)}
+    assert predictor.is_base == [True, False, True]
 
 
 @pytest.mark.parametrize(

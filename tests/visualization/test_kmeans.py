@@ -66,7 +66,7 @@ def test_matching_is_the_best_of_all_renumberings(clusters: int, seed: int) -> N
 def test_comparison_shows_equal_maps_in_equal_colors(quarters: torch.Tensor) -> None:
     image = torch.full((3, 40, 48), 7, dtype=torch.uint8)
     before, after = planted(quarters), planted(torch.tensor([3, 2, 1, 0])[quarters])
-    drawn = np.asarray(compare_kmeans([image], [before], [after], clusters=4))
+    drawn = np.asarray(compare_kmeans([image], {"before": [before], "after": [after]}, clusters=4))
     top, height = 22 + 8, 256 * 40 / 48
     rows = (top + height * (np.arange(10) + 0.5) / 10).astype(int)
     columns = (256 * (np.arange(12) + 0.5) / 12).astype(int)

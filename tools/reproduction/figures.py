@@ -58,7 +58,7 @@ def draw_kmeans(table: Table, outcomes: Rows, planner: Planner, folder: Path) ->
     images = [read_image(record["file_name"]) for record in some_records(jobs[0].config.dataloader.test.dataset)]
     before, after = (dense_maps(build_tower(job), images, job.config.model.student_size) for job in jobs)
     path = folder / "kmeans.png"
-    compare_kmeans(images, before, after).save(path)
+    compare_kmeans(images, {"before": before, "after": after}).save(path)
     return [path]
 
 

@@ -1,0 +1,83 @@
+"""Open a page in the browser: an image and words of yours, and what a CLIP makes of them.
+
+Its tabs: a heat map per word, boxes, segments, and the K-Means clusters of the dense map; heat maps and clusters also
+before CLIPSelf. The page is on this machine alone, unless --host says otherwise, and needs no network. The CLIP is the
+small one that ships with its detector, or --clip, whose boxes need a detector of --config-file.
+
+Examples:
+  clipself web
+  clipself web --clip EVA02-B-16 --pretrained output/tower.safetensors --compare merged2b_s8b_b131k --port 8080
+  clipself web --clip EVA02-B-16 --pretrained output/tower.safetensors \\
+      --config-file detection/fvit_eva02_b16_ovcoco --weights output/fvit/checkpoint_0045000.pth
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from clipself_d2.cli.arguments import add_clip, check_clip
+from clipself_d2.cli.overrides import clip_overrides
+from clipself_d2.cli.predict import BY_TEXT, DETECTOR
+from clipself_d2.cli.segment import SHIPPED
+from clipself_d2.command_line import ArgumentParser, exit_codes, weights
+from clipself_d2.errors import InputError, require
+
+SCENE = 12  # of the held-out ones
+WORDS = "red arrow, yellow flower, blue diamond, white cross, black arrow, red triangle, pond"
+REAL_WORDS = "cat, red car, street, sky"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; an InputError for a wrong one."""
+    parser = ArgumentParser("clipself web", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", metavar="IP", help="0.0.0.0 lets other machines in (%(default)s)")
+    add("--port", type=int, default=7860, metavar="N", help="0 takes any that is free (%(default)s)")
+    add_clip(parser)
+    add("--compare", metavar="WEIGHTS", help="weights of --clip before CLIPSelf, to draw beside")
+    add("--size", type=int, metavar="PX", help="side that images are resized to (default: twice the CLIP's own)")
+    add("--config-file", metavar="FILE", help="config of a detector, its path or name")
+    add("--weights", default="", metavar="FILE", help="its checkpoint_*.pth (default: the newest), or null")
+    args = parser.parse_args(argv)
+    check_clip(args)
+    if args.compare and not args.clip:
+        raise InputError("--compare: is for --clip; the small CLIP that ships is always compared")
+    if args.weights and not args.config_file:
+        raise InputError("--weights: name the detector's config, too (--config-file)")
+    return args
+
+
+@exit_codes("the same command opens the page again")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    require("gradio", "web", "clipself web")
+
+    from PIL import Image
+
+    from clipself_d2 import miniature
+    from clipself_d2.clip.build import build_image_tower, native_size
+    from clipself_d2.engine.config import load_config
+    from clipself_d2.miniature.dataset import scene_of
+    from clipself_d2.miniature.render import render
+    from clipself_d2.visualization.demo import Predictor
+    from clipself_d2.visualization.web import Models, listen, read_words, serve
+
+    with listen(args.host, args.port) as listener:
+        name, before = args.clip or miniature.MODEL, args.compare
+        example, words, about = None, REAL_WORDS, f"The CLIP is {name}."
+        config, overrides = BY_TEXT, clip_overrides(args.clip, args.pretrained)
+        if not args.clip:
+            config, *overrides = SHIPPED
+            example, words, before = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS, miniature.WEIGHTS
+            about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
+        size = f"model.size={args.size or 2 * native_size(name)}"
+        segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
+        detector_config = args.config_file or (None if args.clip else DETECTOR)
+        models = Models(
+            segmenter,
+            build_image_tower(name, weights(before)).to(segmenter.cfg.train.device) if before else None,
+            Predictor(load_config(detector_config, []), read_words(words), weights=args.weights)
+            if detector_config
+            else None,
+        )
+        serve(models, about, example, words, listener)

@@ -1,0 +1,196 @@
+"""`clipself web` in a real browser, and what it refuses."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from importlib.machinery import PathFinder
+
+import pytest
+from PIL import Image
+
+from clipself_d2 import errors
+from clipself_d2.cli import web
+from clipself_d2.data import image as images
+from clipself_d2.errors import InputError
+from clipself_d2.visualization.web import MAX_BYTES, MAX_WORDS, View, draw_view, read_words
+
+OFFLINE = """
+import sys
+from clipself_d2.cli import main
+
+def watch(event, args):
+    asked = {"socket.connect": lambda: args[1], "socket.getaddrinfo": lambda: args}.get(event, lambda: ("127.0.0.1",))()
+    if asked[0] != "127.0.0.1":
+        sys.stderr.write(f"NETWORK: {event} {args}\\n")
+
+sys.addaudithook(watch)
+sys.exit(main(["web", "--port", "0"]))
+"""
+PICTURE = "#picture img"
+MESSAGE = "#message textarea"
+COLUMN, GAP = 256, 8
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The address of a running page, and the file of its stderr, where it notes what it asks of the network."""
+    pytest.importorskip("gradio", reason="the extra [web] is not installed")
+    log = tmp_path_factory.mktemp("web") / "stderr"
+    with log.open("w") as stderr:
+        process = subprocess.Popen([sys.executable, "-c", OFFLINE], stdout=subprocess.PIPE, stderr=stderr, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("open http://127.0.0.1:"), log.read_text()
+    yield re.findall(r"http://\S+", line)[0], log
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert log.read_text().splitlines()[-1] == "interrupted; the same command opens the page again"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("there is no chromium on the PATH")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """The opened page; in the end nothing was asked of another host, and nothing failed."""
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(server[0])
+    page.locator(PICTURE).wait_for()
+    yield page
+    page.close()
+    assert not [url for url in asked if not url.startswith((server[0], "data:", "blob:"))]
+    assert not re.search("NETWORK|Traceback", server[1].read_text())
+
+
+def picture(page, before=""):
+    """Wait for another picture than that of the address `before`; its address and size."""
+    page.wait_for_function(
+        "before => { const image = document.querySelector('#picture img');"
+        " return image && image.src !== before && image.complete && image.naturalWidth }",
+        arg=before,
+    )
+    address, *size = page.locator(PICTURE).evaluate("image => [image.src, image.naturalWidth, image.naturalHeight]")
+    return address, tuple(size)
+
+
+def upload(page, path):
+    page.get_by_label("Remove Image").click()
+    page.locator("input[type=file]").set_input_files(path)
+
+
+def look_for(page, words):
+    page.get_by_label("Words").fill(words)
+    page.get_by_label("Words").press("Tab")
+
+
+@pytest.mark.slow
+def test_words_and_images_make_pictures(page, tmp_path):
+    """The shipped scene at first, two rows of heat maps; then other words, other tabs, and an image of one's own."""
+    address, size = picture(page)
+    assert 5 * COLUMN < size[0] < 6 * COLUMN and 2 * COLUMN < size[1] < 3 * COLUMN
+    look_for(page, "white cross, pond")
+    address, size = picture(page, address)
+    assert 3 * COLUMN < size[0] < 4 * COLUMN
+    for title, expected in (("Boxes", (640, 640)), ("Segments", (640, 640)), ("K-Means", (800, 294))):
+        page.get_by_role("tab", name=title).click()
+        address, size = picture(page, address)
+        assert size == expected
+    Image.new("RGB", (90, 60), "red").save(tmp_path / "mine.png")
+    upload(page, tmp_path / "mine.png")
+    address, size = picture(page, address)
+    assert size == (800, 22 + 2 * GAP + round(COLUMN * 60 / 90))
+    page.get_by_role("tab", name="Boxes").click()
+    assert picture(page, address)[1] == (720, 480)
+
+
+@pytest.mark.slow
+def test_what_is_wrong_is_one_message_without_a_path(page, tmp_path):
+    def message(start):
+        page.wait_for_function(f"() => document.querySelector('{MESSAGE}')?.value.startsWith('{start}')")
+        assert not page.locator(PICTURE).is_visible()
+        return page.locator(MESSAGE).input_value()
+
+    (tmp_path / "text.png").write_text("no image at all")
+    upload(page, tmp_path / "text.png")
+    assert message("text") == "text.png: is no image that Pillow knows: replace or remove the file"
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    upload(page, tmp_path / "large.png")
+    page.get_by_text("exceed the maximum allowed size of 32").wait_for()
+    assert message("Give an image")
+    for path in ("/etc/passwd", "../../../../etc/passwd"):
+        assert page.request.get(f"{page.url}gradio_api/file={path}").status in (403, 404)
+    page.reload()
+    page.locator(PICTURE).wait_for()
+    look_for(page, "cat, cat")
+    assert "'cat' is given twice" in message("vocabulary")
+
+
+def test_a_visitor_names_no_file_of_the_server_and_not_too_many_words(tmp_path):
+    (tmp_path / "secret.txt").write_text("password\n")
+    for text, said in (
+        (f"{tmp_path}/secret.txt", "class 0 of the vocabulary"),
+        (", ".join(f"w{number}" for number in range(MAX_WORDS + 1)), "51 words are more than 50"),
+        ("x" * 3000, "3,000 letters"),
+        (" ", "empty"),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            read_words(text)
+        assert "password" not in str(caught.value)
+    assert read_words("cat/puss, red car") == [("cat", "puss"), ("red car",)]
+
+
+def test_an_image_has_no_more_pixels_than_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.new("1", (30, 30)).save(tmp_path / "wide.png")
+    view = View("", "", lambda *_: pytest.fail("drawn"))
+    drawn, message = draw_view(view, str(tmp_path / "wide.png"), "cat", 0)
+    assert (
+        drawn is None and message == f"wide.png: has more pixels than {images.MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS"
+    )
+    assert draw_view(view, None, "cat", 0)[0] is None
+
+
+def test_a_lack_of_memory_is_a_message_and_a_bug_is_not(tmp_path):
+    def fail(error):
+        raise error
+
+    Image.new("1", (3, 3)).save(tmp_path / "a.png")
+    full = View("", "", lambda *_: fail(RuntimeError("CUDA out of memory")))
+    assert draw_view(full, str(tmp_path / "a.png"), "cat", 0)[1].startswith("out of memory")
+    with pytest.raises(KeyError):
+        draw_view(View("", "", lambda *_: fail(KeyError("x"))), str(tmp_path / "a.png"), "cat", 0)
+
+
+def test_what_cannot_start_is_one_line(monkeypatch, capsys):
+    def refused(*arguments):
+        assert web.main(arguments) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: ") and line.count("\n") == 1
+        return line
+
+    with monkeypatch.context() as patch:
+        patch.setattr(errors, "find_spec", lambda name: None if name == "gradio" else PathFinder.find_spec(name))
+        assert refused() == "error: clipself web needs the package gradio: pip install 'clipself_d2[web]'\n"
+    assert "--compare: is for --clip" in refused("--compare", "openai")
+    assert "--weights: name the detector's config" in refused("--weights", "a.pth")
+    assert "--clip and --pretrained belong together" in refused("--clip", "ViT-B-16")
+    pytest.importorskip("gradio")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line = refused("--port", str(taken.getsockname()[1]))
+        assert "Address already in use; choose another port" in line
+    assert "--port 99999" in refused("--port", "99999")
