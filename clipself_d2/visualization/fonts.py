@@ -30,7 +30,9 @@ def font_families(texts: Iterable[str]) -> list[str]:
 @functools.lru_cache(maxsize=64)
 def _families(missing: frozenset[int]) -> tuple[str, ...]:
     families = [_DEFAULT]
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
+    # Matplotlib's "Last Resort" has a box in place of every letter.
+    fonts = [font for font in fontManager.ttflist if not font.name.startswith("Last Resort")]
+    for font in sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
         if not missing:
             break
         if font.name not in families and (found := missing & _letters(font.fname)):
