@@ -74,7 +74,7 @@ class Predictor:
         default = "latest" if cfg.dataloader.get("train") else cfg.train.init_checkpoint or None
         self.model: Any = load_trained(cfg, None if weights == "null" else weights or default)
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
-        self.model.labels_only = True
+        self.model.labels_only = True  # type: ignore[assignment]
         self._classes: dict[str, Any] = {}  # arguments of a call, if they are no longer the model's own
 
     @property

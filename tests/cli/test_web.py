@@ -13,9 +13,7 @@ from PIL import Image
 
 from clipself_d2 import errors
 from clipself_d2.cli import web
-from clipself_d2.data import image as images
 from clipself_d2.errors import InputError
-from clipself_d2.visualization.web import MAX_BYTES, MAX_WORDS, View, draw_view, read_words
 
 OFFLINE = """
 import sys
@@ -42,6 +40,8 @@ def server(tmp_path_factory):
     with log.open("w") as stderr:
         process = subprocess.Popen([sys.executable, "-c", OFFLINE], stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
+    import clipself_d2.visualization.web  # noqa: F401  (takes seconds, which the other process needs too)
+
     line = process.stdout.readline()
     assert line.startswith("open http://127.0.0.1:"), log.read_text()
     yield re.findall(r"http://\S+", line)[0], log
@@ -119,6 +119,8 @@ def test_words_and_images_make_pictures(page, tmp_path):
 
 @pytest.mark.slow
 def test_what_is_wrong_is_one_message_without_a_path(page, tmp_path):
+    from clipself_d2.visualization.web import MAX_BYTES
+
     def message(start):
         page.wait_for_function(f"() => document.querySelector('{MESSAGE}')?.value.startsWith('{start}')")
         assert not page.locator(PICTURE).is_visible()
@@ -141,6 +143,8 @@ def test_what_is_wrong_is_one_message_without_a_path(page, tmp_path):
 
 
 def test_a_visitor_names_no_file_of_the_server_and_not_too_many_words(tmp_path):
+    from clipself_d2.visualization.web import MAX_WORDS, read_words
+
     (tmp_path / "secret.txt").write_text("password\n")
     for text, said in (
         (f"{tmp_path}/secret.txt", "class 0 of the vocabulary"),
@@ -155,17 +159,20 @@ def test_a_visitor_names_no_file_of_the_server_and_not_too_many_words(tmp_path):
 
 
 def test_an_image_has_no_more_pixels_than_are_read(tmp_path, monkeypatch):
+    from clipself_d2.data.image import MAX_PIXELS
+    from clipself_d2.visualization.web import View, draw_view
+
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     Image.new("1", (30, 30)).save(tmp_path / "wide.png")
     view = View("", "", lambda *_: pytest.fail("drawn"))
     drawn, message = draw_view(view, str(tmp_path / "wide.png"), "cat", 0)
-    assert (
-        drawn is None and message == f"wide.png: has more pixels than {images.MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS"
-    )
+    assert drawn is None and message == f"wide.png: has more pixels than {MAX_PIXELS}: set CLIPSELF_D2_MAX_PIXELS"
     assert draw_view(view, None, "cat", 0)[0] is None
 
 
 def test_a_lack_of_memory_is_a_message_and_a_bug_is_not(tmp_path):
+    from clipself_d2.visualization.web import View, draw_view
+
     def fail(error):
         raise error
 
