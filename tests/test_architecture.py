@@ -97,7 +97,17 @@ def test_no_file_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-EXTRAS = {"faster_coco_eval", "gradio", "lvis", "onnx", "onnxscript", "onnxruntime", "panopticapi", "transformers"}
+EXTRAS = {
+    "faster_coco_eval",
+    "gradio",
+    "lvis",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "panopticapi",
+    "supervision",
+    "transformers",
+}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

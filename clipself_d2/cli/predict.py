@@ -31,6 +31,12 @@ DETECTOR = "miniature/detector"
 BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
 
 
+def is_override(word: str) -> bool:
+    """Whether an input is a `key=value`, and neither a file nor a URL."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and "://" not in key and not Path(word).exists()
+
+
 def parse_args(
     argv: Sequence[str] | None,
     command: str = "predict",
@@ -48,7 +54,11 @@ def parse_args(
     Raises:
         InputError: a wrong argument.
     """
-    parser = words_parser(command, doc, "images, animations, videos, folders, patterns; key=value of the config")
+    inputs = (
+        "images, animations, videos, folders, patterns; until Ctrl-C streams (rtsp://..., http://...), webcam or "
+        "webcam:1; key=value of the config"
+    )
+    parser = words_parser(command, doc, inputs)
     add = parser.add_argument
     add(
         "--save-txt",
@@ -69,7 +79,7 @@ def parse_args(
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with train.device=cpu (%(default)s)")
     add("--resume", action="store_true", help="leave out inputs that have their json in OUTPUT")
     args = parser.parse_intermixed_args(argv)
-    args.opts = [word for word in args.inputs if "=" in word and not Path(word).exists()]
+    args.opts = [word for word in args.inputs if is_override(word)]
     args.inputs = [word for word in args.inputs if word not in args.opts]
     if not args.inputs:
         raise InputError("name an image, a video, or a folder of them (see --help)")
@@ -100,25 +110,29 @@ def predict_share(args: argparse.Namespace) -> None:
 
     from clipself_d2.engine.config import load_config
     from clipself_d2.visualization.demo import Predictor, predict_files
-    from clipself_d2.visualization.media import find_files
+    from clipself_d2.visualization.media import Stream, find_files, is_stream
     from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
     def names(words: str | None) -> list[str] | None:
         return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
 
     words = read_vocabulary(args.words)
-    files, output = find_files(args.inputs), Path(args.output).expanduser()
+    streams = [path for path in args.inputs if is_stream(path)]
+    files = find_files([path for path in args.inputs if path not in streams])
+    output = Path(args.output).expanduser()
     if comm.is_main_process():
         print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)
     options = {"novel": names(args.novel), "stuff": names(args.stuff)}
     predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
-    found, failures = predict_files(predictor, files, output, save_txt=args.save_txt, resume=args.resume)
+    found, failures = predict_files(
+        predictor, [*files, *map(Stream, streams)], output, save_txt=args.save_txt, resume=args.resume
+    )
     if not comm.is_main_process():
         return
     print(tabulate(found.rows(), ("word", "found", "in images", "best score"), "simple_outline", floatfmt=".2f"))
     if failures:
-        print(f"{failures:,} of {len(files):,} inputs could not be read and were left out")
+        print(f"{failures:,} of {len(files) + len(streams):,} inputs could not be read and were left out")
     print(f"written to {output}")
 
 

@@ -1,14 +1,19 @@
-"""What a model found in one image, as records of a COCO results file with class names."""
+"""What a model found in one image: records of a COCO results file with class names, YOLO's labels, supervision's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from pycocotools import mask as coco_mask
 from torch import Tensor
+
+from clipself_d2.errors import require
+
+if TYPE_CHECKING:
+    import supervision
 
 
 def to_results(
@@ -38,6 +43,37 @@ def to_results(
         k = result["category_id"]
         result.update(image_id=image_id, name=names[k], is_base=is_base[k], score=round(result["score"], 4))
     return results
+
+
+def to_supervision(output: Mapping[str, Any], names: Sequence[str]) -> supervision.Detections:
+    """Make the `supervision.Detections` of a model's output, for its annotators, trackers and zones.
+
+    Args:
+        output: see `to_results`.
+        names: see `to_results`; they become ``data["class_name"]``.
+
+    Raises:
+        InputError: supervision is not installed.
+    """
+    require("supervision", "supervision", "to_supervision")
+    import supervision
+
+    if "panoptic_seg" in output:
+        ids, segments = output["panoptic_seg"]
+        masks = np.stack([ids.numpy() == s["id"] for s in segments]) if segments else np.zeros((0, *ids.shape), bool)
+        boxes = supervision.mask_to_xyxy(masks)
+        scores, classes = [s["score"] for s in segments], [s["category_id"] for s in segments]
+    else:
+        found = output["instances"]
+        masks = np.asarray(found.pred_masks) if found.has("pred_masks") else None
+        boxes, scores, classes = found.pred_boxes.tensor.numpy(), found.scores.tolist(), found.pred_classes.tolist()
+    return supervision.Detections(
+        xyxy=boxes,
+        mask=masks,
+        confidence=np.array(scores, dtype=np.float32),
+        class_id=np.array(classes, dtype=int),
+        data={"class_name": np.array([names[k] for k in classes], dtype=str)},
+    )
 
 
 def to_yolo(records: Sequence[Mapping[str, Any]], height: int, width: int) -> str:

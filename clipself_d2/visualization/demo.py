@@ -6,6 +6,8 @@ import copy
 import functools
 import json
 import logging
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import write_atomically
+from clipself_d2.command_line import signal_handlers
 from clipself_d2.data import ImageError
 from clipself_d2.data.catalog import check_registered
 from clipself_d2.data.vocabulary import base_classes, dataset_stuff
@@ -29,7 +32,7 @@ from clipself_d2.engine.config import build, train_settings
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments, to_results, to_yolo
-from clipself_d2.visualization.media import open_frames, output_stems, write_frames
+from clipself_d2.visualization.media import Stream, open_frames, output_stems, write_frames
 from clipself_d2.visualization.predictions import draw_predictions
 from clipself_d2.vocabulary import TextClassifier, Vocabulary, seen_classes
 
@@ -214,13 +217,18 @@ def set_classes(
 
 
 def predict_files(
-    predictor: Predictor, files: Sequence[Path], output_dir: Path, *, save_txt: bool = False, resume: bool = False
+    predictor: Predictor,
+    files: Sequence[Path | Stream],
+    output_dir: Path,
+    *,
+    save_txt: bool = False,
+    resume: bool = False,
 ) -> tuple[Found, int]:
     """Write for every image or video the same with its predictions drawn, and a json of them; ranks share the files.
 
     Args:
         predictor: the model.
-        files: images and videos.
+        files: images, videos and streams; Ctrl-C ends a stream, whose results are kept.
         output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go, see `output_stems`. The ``image_id`` of a
             record is the number in the image's name, else the place of its file; in a video it is the number of the
             frame.
@@ -235,7 +243,8 @@ def predict_files(
         InputError: results would go into a folder of the inputs, or no file can be read.
     """
     stems = output_stems(files, output_dir)
-    if {stem.parent.resolve() for stem in stems} & {file.resolve().parent for file in files}:
+    folders = {file.resolve().parent for file in files if isinstance(file, Path)}
+    if {stem.parent.resolve() for stem in stems} & folders:
         raise InputError(f"{output_dir}: has the inputs, which would be overwritten: name another folder for results")
     jsons = [stem.with_name(f"{stem.name}.json") for stem in stems]
     failed: list[int] = []
@@ -267,13 +276,14 @@ def _drawn(predictor: Predictor, records: Iterable[dict[str, Any]]) -> list[dict
     return [record for record in records if "bbox" not in record or record["score"] >= predictor.drawn_threshold]
 
 
-def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, save_txt: bool) -> None:
+def _predict_file(predictor: Predictor, file: Path | Stream, stem: Path, number: int, save_txt: bool) -> None:
     source = open_frames(file)
     results: list[dict[str, Any]] = []
+    stopped = threading.Event()
     image_id = int(file.stem) if file.stem.isdecimal() else number
 
     def drawn() -> Iterator[Image.Image]:
-        bar = tqdm(source.frames, file.name, source.count, unit="frame", leave=False, disable=source.count == 1)
+        bar = tqdm(source.frames, file.name, source.count or None, unit="frame", leave=False, disable=source.count == 1)
         for frame, image in enumerate(bar):
             output = predictor(image, str(file))
             records = to_results(output, predictor.names, predictor.is_base, frame if source.fps else image_id)
@@ -283,8 +293,11 @@ def _predict_file(predictor: Predictor, file: Path, stem: Path, number: int, sav
                 name = f"{stem.name}_{frame}.txt" if source.fps else f"{stem.name}.txt"
                 _write_text(stem.with_name(name), to_yolo(_drawn(predictor, records), height, width))
             yield predictor.draw(image, output)
+            if stopped.is_set():
+                return
 
-    write_frames(stem, drawn(), source)
+    with signal_handlers([signal.SIGINT] if isinstance(file, Stream) else [], lambda _: stopped.set()):
+        write_frames(stem, drawn(), source)
     _write_text(stem.with_name(f"{stem.name}.json"), "[" + ",\n".join(map(json.dumps, results)) + "]\n")
 
 

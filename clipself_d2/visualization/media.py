@@ -1,6 +1,6 @@
 """Images and videos of a user: finding them, reading their frames, writing drawn frames in the same kind of file.
 
-Pillow reads images and animations (GIF, WebP, APNG), OpenCV videos.
+Pillow reads images and animations (GIF, WebP, APNG), OpenCV videos, streams and webcams.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.data.image import IMAGE_SUFFIXES, ImageError, find_images, read_image
 from clipself_d2.errors import InputError
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is one line of ours
+
 logger = logging.getLogger(__name__)
 
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
@@ -34,21 +37,54 @@ _LONGEST_NAME = 200  # bytes; file systems allow 255 with suffix
 _DEFAULT_FPS = {"animation": 10.0, "video": 25.0}  # if a file does not say
 
 
+_STREAM = re.compile(r"webcam(:\d+)?|(rtsps?|rtmps?|https?|srt|tcp|udp)://.+", re.IGNORECASE)
+_PATIENCE = 10_000  # milliseconds that a stream may take to open, and for a frame
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A webcam, or a video of the network.
+
+    Attributes:
+        address: "webcam", "webcam:1" for the second one, or a URL.
+    """
+
+    address: str
+
+    def __str__(self) -> str:
+        """The address without its password."""
+        return re.sub(r"//[^/]*@", "//", self.address)
+
+    @property
+    def name(self) -> str:
+        """For the files of its results."""
+        place, _, query = re.sub(r"^\w+://", "", str(self)).partition("?")
+        digest = hashlib.blake2b(query.encode(), digest_size=4).hexdigest() if query else ""
+        return re.sub(r"\W+", "_", f"{place} {digest}").strip("_")
+
+    stem = name
+
+
 @dataclass
 class FrameSource:
     """An image or video that is being read.
 
     Attributes:
-        path: the file.
+        path: the file, or the stream.
         frames: 3 x H x W uint8 RGB tensors, at least one; exactly one for an image.
-        count: number of frames that the file announces.
+        count: number of frames that the file announces; 0 for a stream, which does not.
         fps: frames per second; 0 for an image.
     """
 
-    path: Path
+    path: Path | Stream
     frames: Iterator[Tensor]
     count: int = 1
     fps: float = 0.0
+
+
+def is_stream(text: str) -> bool:
+    """Whether a text is the address of a `Stream`, and not of a file."""
+    return bool(_STREAM.fullmatch(text)) and not Path(text).exists()
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
@@ -80,14 +116,16 @@ def _known_files(path: Path) -> list[Path]:
     return [path] if path.suffix.lower() in _KNOWN else []
 
 
-def output_stems(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Name the results of files without their suffixes, each differently.
+def output_stems(inputs: Sequence[Path | Stream], folder: Path) -> list[Path]:
+    """Name the results of files and streams without their suffixes, each differently.
 
     Args:
-        files: different files. If they are of several folders, their results keep these below the common one.
+        inputs: different ones. If files are of several folders, their results keep these below the common one.
         folder: where results go.
     """
-    files = [file.absolute() for file in files]
+    # A stream counts as a file of the first file's folder.
+    home = next((file.absolute().parent for file in inputs if isinstance(file, Path)), Path.cwd())
+    files = [file.absolute() if isinstance(file, Path) else home / file.name for file in inputs]
     root = Path(os.path.commonpath([file.parent for file in files]))
     stems, names = Counter(file.with_suffix("") for file in files), set(files)
     results = []
@@ -101,16 +139,16 @@ def output_stems(files: Sequence[Path], folder: Path) -> list[Path]:
     return results
 
 
-def open_frames(path: Path) -> FrameSource:
-    """Start to read an image, animation or video.
+def open_frames(path: Path | Stream) -> FrameSource:
+    """Start to read an image, animation, video or stream.
 
     If a video breaks off before its announced end, its frames end there with a warning.
 
     Raises:
         ImageError: not even the first frame can be read.
     """
-    suffix = path.suffix.lower()
-    if suffix in VIDEOS:
+    suffix = path.suffix.lower() if isinstance(path, Path) else ""
+    if isinstance(path, Stream) or suffix in VIDEOS:
         source = _open_video(path)
     elif suffix not in ANIMATIONS or (animation := _open_animation(path)) is None:
         return FrameSource(path, iter([read_image(path)]))
@@ -118,7 +156,8 @@ def open_frames(path: Path) -> FrameSource:
         source = animation
     first = next(source.frames, None)
     if first is None:
-        raise ImageError(f"{path}: no frame of it can be read: replace or remove the file")
+        fix = "replace or remove the file" if isinstance(path, Path) else "check its address"
+        raise ImageError(f"{path}: no frame of it can be read: {fix}")
     source.frames = _warn_if_short(source, itertools.chain([first], source.frames))
     return source
 
@@ -138,7 +177,7 @@ def write_frames(stem: Path, frames: Iterable[Image.Image], source: FrameSource)
     if not source.fps:
         output = stem.with_name(f"{stem.name}.jpg")
         write_atomically(output, lambda file: next(frames).save(file, quality=92, subsampling=0))
-    elif source.path.suffix.lower() in VIDEOS:
+    elif isinstance(source.path, Stream) or source.path.suffix.lower() in VIDEOS:
         output = stem.with_name(f"{stem.name}.mp4")
         write_atomically(output, lambda file: _write_video(file, frames, source.fps))
     else:
@@ -183,12 +222,23 @@ def _animation_frames(image: Image.Image) -> Iterator[Tensor]:
             return  # broken off
 
 
-def _open_video(path: Path) -> FrameSource:
-    capture = cv2.VideoCapture(str(path))
+def _open_video(path: Path | Stream) -> FrameSource:
+    level = cv2.setLogLevel(0)
+    if isinstance(path, Path):
+        capture = cv2.VideoCapture(str(path))
+    elif path.address.lower().startswith("webcam"):
+        capture = cv2.VideoCapture(int(path.address.partition(":")[2] or 0))
+    else:
+        patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE]
+        capture = cv2.VideoCapture(path.address, cv2.CAP_FFMPEG, patience)
+    cv2.setLogLevel(level)
     if not capture.isOpened():
+        if isinstance(path, Stream):
+            raise ImageError(f"{path}: the stream cannot be opened: check its address, and that it is on")
         raise ImageError(f"{path}: OpenCV cannot decode this video: replace or remove the file")
-    count, fps = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), capture.get(cv2.CAP_PROP_FPS)
-    return FrameSource(path, _video_frames(capture), max(1, count), fps if 0 < fps < 1000 else _DEFAULT_FPS["video"])
+    count = max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if isinstance(path, Path) else 0
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return FrameSource(path, _video_frames(capture), count, fps if 0 < fps < 1000 else _DEFAULT_FPS["video"])
 
 
 def _video_frames(capture: cv2.VideoCapture) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """`clipself predict`: what is written, what is skipped, and one line for what is wrong."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -17,6 +18,7 @@ from torch import nn
 import clipself_d2.miniature  # noqa: F401  (registers its data sets, which tests replace for a while)
 from clipself_d2.cli import segment
 from clipself_d2.cli.predict import main
+from clipself_d2.visualization import media
 from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
 from tests.cli.images import make_world
 
@@ -175,6 +177,25 @@ def test_a_stopped_command_goes_on(world):
     assert results("red") == [] and [r["name"] for r in results("0042")] == ["blue"]
     assert run() == 0
     assert [r["name"] for r in results("red")] == ["red"]
+
+
+def test_ctrl_c_ends_a_stream_and_keeps_its_results(world, monkeypatch, capsys):
+    def watch(stream):
+        def frames():
+            for number in itertools.count():
+                if number == 2:
+                    signal.raise_signal(signal.SIGINT)
+                yield torch.from_numpy(np.array(image_of("red"))).permute(2, 0, 1)
+
+        return media.FrameSource(stream, frames(), 0, 25.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(media, "_open_video", watch)
+        assert run(sources=("rtsp://me:secret@cam/live?a=b",)) == 0
+    [video] = Path("out").glob("cam_live_*.mp4")
+    assert [record["image_id"] for record in results(video.stem)] == [0, 1, 2]
+    assert len(list(media.open_frames(video).frames)) == 3
+    assert capsys.readouterr().out.endswith("written to out\n")
 
 
 def test_what_was_read_is_printed(world, capsys):

@@ -6,7 +6,8 @@ import torch
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
-from clipself_d2.evaluation.json_results import semantic_segments, to_results
+from clipself_d2.evaluation.json_results import semantic_segments, to_results, to_supervision
+from clipself_d2.regions.packed_masks import PackedMasks
 
 NAMES, IS_BASE = ["cat", "dog"], [True, False]
 
@@ -49,3 +50,28 @@ def test_a_semantic_segmentation_has_one_segment_per_class(background):
     expected = {1: pytest.approx((0.8 + 0.45) / 2)} | ({} if background is not None else {0: pytest.approx(0.9)})
     assert found == expected and all(not s["isthing"] and s["id"] == s["category_id"] + 1 for s in segments)
     assert (semantic_segments(labels, best, 0.5)["panoptic_seg"][0] == torch.tensor([[1, 2, 0]])).all()
+
+
+def test_supervision_gets_boxes_masks_scores_and_names():
+    supervision = pytest.importorskip("supervision")
+    output = instances([[1, 2, 4, 8], [0, 0, 3, 1]], [0.25, 0.75], [0, 1])
+    found = to_supervision(output, NAMES)
+    assert isinstance(found, supervision.Detections) and found.mask is None
+    assert found.xyxy.tolist() == [[1, 2, 4, 8], [0, 0, 3, 1]] and found.confidence.tolist() == [0.25, 0.75]
+    assert found.class_id.tolist() == [0, 1] and found.data["class_name"].tolist() == ["cat", "dog"]
+    masks = torch.zeros(2, 10, 20, dtype=torch.bool)
+    masks[0, 2:8, 1:4] = True
+    output["instances"].pred_masks = PackedMasks(PackedMasks.pack(masks), 20)
+    assert np.array_equal(to_supervision(output, NAMES).mask, masks.numpy())
+    assert len(to_supervision(instances([], [], []), NAMES)) == 0
+
+
+def test_supervision_gets_segments_as_masks():
+    pytest.importorskip("supervision")
+    ids = torch.tensor([[0, 1, 1, 2], [2, 2, 0, 2]])
+    segments = [{"id": 2, "category_id": 0, "score": 0.5}, {"id": 1, "category_id": 1, "score": 0.1}]
+    found = to_supervision({"panoptic_seg": (ids, segments)}, NAMES)
+    assert np.array_equal(found.mask, np.stack([ids.numpy() == 2, ids.numpy() == 1]))
+    assert found.data["class_name"].tolist() == NAMES and found.class_id.tolist() == [0, 1]
+    assert found.xyxy.tolist() == [[0, 0, 3, 1], [1, 0, 2, 0]]  # supervision's: both ends are inside
+    assert len(to_supervision({"panoptic_seg": (ids, [])}, NAMES)) == 0

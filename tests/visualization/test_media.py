@@ -1,3 +1,7 @@
+import socket
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -7,7 +11,7 @@ from PIL import Image
 
 from clipself_d2.data import ImageError
 from clipself_d2.errors import InputError
-from clipself_d2.visualization.media import find_files, open_frames, output_stems, write_frames
+from clipself_d2.visualization.media import Stream, find_files, is_stream, open_frames, output_stems, write_frames
 
 LEVELS = (0, 60, 120, 180, 240)
 
@@ -137,6 +141,53 @@ def test_long_names_are_cut_and_stay_different(tmp_path):
     assert len(set(stems)) == 3
     for file, stem in zip(files, stems, strict=True):
         assert write_frames(stem, iter([Image.new("RGB", (4, 4))]), open_frames(file)).is_file()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The URL of a folder with a video and a text."""
+    save_video(tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_text("no video")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://user:secret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_streams(server, tmp_path):
+    source = open_frames(Stream(f"{server}/a.mp4"))
+    assert (source.count, source.fps) == (0, 10)
+    assert np.abs(np.array(red(source)) - LEVELS).max() <= 8
+    assert write_frames(tmp_path / "out", iter(frames()), source) == tmp_path / "out.mp4"
+
+
+def test_a_stream_that_is_not_there_is_one_line(server, capfd):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = listener.getsockname()[1]
+    for url in (f"{server}/b.mp4", f"{server}/absent.mp4", f"rtsp://127.0.0.1:{closed}/live", "webcam:93"):
+        with pytest.raises(ImageError, match="the stream cannot be opened: check its address") as caught:
+            open_frames(Stream(url))
+        assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
+    assert not capfd.readouterr().err
+
+
+def test_what_is_a_stream(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    streams = ["rtsp://host/live", "HTTPS://host:80/a.m3u8?token=1", "webcam", "webcam:2"]
+    assert all(map(is_stream, streams)) and not any(map(is_stream, ["a.mp4", "webcams", "webcam:", "dir/webcam"]))
+    (tmp_path / "webcam").touch()
+    assert not is_stream("webcam")
+    stems = output_stems([*map(Stream, streams), Stream("https://host:80/a.m3u8?token=2"), Path("p.png")], Path("out"))
+    names = [stem.name for stem in stems]
+    assert names[0] == "host_live" and names[2:4] == ["webcam", "webcam_2"] and names[5] == "p"
+    assert (
+        names[1].startswith("host_80_a_m3u8_") and len(set(names)) == 6 and {s.parent for s in stems} == {Path("out")}
+    )
 
 
 @pytest.mark.parametrize(("make", "name", "suffix"), [(save_animation, "a.gif", ".gif"), (save_video, "a.mp4", ".mp4")])
