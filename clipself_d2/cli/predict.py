@@ -5,6 +5,7 @@ every pixel by the text alone. A config of a trained model gives what it predict
   detection/*  boxes (blue: a base class, which has training labels; red: a novel class); COCO results
   panoptic/*   a name for every pixel, one color per word; segments with masks as COCO's RLE
   semantic/*   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
+With --masks, the masks are SAM's, and the words the CLIP's (default: OpenAI's L/14 at 336 px).
 Where every pixel gets the best word, name what surrounds your words too. A record also has `name` and `is_base`; its
 image_id is the number in the file's name, else the input's number, and in a video the frame's number. Inputs that
 cannot be read are skipped, logged and counted; results of several folders keep the folders.
@@ -23,12 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
-from clipself_d2.cli.overrides import clip_overrides
+from clipself_d2.cli.overrides import clip_overrides, override
 from clipself_d2.command_line import exit_codes
 from clipself_d2.errors import InputError
 
 DETECTOR = "miniature/detector"
 BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
+BY_SAM = "panoptic/sam_openai_l14_336_coco"
 
 
 def is_override(word: str) -> bool:
@@ -70,6 +72,7 @@ def parse_args(
     add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
     add_clip(parser)
     add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: see above)")
+    add("--masks", metavar="MODEL", help="name the masks of SAM or SAM 2: a name on the Hugging Face hub, or a folder")
     add(
         "--weights",
         default="",
@@ -85,6 +88,11 @@ def parse_args(
         raise InputError("name an image, a video, or a folder of them (see --help)")
     if not args.config_file:
         check_clip(args)
+    if args.masks:
+        if args.config_file:
+            raise InputError("--masks has a config of its own: leave --config-file out, or give it model.generator")
+        args.config_file = BY_SAM
+        args.opts = [override("model.generator.name", args.masks), "model.generator.download=true", *args.opts]
     if args.clip or args.config_file:
         args.config_file = args.config_file or BY_TEXT
         args.opts = [*clip_overrides(args.clip, args.pretrained), *args.opts]

@@ -1,4 +1,4 @@
-"""Write region proposals as the json that distillation reads, from a trained F-ViT or region proposal network.
+"""Write region proposals as the json that distillation reads, from a trained network or a mask generator such as SAM.
 
 OUTPUT is in COCO's format: the boxes of each image, best first, with their scores. Boxes with a side below one pixel or
 a score below --min-score are dropped; after non-maximum suppression at --nms over all boxes, the --top best of an image
@@ -18,6 +18,9 @@ Examples:
   with the network inside a trained F-ViT:
     clipself proposals --config-file detection/fvit_eva02_b16_ovcoco \\
         --weights output/fvit/checkpoint_0050000.pth --dataset coco_2017_train_images --output proposals.json
+  the boxes of SAM's masks (model.generator.name=facebook/sam2.1-hiera-small: those of SAM 2):
+    clipself proposals --config-file panoptic/sam_openai_l14_336_coco \\
+        --dataset coco_2017_train_images --output proposals.json model.generator.download=true
 """
 
 import argparse
@@ -39,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--config-file", required=True, metavar="FILE", help="the config of the trained network")
-    add("--weights", default="latest", metavar="FILE", help="checkpoint_*.pth (default: that of train.output_dir)")
+    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest, if the config trains)")
     add("--dataset", required=True, metavar="NAME", help="the data set of the images; see datasets/README.md")
     add("--output", required=True, type=Path, metavar="FILE.json", help="the new file; must not exist")
     add("--top", type=int, default=50, metavar="N", help="most proposals per image (%(default)s)")

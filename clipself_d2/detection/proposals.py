@@ -84,8 +84,8 @@ def check_can_propose(model: Any) -> None:
     if not callable(getattr(model, "propose", None)):
         name = getattr(model, "__name__", type(model).__name__)
         raise InputError(
-            f"{name} makes no region proposals: use a config of F-ViT or of a region proposal network, such as "
-            "configs/detection/rpn_r50_fpn_ovcoco.py"
+            f"{name} makes no region proposals: use a config of F-ViT, of a region proposal network such as "
+            "configs/detection/rpn_r50_fpn_ovcoco.py, or of a mask generator (configs/panoptic)"
         )
 
 

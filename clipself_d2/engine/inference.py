@@ -48,13 +48,14 @@ def autocast(settings: TrainSettings) -> torch.autocast:
     return torch.autocast(resolve_device(settings.device), dtype=PRECISIONS[precision], enabled=precision != "fp32")
 
 
-def load_trained(cfg: DictConfig, weights: str | None = "latest") -> nn.Module:
+def load_trained(cfg: DictConfig, weights: str | None = "") -> nn.Module:
     """The model of a config with trained weights, on `train.device`, in evaluation mode.
 
     Args:
         cfg: from `load_config`; its `train.device` is resolved in place.
-        weights: a `checkpoint_*.pth`; "latest" for the newest one in `train.output_dir`; None leaves the model as it is
-            built: with random weights, or of parts that bring their own.
+        weights: a `checkpoint_*.pth`. Empty: the newest one in `train.output_dir`, or `train.init_checkpoint`, if any,
+            of a config that trains nothing. None leaves the model as it is built: with random weights, or of parts that
+            bring their own.
 
     Raises:
         InputError: a device that does not exist, no checkpoint, or the checkpoint of another model.
@@ -63,7 +64,9 @@ def load_trained(cfg: DictConfig, weights: str | None = "latest") -> nn.Module:
     settings = train_settings(cfg)
     check_precision(settings)
     model: nn.Module = build(cfg, "model").to(settings.device)
-    if weights == "latest":
+    if weights == "" and not cfg.dataloader.get("train"):
+        weights = settings.init_checkpoint or None
+    if weights == "":
         if Checkpointer(settings.output_dir, model=model).resume() is None:
             raise InputError(
                 f"{settings.output_dir}: holds no checkpoint; train first, or pass --weights checkpoint_*.pth"

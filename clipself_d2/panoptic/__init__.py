@@ -6,6 +6,7 @@ from clipself_d2.panoptic.mask_embedder import MaskEmbedder
 from clipself_d2.panoptic.masks import GroundTruthMasks, MaskGenerator, MaskPredictions
 from clipself_d2.panoptic.open_vocabulary import OpenVocabularyPanoptic
 from clipself_d2.panoptic.plugins import FCCLIPMaskClassifier, ODISEMaskClassifier
+from clipself_d2.panoptic.sam_masks import SAMMasks
 from clipself_d2.panoptic.saved import SavedMasks
 from clipself_d2.panoptic.standalone.clipself_masks import save_predictions
 from clipself_d2.panoptic.transformers_masks import TransformersMasks
@@ -18,6 +19,7 @@ __all__ = [
     "MaskPredictions",
     "ODISEMaskClassifier",
     "OpenVocabularyPanoptic",
+    "SAMMasks",
     "SavedMasks",
     "TransformersMasks",
     "dataset_things",

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import BitMasks, Instances
 from torch import Tensor, nn
 
 from clipself_d2.clip import ImageTower
@@ -130,6 +132,27 @@ class OpenVocabularyPanoptic(nn.Module):
             self._segment(prediction, self._fuse(prediction, features, valid, vocabulary), things, result_size(x))
             for x, prediction, (features, valid) in zip(inputs, predictions, embedded, strict=True)
         ]
+
+    @torch.no_grad()
+    def propose(self, inputs: list[dict[str, Any]]) -> list[Instances]:
+        """Return the boxes of the generator's masks as region proposals.
+
+        Returns:
+            `proposal_boxes` and `objectness_logits` per image, best first. The probability of an object is that of not
+            being void, times the mask's predicted IoU.
+        """
+        results = []
+        for x, found in zip(inputs, self.generator(inputs, self.vocabulary), strict=True):
+            prediction = found.to("cpu")
+            scores = -prediction.log_scores[:, -1].float().expm1()
+            if prediction.mask_iou is not None:
+                scores = scores * prediction.mask_iou.float()
+            scores, order = scores.sort(descending=True)
+            masks = prediction.masks[order] > 0
+            boxes = BitMasks(masks).get_bounding_boxes()
+            proposals = Instances(masks.shape[1:], proposal_boxes=boxes, objectness_logits=scores.logit(eps=1e-6))
+            results.append(detector_postprocess(proposals, *result_size(x)))
+        return results
 
     def _fuse(self, prediction: MaskPredictions, features: Tensor, valid: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Q x (K + 1) probabilities, times the predicted IoU of the masks."""

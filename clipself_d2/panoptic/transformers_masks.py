@@ -68,7 +68,7 @@ class TransformersMasks(nn.Module):
         super().__init__()
         if not _STRIDE <= short_side <= long_side:
             raise InputError(f"short_side={short_side}, long_side={long_side}: give at least {_STRIDE}, in this order")
-        self.model = _load(str(name), download).requires_grad_(False).eval()
+        self.model = _load(str(name), download)
         labels = self.model.config.id2label
         if classes is None:
             classes = [[part.strip() for part in labels[i].split(",")] for i in range(len(labels))]
@@ -117,20 +117,29 @@ class TransformersMasks(nn.Module):
         return (pixels - self.pixel_mean) / self.pixel_std
 
 
-def _load(name: str, download: bool) -> Any:
-    require("transformers", "panoptic", "TransformersMasks")
-    from transformers import AutoModelForUniversalSegmentation
+def load_published(auto: Any, name: str, download: bool) -> Any:
+    """Load a mask generator's model or image processor by one of transformers' auto classes; models are frozen.
 
+    Raises:
+        InputError: it is missing or of another kind, or the model has no safetensors.
+    """
+    safe = {"use_safetensors": True} if "Model" in auto.__name__ else {}
     try:
-        model = AutoModelForUniversalSegmentation.from_pretrained(
-            name, local_files_only=not download, use_safetensors=True
-        )
+        loaded = auto.from_pretrained(name, local_files_only=not download, **safe)
     except (OSError, ValueError) as error:  # what transformers raises for anything missing or of another kind
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         fix = "give a folder with config.json and model.safetensors"
         if not download and not Path(name).is_dir():
             fix += ", or download=true to fetch it from the Hugging Face hub"
         raise InputError(f"{name}: cannot be loaded as a mask generator ({reason}): {fix}") from error
+    return loaded.requires_grad_(False).eval() if isinstance(loaded, nn.Module) else loaded
+
+
+def _load(name: str, download: bool) -> Any:
+    require("transformers", "panoptic", "TransformersMasks")
+    from transformers import AutoModelForUniversalSegmentation
+
+    model = load_published(AutoModelForUniversalSegmentation, name, download)
     if model.config.model_type not in ARCHITECTURES:
         raise InputError(f"{name}: is a {model.config.model_type}: use one of {', '.join(ARCHITECTURES)}")
     return model

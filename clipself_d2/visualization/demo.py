@@ -49,8 +49,7 @@ class Predictor:
         words: for each class its synonyms, the first of which is its name.
         novel: see `set_classes`.
         stuff: see `set_classes`.
-        weights: a checkpoint. Empty: the newest of the config's runs; if the config trains nothing, its
-            `train.init_checkpoint`, or none.
+        weights: see `load_trained`; "null" for None.
         threshold: lowest score of a box that is drawn (default 0.3), of a segment that is kept (default 0), and of a
             pixel that has a class in semantic segmentation (default 0).
 
@@ -74,8 +73,7 @@ class Predictor:
         self.is_base = set_classes(cfg, words, novel, stuff)
         self.threshold = threshold
         self.precision = autocast(train_settings(cfg))
-        default = "latest" if cfg.dataloader.get("train") else cfg.train.init_checkpoint or None
-        self.model: Any = load_trained(cfg, None if weights == "null" else weights or default)
+        self.model: Any = load_trained(cfg, None if weights == "null" else weights)
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
         self.model.labels_only = True  # type: ignore[assignment]
         self._classes: dict[str, Any] = {}  # arguments of a call, if they are no longer the model's own

@@ -66,12 +66,12 @@ def test_without_boxes_there_is_no_recall(data, capsys):
 
 
 def test_the_newest_checkpoint_is_taken(data, capsys):
-    assert run(data / "p.json", f"train.output_dir={data}/run", weights="latest") == 2
+    assert run(data / "p.json", f"train.output_dir={data}/run", weights="") == 2
     assert "holds no checkpoint; train first, or pass --weights" in capsys.readouterr().err
     model = instantiate(load_config(CONFIG, SMALL).model)
     (data / "run").mkdir()
     torch.save({"model": model.state_dict(), "iteration": 3}, data / "run/checkpoint_0000003.pth")
-    assert run(data / "a.json", f"train.output_dir={data}/run", weights="latest") == 0
+    assert run(data / "a.json", f"train.output_dir={data}/run", weights="") == 0
     assert run(data / "b.json", weights=str(data / "run/checkpoint_0000003.pth")) == 0
     first, second = (json.loads((data / name).read_text())["annotations"] for name in ("a.json", "b.json"))
     assert first == second

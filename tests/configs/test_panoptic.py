@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from clipself_d2.engine.config import load_config, target
 from clipself_d2.engine.main import main
-from clipself_d2.panoptic import GroundTruthMasks, OpenVocabularyPanoptic, SavedMasks, TransformersMasks
+from clipself_d2.panoptic import GroundTruthMasks, OpenVocabularyPanoptic, SAMMasks, SavedMasks, TransformersMasks
 
 FOLDER = Path(__file__).parents[2] / "configs/panoptic"
 WEIGHTS = {  # generator -> class, fusion, alpha, beta, templates
@@ -34,7 +34,7 @@ def path(generator: str) -> Path:
 
 
 def test_there_is_one_file_per_generator():
-    assert sorted(FOLDER.glob("*.py")) == sorted(map(path, WEIGHTS))
+    assert sorted(FOLDER.glob("*.py")) == sorted(map(path, [*WEIGHTS, "sam"]))
 
 
 @pytest.mark.parametrize("generator", WEIGHTS)
@@ -59,6 +59,12 @@ def test_values_are_those_of_its_name(generator, clip, data):
     assert {*datasets, model.vocabulary.dataset, model.isthing.dataset} == {DATA[data]}
     if kind is SavedMasks:
         assert model.generator.folder == f"output/masks/{generator}_coco"
+
+
+def test_sams_masks_are_named_by_clip_only():
+    model = load_config(path("sam")).model
+    assert (target(model), target(model.generator)) == (OpenVocabularyPanoptic, SAMMasks)
+    assert (model.alpha, model.beta, model.overlap_threshold, model.mask_resize) == (1, 1, 0.1, "area")
 
 
 def test_the_true_masks_are_named_by_clip_only():

@@ -294,3 +294,16 @@ def test_a_sample_that_is_no_ground_truth_is_refused(change, message):
     sample = {k: v for k, v in sample.items() if v is not None}
     with pytest.raises(InputError, match=message):
         GroundTruthMasks()([sample], vocabulary())
+
+
+def test_boxes_of_masks_are_proposals_in_the_frame_that_is_asked_for():
+    """Two rectangles, one void at 0.4 and of IoU 0.5, and an empty mask that has no box."""
+    logits = torch.full((3, 8, 16), -20.0)
+    logits[0, 2:5, 4:8] = logits[1, 0:8, 0:6] = 20.0
+    scores = torch.tensor([[0.2, 0.2, 0.2, 0.4], [0.3, 0.3, 0.3, 0.1], [0.3, 0.3, 0.3, 0.1]]).log()
+    found = MaskPredictions(logits, scores, torch.tensor([0.5, 1.0, 1.0]))
+    sample = {**picture(), "height": 64, "width": 128}
+    [proposals] = model(lambda inputs, vocabulary: [found]).propose([sample])
+    assert proposals.image_size == (64, 128)
+    assert proposals.proposal_boxes.tensor.tolist() == [[0, 0, 48, 64], [32, 16, 64, 40]]
+    torch.testing.assert_close(proposals.objectness_logits.sigmoid(), torch.tensor([0.9, 0.3]))
