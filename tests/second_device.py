@@ -20,7 +20,7 @@ COPIES = {"to", "copy_", "type_as", "__set__", "set_"}
 INDEXING = {"__getitem__", "__setitem__"}
 # A GPU must have computed what these read: values, or a shape that depends on values.
 READING = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "equal", "allclose", "numpy"}
-READING |= {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount"}
+READING |= {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "nms"}
 # These read a list of tensors value by value: the result is on the CPU unless a device is named.
 FROM_LISTS = {"tensor", "as_tensor"}
 

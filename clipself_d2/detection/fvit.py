@@ -12,13 +12,14 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.layers.mask_ops import paste_masks_in_image
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.modeling.proposal_generator import RPN
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from clipself_d2.backbones.clip_backbone import CLIPBackbone
 from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import name_batch
+from clipself_d2.detection.suppression import clip_boxes
 from clipself_d2.errors import InputError
 from clipself_d2.regions import PackedMasks
 from clipself_d2.vocabulary import Vocabulary
@@ -185,17 +186,16 @@ class FViT(nn.Module):
 
 
 def _to_image(detections: Instances, size: tuple[int, int]) -> Instances:
-    """Call `detector_postprocess`, but pack masks as they are pasted, a few at a time."""
+    """What `detector_postprocess` computes, without waiting for a GPU, and with masks packed a few at a time."""
     fields = detections.get_fields()
-    masks = fields.pop("pred_masks", None)
-    if masks is None:
-        return detector_postprocess(detections, *size)
-    found = detector_postprocess(Instances(detections.image_size, **fields, masks=masks[:, 0]), *size)
-    few = max(1, _PASTED_PIXELS // (size[0] * size[1]))
-    masks, boxes = found.masks.split(few), found.pred_boxes.tensor.split(few)
-    pasted = (paste_masks_in_image(*part, size).bool() for part in zip(masks, boxes, strict=True))
-    found.remove("masks")
-    found.pred_masks = PackedMasks(torch.cat([PackedMasks.pack(part) for part in pasted]), size[1])
+    boxes = fields.pop("pred_boxes")
+    boxes.scale(*(new / old for new, old in zip(size[::-1], detections.image_size[::-1], strict=True)))
+    found = Instances(size, pred_boxes=Boxes(clip_boxes(boxes.tensor[None], [size])[0]), **fields)
+    if found.has("pred_masks"):
+        few = max(1, _PASTED_PIXELS // (size[0] * size[1]))
+        parts = zip(found.pred_masks[:, 0].split(few), found.pred_boxes.tensor.split(few), strict=True)
+        pasted = (PackedMasks.pack(paste_masks_in_image(*part, size).bool()) for part in parts)
+        found.pred_masks = PackedMasks(torch.cat(list(pasted)), size[1])
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -58,13 +59,18 @@ class RegionPooler:
         if device.type == "cpu":  # torchvision's kernel is slow there, see `sparse_roi_align`
             with torch.autocast("cpu", enabled=False):
                 return sparse_roi_align(maps, rois, levels, self.strides, self.output_size)
-        order = levels.argsort()
-        counts = (levels == torch.arange(len(maps), device=device)[:, None]).sum(dim=1)
-        shares = rois[order].split(counts.tolist())
+        # A box of another level shrinks to a point, of which RoIAlign samples nothing: its zeros cost less than a wait
+        # of the host for the number of boxes per level.
         with torch.autocast(device.type, enabled=False):
-            parts = [
-                roi_align(x.float(), share, self.output_size, 1 / stride, sampling_ratio=-1, aligned=True)
-                for x, share, stride in zip(maps, shares, self.strides, strict=True)
-            ]
-        pooled = torch.cat(parts)
-        return torch.empty_like(pooled).index_copy(0, order, pooled)
+            parts = (
+                roi_align(
+                    x.float(),
+                    torch.cat([rois[:, :1], rois[:, 1:].where((levels == level)[:, None], 0)], dim=1),
+                    self.output_size,
+                    1 / stride,
+                    sampling_ratio=-1,
+                    aligned=True,
+                )
+                for level, (x, stride) in enumerate(zip(maps, self.strides, strict=True))
+            )
+            return reduce(torch.add, parts)

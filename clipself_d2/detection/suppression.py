@@ -37,7 +37,8 @@ def select_detections(
         most: most detections per image; -1 for all.
 
     Returns:
-        `pred_boxes`, `scores` and `pred_classes` per image, best first.
+        `pred_boxes`, `scores` and `pred_classes` per image, best first. Boxes without area count among the most, and
+        are left out afterwards, as in Detectron2.
     """
     num_classes, limit = scores[0].shape[1], MAX_CANDIDATES
     corners = pad_sequence(list(boxes), batch_first=True)
@@ -56,10 +57,14 @@ def select_detections(
             found = found.where(found > ranked[:, -1:], -torch.inf)
         candidates = rows(corners, index // num_classes)
         kept, counts = suppress(candidates, found, index % num_classes, nms_thresh, most)
-        *lengths, unfinished = torch.cat([counts, (cut & (counts < most)).any()[None]]).tolist()
+        best = rows(candidates, kept)
+        chosen = torch.arange(kept.shape[1], device=kept.device) < counts[:, None]
+        chosen &= (best[..., 2:] > best[..., :2]).all(dim=2)
+        *lengths, unfinished = torch.cat([chosen.sum(dim=1), (cut & (counts < most)).any()[None]]).tolist()
         if not unfinished:
             break
         limit *= 4
+    kept = kept.gather(1, chosen.byte().argsort(dim=1, descending=True, stable=True))
     results = (rows(candidates, kept), found.gather(1, kept), (index % num_classes).gather(1, kept))
     return [
         Instances(size, pred_boxes=Boxes(box[:length]), scores=score[:length], pred_classes=label[:length])

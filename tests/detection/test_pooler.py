@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
 from clipself_d2.detection.pooler import RegionPooler, assign_levels
+from tests.second_device import HostWaits, SecondDevice
 
 STRIDES = [3.5, 7, 14, 28]
 SIDES = [30, 111, 113, 223, 225, 447, 449, 2000]
@@ -94,13 +95,18 @@ def test_against_a_naive_loop():
 
 @pytest.mark.parametrize("strides", [STRIDES, [4, 8, 16, 32]])
 @pytest.mark.parametrize("size", [7, 14])
-def test_every_box_from_its_level_and_image(strides, size):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_box_from_its_level_and_image(strides, size, device):
     """torchvision on one box and one map at a time."""
     maps = maps_of(460, images=3, strides=strides)
     order = torch.randperm(len(SIDES))
     boxes = [boxes_of(SIDES)[order], boxes_of([]).reshape(0, 4), boxes_of([60, 500])]
-    pooled = RegionPooler(size, strides)(maps, boxes)
-    assert pooled.shape == (10, 3, size, size)
+    with SecondDevice(), HostWaits() as waits:
+        pooled = RegionPooler(size, strides)(
+            *([x.to(device, non_blocking=True) for x in each] for each in (maps, boxes))
+        )
+        assert pooled.shape == (10, 3, size, size) and (device == "cpu" or not waits.lines)
+        pooled = pooled.cpu()
     wanted = [(0, LEVELS[i], box) for i, box in zip(order.tolist(), boxes[0], strict=True)]
     wanted += [(2, level, box) for level, box in zip((0, 3), boxes[2], strict=True)]
     for found, (image, level, box) in zip(pooled, wanted, strict=True):

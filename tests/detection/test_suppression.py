@@ -89,6 +89,13 @@ def test_rows_that_are_not_finite_are_left_out():
     assert as_tuples(found) == detect_by_loop(boxes[rows], scores[rows], (100, 100), 0.0, 0.4, 100)
 
 
+def test_boxes_without_area_take_a_place_and_are_left_out():
+    boxes = torch.tensor([[0.0, 0, 9, 9], [120, 0, 130, 9], [20, 0, 29, 9], [40, 5, 50, 5], [40, 0, 49, 9]])
+    scores = torch.tensor([[0.5], [0.9], [0.8], [0.7], [0.6]])
+    [found] = select_detections([boxes], [scores], [(100, 100)], 0.0, 0.4, 4)
+    assert as_tuples(found) == [(pytest.approx(0.8), 0, [20, 0, 29, 9]), (pytest.approx(0.6), 0, [40, 0, 49, 9])]
+
+
 def test_many_classes_lie_apart():
     """Moved apart in float32 by 600 x 8 x 1,000 pixels, boxes would be rounded to half pixels."""
     boxes = random_boxes(4).repeat(2, 1)[None].repeat(8, 1, 1)
