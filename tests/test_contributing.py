@@ -98,7 +98,7 @@ class ToyLoss(Student):
 @pytest.fixture
 def tower(monkeypatch, tmp_path):
     (tmp_path / "toy-convnext.json").write_text(json.dumps(CONVNEXT))
-    with pytest.raises(InputError, match="dense embeddings need a class token"):
+    with pytest.raises(InputError, match="ConvNeXt, has no dense map"):
         build_image_tower(str(tmp_path / "toy-convnext.json"), None)
     monkeypatch.setattr(build, "IMAGE_TOWERS", (*build.IMAGE_TOWERS, ToyTower))
     return build_image_tower(str(tmp_path / "toy-convnext.json"), None)

@@ -16,6 +16,7 @@ COMMANDS = {
     "distill": "CLIPSelf: train a CLIP's dense map on a folder of images",
     "train": "train by a config, or a detector on your own boxes",
     "eval": "evaluate by a config, or a CLIP on your own boxes",
+    "towers": "list the CLIPs that are taken, with their sizes",
     "export": "write a CLIP's dense encoder for ONNX or torch.export",
     "convert": "convert CLIP weights of any published format",
     "proposals": "write region proposals of a trained detector for distillation",

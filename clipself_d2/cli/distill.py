@@ -57,7 +57,7 @@ def student_size(clip: str | None) -> list[str]:
     """The override for the student's input of another CLIP: four times its own size, twice if that is large."""
     if clip is None:
         return []
-    from clipself_d2.clip.build import native_size
+    from clipself_d2.clip.build import image_tower_shape
 
-    native = native_size(clip)
+    native = image_tower_shape(clip).native_size
     return [f"model.student_size={native * (2 if native > 256 else 4)}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -11,23 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
 from clipself_d2.clip.checkpoint import load_checkpoint
 from clipself_d2.clip.download import find_weights
-from clipself_d2.clip.eva import EVATower
 from clipself_d2.clip.formats import uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
-from clipself_d2.clip.siglip import SigLIPTower
 from clipself_d2.clip.text import TextTower
+from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError
 
 # To add a family, write its `ImageTower` in a file of its own and name it here.
-IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, EVATower, SigLIPTower, ResNetTower)
+IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, CoCaTower, TimmTower, TimmPoolTower, ResNetTower)
 
 _SHIPPED = frozenset(open_clip.list_models())
+_SMALL_TEXT = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+_BUILD_ERRORS = (TypeError, ValueError, KeyError, AssertionError, RuntimeError)
 
 
 def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTower]:
@@ -43,13 +48,16 @@ def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTow
         InputError: an unknown name, tag or path (the message names the nearest known ones); a bad config; weights of
             another model; an image tower of a family without dense embeddings.
     """
+    image_tower_shape(name)
     model, mean, std = build_model(name, pretrained)
-    return _image_tower(name, model, mean, std), _text_tower(name, model)
+    return _image_tower(name, model.visual, mean, std), _text_tower(name, model)
 
 
 def build_image_tower(name: str, pretrained: str | None) -> ImageTower:
     """The image tower alone; see `build_towers`. The checkpoint must still fit the whole model."""
-    return _image_tower(name, *build_model(name, pretrained))
+    image_tower_shape(name)
+    model, mean, std = build_model(name, pretrained)
+    return _image_tower(name, model.visual, mean, std)
 
 
 def build_text_tower(name: str, pretrained: str | None) -> TextTower:
@@ -76,7 +84,7 @@ def build_model(
                 pretrained_text=False,
                 force_quick_gelu=bool(weights and weights.quick_gelu),
             )
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+    except _BUILD_ERRORS as error:
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
     if weights is None:
         return model.eval(), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -86,19 +94,49 @@ def build_model(
     return model.eval(), weights.mean, weights.std
 
 
-def native_size(name: str) -> int:
-    """Side of the square images that a model was trained on, in pixels; see `build_towers` for the name and errors."""
-    side = open_clip.get_model_config(_register(name))["vision_cfg"]["image_size"]
-    return int(side if isinstance(side, int) else side[0])
+def image_tower_shape(name: str) -> ImageTower:
+    """An image tower on the meta device: its sizes, in a fraction of a second and without memory for its weights.
+
+    Raises:
+        InputError: see `build_towers`; above all an image tower without dense embeddings, before anything is built or
+            downloaded.
+    """
+    config = open_clip.get_model_config(_register(name))
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    try:
+        visual = _visual_shape(json.dumps([config["embed_dim"], vision]))
+    except _BUILD_ERRORS as error:
+        raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
+    return _image_tower(name, visual, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
-def _image_tower(name: str, model: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
+@functools.lru_cache(maxsize=256)
+def _visual_shape(config: str) -> nn.Module:
+    """The image tower of a config, with the smallest text tower: many names share it."""
+    embed_dim, vision = json.loads(config)
+    with torch.device("meta"), _NoInitialization():
+        visual: nn.Module = open_clip.CLIP(embed_dim, vision, _SMALL_TEXT).visual
+    return visual
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Skip all operations in place: tensors on the meta device have no values, and drawing them takes most time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.startswith("_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def _image_tower(name: str, visual: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageTower:
     for family in IMAGE_TOWERS:
-        if family.matches(model.visual):
-            return family(model.visual, mean, std).eval()
+        if family.matches(visual):
+            return family(visual, mean, std).eval()
+    network = type(getattr(visual, "trunk", visual)).__name__
     raise InputError(
-        f"model '{name}': dense embeddings need a class token or an attention pool; known image towers are open_clip's "
-        f"ViT, EVA-02-CLIP, SigLIP and CLIP ResNet (ConvNeXt, ViTamin and others are not)"
+        f"model '{name}': its image tower, {network}, has no dense map: use a ViT with a class token, a mean over its "
+        f"patches or an attention pool, or a CLIP ResNet (`clipself towers` lists them)"
     )
 
 

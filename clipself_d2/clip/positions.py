@@ -31,18 +31,27 @@ def resize_position_embedding(embedding: Tensor, native: tuple[int, int], size: 
     return torch.cat([embedding[:first], grid.flatten(2)[0].T.to(embedding.dtype)])
 
 
-def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], device: torch.device) -> Tensor:
-    """The rotations of EVA-02's rotary position embedding.
+def rotary_table(
+    size: tuple[int, int],
+    dim: int,
+    reference: tuple[int, int],
+    device: torch.device,
+    offset: float = 0.0,
+    indexing: str = "ij",
+) -> Tensor:
+    """The rotations of the rotary position embedding of EVA-02 and of the Perception Encoder.
 
-    Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` is at ``y / h * reference[0]``,
-    columns likewise. Frequencies are 10000-based, one per pair of neighboring channels; rows rotate the first half of a
-    head, columns the second. The class token's row is the identity.
+    Positions are rescaled to the reference grid (released code): row ``y`` of ``h`` is at ``(y + offset) / h *
+    reference[0]``, columns likewise. Frequencies are 10000-based, one per pair of neighboring channels; rows rotate the
+    first half of a head, columns the second. The class token's row is the identity.
 
     Args:
         size: ``(h, w)``.
         dim: channels of one head.
         reference: grid of training, ``(16, 16)`` for EVA-02-CLIP.
         device: of the table.
+        offset: added to rows and columns; 1 for the Perception Encoder.
+        indexing: "ij", or "xy" (the Perception Encoder): columns rotate the first half.
 
     Returns:
         ``(1 + h * w) x dim / 2 x 2``, cosine and sine; each rotates a pair of neighboring channels.
@@ -50,7 +59,14 @@ def rotary_table(size: tuple[int, int], dim: int, reference: tuple[int, int], de
     from timm.layers import build_rotary_pos_embed  # here, because timm takes a second to import
 
     sin, cos = build_rotary_pos_embed(
-        list(size), dim=dim, in_pixels=False, ref_feat_shape=list(reference), device=device, dtype=torch.float32
+        list(size),
+        dim=dim,
+        in_pixels=False,
+        ref_feat_shape=list(reference),
+        grid_offset=offset,
+        grid_indexing=indexing,
+        device=device,
+        dtype=torch.float32,
     )
     identity = torch.tensor([1.0, 0.0], device=device).expand(1, dim // 2, 2)
     return torch.cat([identity, torch.stack([cos[:, ::2], sin[:, ::2]], dim=-1)])

@@ -21,27 +21,31 @@ class QueryKeyValue(nn.Module):
         return tuple(part.clone() for part in fused.chunk(3))
 
 
-def split_projection(attention: nn.MultiheadAttention) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
-    """Split an attention's fused projection, if that is not done yet; what it computes does not change.
+def split_projection(module: nn.Module, name: str) -> tuple[nn.Parameter, nn.Parameter, nn.Parameter]:
+    """Split the fused projection of an attention, if that is not done yet; what it computes does not change.
 
-    The state dict then has ``parametrizations.in_proj_weight.original0``, ``1`` and ``2`` for ``in_proj_weight``.
+    The state dict then has ``parametrizations.NAME.original0``, ``1`` and ``2`` for ``NAME``.
+
+    Args:
+        module: that has the matrix.
+        name: of the matrix, ``in_proj_weight`` of PyTorch's attention.
 
     Returns:
         The parameters of queries, keys and values.
     """
-    if not parametrize.is_parametrized(attention, "in_proj_weight"):
-        parametrize.register_parametrization(attention, "in_proj_weight", QueryKeyValue())
-    parts: Any = attention.get_submodule("parametrizations.in_proj_weight")
+    if not parametrize.is_parametrized(module, name):
+        parametrize.register_parametrization(module, name, QueryKeyValue())
+    parts: Any = module.get_submodule(f"parametrizations.{name}")
     return parts.original0, parts.original1, parts.original2
 
 
-def fuse_projection(attention: nn.MultiheadAttention) -> None:
+def fuse_projection(module: nn.Module, name: str) -> None:
     """Undo `split_projection`, also for a copy while the original trains on; the matrix trains if its values did."""
-    if parametrize.is_parametrized(attention, "in_proj_weight"):
-        parts = split_projection(attention)
+    if parametrize.is_parametrized(module, name):
+        parts = split_projection(module, name)
         # Not `remove_parametrizations`: it deletes the property of a class that copies share, and leaves no parameter
         # if nothing requires a gradient.
-        del attention.parametrizations
-        attention.__class__ = type(attention).__bases__[0]
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
         fused = torch.cat(parts).detach()
-        attention.in_proj_weight = nn.Parameter(fused, requires_grad=parts[2].requires_grad)
+        setattr(module, name, nn.Parameter(fused, requires_grad=parts[2].requires_grad))

@@ -33,8 +33,8 @@ class ImageTower(nn.Module, ABC):
     Images are normalized floats ``B x 3 x H x W`` (see `normalize`). They need not be square, but both sides must be
     multiples of `stride`. ``h, w`` stand for ``H / stride, W / stride``. `clip.build` lists the families.
 
-    Every tower has the dense modes ``"no_attn"`` (paper, section 3.1: the last block keeps its value path and drops its
-    attention) and ``"full"`` (the ordinary last block); transformers have all of `clip.dense_modes`.
+    Every tower has the dense mode ``"no_attn"`` (paper, section 3.1: the last block keeps its value path and drops its
+    attention), all but CoCa ``"full"`` (the ordinary last block), and transformers have all of `clip.dense_modes`.
 
     Attributes:
         visual: open_clip's visual module. The tower's state dict is ``visual.*`` with open_clip's names.
@@ -127,6 +127,10 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def trainable_units(self) -> Sequence[nn.Module]:
         """The blocks (or stages), first to last, that `set_trainable_blocks` counts."""
+
+    def unread_parts(self, dense_mode: str) -> set[str]:
+        """What of the last block, of its queries ("q"), keys ("k") and MLP ("mlp"), a dense mode does not read."""
+        return set()
 
     def unread_parameters(self, dense_mode: str) -> list[nn.Parameter]:
         """Parameters of the last block that a dense mode does not read and that therefore get no gradient."""

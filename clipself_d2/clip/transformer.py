@@ -1,4 +1,4 @@
-"""What the plain ViT and EVA-02 share: tokens, blocks with and without attention, masked attention."""
+"""What all ViTs share: tokens, blocks with and without attention, masked attention."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,14 +16,19 @@ from clipself_d2.clip.tower import ImageTower, TowerFeatures
 
 
 class TransformerTower(ImageTower):
-    """A pre-norm ViT with a class token, run at any image size.
+    """A ViT, run at any image size.
 
-    Tokens are ``B x (1 + h * w) x D``, the class token first, patches row by row. A family defines how a block computes
-    its queries, keys and values and what follows the attention. No path has dropout, drop path or patch dropout.
+    Tokens are ``B x (t + h * w) x D``: the class token, if there is one (``t`` is 1 or 0), then patches row by row. A
+    family defines how a block computes its queries, keys and values and what follows the attention. No path has
+    dropout, drop path or patch dropout.
+
+    The image's embedding is read from the class token, or from the mean over the patches (`mean_pool`), or by an
+    attention pool (`clip.attention_pool`).
     """
 
     dense_modes = tuple(DENSE_MODES)
     single_scale = True
+    mean_pool = False
 
     # ---- what a family implements ----
 
@@ -34,13 +39,13 @@ class TransformerTower(ImageTower):
 
     @property
     @abstractmethod
-    def class_token(self) -> Tensor:
-        """``D`` values (any leading axes of length 1)."""
+    def class_token(self) -> Tensor | None:
+        """``D`` values (any leading axes of length 1); None if the tower has no class token."""
 
     @property
     @abstractmethod
-    def position_embedding(self) -> Tensor:
-        """``(1 + gh * gw) x D``."""
+    def position_embedding(self) -> Tensor | None:
+        """``(t + gh * gw) x D``, or ``gh * gw x D`` for the patches alone; None if there is none."""
 
     @abstractmethod
     def pre_norm(self, tokens: Tensor) -> Tensor:
@@ -48,7 +53,7 @@ class TransformerTower(ImageTower):
 
     @abstractmethod
     def rotary(self, size: tuple[int, int], device: torch.device) -> Tensor | None:
-        """The rotary table of this map; None if the family has no rotary positions."""
+        """The rotary table of this map, a row for each token; None if the family has no rotary positions."""
 
     @abstractmethod
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,8 +76,21 @@ class TransformerTower(ImageTower):
         """The modules that are a block's queries ("q"), keys ("k") and MLP ("mlp") alone; see `DenseMode.unread`."""
 
     @abstractmethod
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """The norm between the last block and the pool, ``... x D``."""
+
+    @abstractmethod
+    def project_pooled(self, pooled: Tensor) -> Tensor:
+        """From the pooled token into CLIP space, ``... x D`` to ``... x C``."""
+
+    @property
+    def num_prefix(self) -> int:
+        """Number of class tokens, 1 or 0."""
+        return int(self.class_token is not None)
+
     def project(self, tokens: Tensor) -> Tensor:
-        """The final norm and the projection into CLIP space, ``... x D`` to ``... x C``."""
+        """The final norm and the projection into CLIP space of each token alone, ``... x D`` to ``... x C``."""
+        return self.project_pooled(self.final_norm(tokens))
 
     # ---- the three ways through a block ----
 
@@ -80,7 +98,7 @@ class TransformerTower(ImageTower):
         """The ordinary block."""
         query, key, value = self.queries_keys_values(block, tokens, rotary)
         attended = attend(query, key, value)
-        return self.add_mlp(block, self.add_attention(block, tokens, _join_heads(attended)))
+        return self.add_mlp(block, self.add_attention(block, tokens, join_heads(attended)))
 
     def dense_block(
         self, block: Any, tokens: Tensor, rotary: Tensor | None, mode: DenseMode, nearby: Tensor | None
@@ -92,7 +110,7 @@ class TransformerTower(ImageTower):
             if not mode.scaled:  # undoes the scale of `attend`
                 right = {name: side * query.shape[-1] ** 0.5 for name, side in left.items()}
             maps = [attend(left[pair[0]], right[pair[1]], value, nearby) for pair in mode.attention]
-            attended = _join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
+            attended = join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
         else:
             attended = self.values(block, tokens)
         if mode.residual != "token":
@@ -107,7 +125,7 @@ class TransformerTower(ImageTower):
         query, _, _ = self.queries_keys_values(block, readers, None)
         _, key, value = self.queries_keys_values(block, tokens, rotary)
         attended = attend(query, key, value, None if visible is None else visible[:, None])
-        return self.add_mlp(block, self.add_attention(block, readers, _join_heads(attended)))
+        return self.add_mlp(block, self.add_attention(block, readers, join_heads(attended)))
 
     # ---- the tower ----
 
@@ -119,22 +137,32 @@ class TransformerTower(ImageTower):
     def embed(self, images: Tensor, padded_size: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Tokens before the first block, and the rotary table; see `ImageTower.features` for the padded size."""
         size, whole = self.map_size(images), self.padded_map_size(images, padded_size)
-        patches = self.patch_embedding(images).flatten(2).transpose(1, 2)
-        batch = images.shape[0]  # not len: a symbol in exports
-        tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(batch, -1, -1), patches], dim=1)
-        # The positions are fp32 parameters, which keeps the residual stream in fp32 under autocast.
-        positions = self.tables.position_embedding(self.position_embedding, self.native_grid, whole)
-        tokens = tokens + upper_left(positions, whole, size)
+        tokens = self.patch_embedding(images).flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            batch = images.shape[0]  # not len: a symbol in exports
+            tokens = torch.cat([self.class_token.reshape(1, 1, -1).expand(batch, -1, -1), tokens], dim=1)
+        if (table := self.position_embedding) is not None:
+            # The positions are fp32 parameters, which keeps the residual stream in fp32 under autocast.
+            positions = upper_left(self.tables.position_embedding(table, self.native_grid, whole), whole, size)
+            if missing := self.num_prefix + self.native_grid[0] * self.native_grid[1] - len(table):
+                positions = F.pad(positions, (0, 0, missing, 0))
+            tokens = tokens + positions
         rotary = self.rotary(whole, images.device)
         return self.pre_norm(tokens), None if rotary is None else upper_left(rotary, whole, size)
 
     def image_embeddings(self, images: Tensor) -> Tensor:
-        """The projected class token, ``B x C``, not normalized; open_clip's ``encode_image`` at the native size."""
+        """The embedding of the class token (or of the patches' mean), ``B x C``, not normalized.
+
+        It is open_clip's ``encode_image`` at the native size.
+        """
         full_block, reading_block = self.checkpointed(self.full_block), self.checkpointed(self.reading_block)
         tokens, rotary = self.embed(images)
         *blocks, last = self.trainable_units()
         for block in blocks:
             tokens = full_block(block, tokens, rotary)
+        if self.mean_pool:
+            tokens = self.final_norm(full_block(last, tokens, rotary))[:, self.num_prefix :]
+            return self.project_pooled(tokens.mean(dim=1))
         # only the class token is read from the last block
         return self.project(reading_block(last, tokens[:, :1], tokens, rotary, None)[:, 0])
 
@@ -147,27 +175,32 @@ class TransformerTower(ImageTower):
         full_block, dense_block = self.checkpointed(self.full_block), self.checkpointed(self.dense_block)
         tokens, rotary = self.embed(images, padded_size)
         mode, size, maps, read = DENSE_MODES[dense_mode], self.map_size(images), {}, []
-        nearby = self._nearby(mode, size, tokens)
+        nearby, first = self._nearby(mode, size, tokens), self.num_prefix
         for i, block in enumerate(self.trainable_units()):
             last = i == self.num_blocks - 1
             if i >= self.num_blocks - mode.num_blocks:
                 read.append(dense_block(block, tokens, rotary, mode, nearby))
             tokens = read[-1] if last else full_block(block, tokens, rotary)
             if i in blocks:
-                maps[i] = _to_map(tokens[:, 1:], size)
+                maps[i] = to_map(tokens[:, first:], size)
         tokens = read[-1] if len(read) == 1 else torch.stack(read).sum(0)
-        dense = F.normalize(self.project(tokens[:, 1:]).float(), dim=-1)
-        return TowerFeatures(_to_map(dense, size), [maps[i] for i in blocks])
+        dense = F.normalize(self.project(tokens[:, first:]).float(), dim=-1)
+        return TowerFeatures(to_map(dense, size), [maps[i] for i in blocks])
 
     def _nearby(self, mode: DenseMode, size: tuple[int, int], tokens: Tensor) -> Tensor | None:
         if not mode.neighborhood:
             return None
         key = ("neighborhood", mode.neighborhood, size, tokens.device)
-        return self.tables.get(key, lambda: neighborhood_scores(size, mode.neighborhood, tokens.device))
+        table = self.tables.get(key, lambda: neighborhood_scores(size, mode.neighborhood, tokens.device))
+        return table if self.num_prefix else table[1:, 1:]
+
+    @override
+    def unread_parts(self, dense_mode: str) -> set[str]:
+        return DENSE_MODES[dense_mode].unread
 
     @override
     def unread_parameters(self, dense_mode: str) -> list[nn.Parameter]:
-        unread, parts = DENSE_MODES[dense_mode].unread, self.parts(self.trainable_units()[-1])
+        unread, parts = self.unread_parts(dense_mode), self.parts(self.trainable_units()[-1])
         return [p for name in unread & parts.keys() for module in parts[name] for p in module.parameters()]
 
     def queries(self, maps: Tensor) -> Tensor:
@@ -180,7 +213,7 @@ class TransformerTower(ImageTower):
             ``B x D x h x w``.
         """
         queries, _, _ = self.queries_keys_values(self.trainable_units()[-1], maps.flatten(2).transpose(1, 2), None)
-        return _to_map(_join_heads(queries), (maps.shape[-2], maps.shape[-1]))
+        return to_map(join_heads(queries), (maps.shape[-2], maps.shape[-1]))
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings`.
@@ -188,7 +221,11 @@ class TransformerTower(ImageTower):
         As in the released code, one copy of the class token per region enters the first block and passes through every
         block. It attends to the image's class token and to the patches of its region, not to itself; nothing attends to
         it. An empty region therefore sees the class token alone.
+
+        A tower that reads the patches' mean reads the mean over the region's patches; over all for an empty region.
         """
+        if self.mean_pool:
+            return self._region_means(images, masks)
         full_block, reading_block = self.checkpointed(self.full_block), self.checkpointed(self.reading_block)
         visible = self.stack_masks(masks, images)
         tokens, rotary = self.embed(images)
@@ -200,12 +237,24 @@ class TransformerTower(ImageTower):
         embeddings = self.project(readers)
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
+    def _region_means(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
+        visible = self.stack_masks(masks, images)[..., 1:]
+        weights = (visible | ~visible.any(dim=-1, keepdim=True)).float()
+        tokens, rotary = self.embed(images)
+        for block in self.trainable_units():
+            tokens = self.checkpointed(self.full_block)(block, tokens, rotary)
+        patches = self.final_norm(tokens)[:, self.num_prefix :]
+        embeddings = self.project_pooled(weights / weights.sum(dim=-1, keepdim=True) @ patches)
+        return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
-def _join_heads(x: Tensor) -> Tensor:
+
+def join_heads(x: Tensor) -> Tensor:
+    """``B x heads x N x d`` to ``B x N x D``."""
     return x.transpose(1, 2).flatten(2)
 
 
-def _to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """``B x h * w x D`` to ``B x D x h x w``."""
     return tokens.transpose(1, 2).unflatten(2, size)
 
 

@@ -1,4 +1,4 @@
-"""The plain CLIP ViT: open_clip's VisionTransformer (OpenAI, LAION, the miniature)."""
+"""The plain CLIP ViT: open_clip's VisionTransformer (OpenAI, LAION, CLIPA, the miniature)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,20 +18,20 @@ class ViTTower(TransformerTower):
     """An image tower on open_clip's `VisionTransformer`.
 
     Args:
-        visual: a ViT with class-token pooling and open_clip's default blocks.
+        visual: a ViT with open_clip's default blocks, whose class token or patches' mean (CLIPA) is the embedding.
         pixel_mean: RGB mean in 0..1 units.
         pixel_std: RGB standard deviation in 0..1 units.
 
     Raises:
-        InputError: average or attentional pooling, or custom blocks.
+        InputError: no pooling, custom blocks, or patches that are not square.
     """
 
     visual: VisionTransformer
 
     def __init__(self, visual: VisionTransformer, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
         blocks = visual.transformer.resblocks
-        if visual.pool_type != "tok" or visual.attn_pool is not None:
-            raise InputError("this ViT does not pool its class token: dense embeddings are not defined for it")
+        if visual.pool_type not in ("tok", "avg"):
+            raise InputError(f"this ViT's pool_type is '{visual.pool_type}': use one that pools its tokens, tok or avg")
         if not all(type(block) is ResidualAttentionBlock for block in blocks):
             raise InputError(
                 "this ViT has custom attention blocks (block_type): only open_clip's default block is known"
@@ -48,11 +48,12 @@ class ViTTower(TransformerTower):
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
+        self.mean_pool = visual.pool_type == "avg"
 
     @classmethod
     @override
     def matches(cls, visual: nn.Module) -> bool:
-        return isinstance(visual, VisionTransformer)
+        return isinstance(visual, VisionTransformer) and visual.attn_pool is None
 
     @property
     @override
@@ -88,14 +89,14 @@ class ViTTower(TransformerTower):
     @override
     def query_value_weights(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
         blocks: Any = self.trainable_units()
-        parts = [split_projection(block.attn) for block in blocks]
+        parts = [split_projection(block.attn, "in_proj_weight") for block in blocks]
         return [(query, value) for query, _, value in parts]
 
     @override
     def fuse_projections(self) -> None:
         blocks: Any = self.trainable_units()
         for block in blocks:
-            fuse_projection(block.attn)
+            fuse_projection(block.attn, "in_proj_weight")
 
     @override
     def queries_keys_values(self, block: Any, tokens: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,5 +118,9 @@ class ViTTower(TransformerTower):
         return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
     @override
-    def project(self, tokens: Tensor) -> Tensor:
-        return self.visual.ln_post(tokens) @ self.visual.proj
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        return tokens if self.visual.final_ln_after_pool else self.visual.ln_post(tokens)
+
+    @override
+    def project_pooled(self, pooled: Tensor) -> Tensor:
+        return (self.visual.ln_post(pooled) if self.visual.final_ln_after_pool else pooled) @ self.visual.proj

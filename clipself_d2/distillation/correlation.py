@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
@@ -74,8 +73,8 @@ class CorrelationLoss:
             return
         if not isinstance(tower, TransformerTower):
             raise InputError("model.correlation.of=queries: this image tower has none; use of=dense")
-        if "q" in DENSE_MODES[dense_mode].unread:
-            reading = ", ".join(name for name, mode in DENSE_MODES.items() if "q" not in mode.unread)
+        if "q" in tower.unread_parts(dense_mode):
+            reading = ", ".join(name for name in tower.dense_modes if "q" not in tower.unread_parts(name))
             raise InputError(
                 f"model.correlation.of=queries: dense mode '{dense_mode}' does not read the last block's queries, "
                 f"which would train for nothing; use one of {reading}"

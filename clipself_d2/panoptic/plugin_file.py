@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from timm.layers import SwiGLU
 from torch import Tensor, nn
 
 from clipself_d2.clip import ImageTower, TextTower
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.eva import EVATower
 from clipself_d2.clip.formats import uses_quick_gelu
+from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.standalone.clipself_dense import FORMAT
@@ -36,15 +37,15 @@ def save_plugin_file(
         InputError: a tower of another family; see `TextClassifier` too.
         OSError: the disk.
     """
-    if isinstance(tower, EVATower):
+    if isinstance(tower, TimmTower) and _is_eva02(tower):
         layers, config = dict(_eva_layers(tower)), {"activation": "swiglu", "eps": tower.visual.trunk.norm.eps}
         heads, rotary_grid = tower.visual.trunk.blocks[0].attn.num_heads, list(tower.visual.trunk.rope.ref_feat_shape)
-    elif isinstance(tower, ViTTower):
+    elif type(tower) is ViTTower:
         activation = "quick_gelu" if uses_quick_gelu(tower) else "gelu"
         layers, config = dict(_vit_layers(tower)), {"activation": activation, "eps": tower.visual.ln_post.eps}
         heads, rotary_grid = tower.visual.transformer.resblocks[0].attn.num_heads, None
     else:
-        raise InputError(f"{type(tower).__name__} cannot be exported for a plug-in: use a ViT or EVA-02")
+        raise InputError(f"{type(tower).__name__} cannot be exported for a plug-in: use open_clip's ViT or EVA-02-CLIP")
     config |= {
         "heads": heads,
         "blocks": tower.num_blocks,
@@ -53,8 +54,8 @@ def save_plugin_file(
         "mean": tower.pixel_mean.flatten().tolist(),
         "std": tower.pixel_std.flatten().tolist(),
     }
-    tensors = {
-        "class_token": tower.class_token.reshape(-1),
+    tensors: dict[str, Any] = {
+        "class_token": None if tower.class_token is None else tower.class_token.reshape(-1),
         "positions": tower.position_embedding,
         "logit_scale": text_tower.logit_scale,
         "text": TextClassifier(text_tower, templates, synonyms="max")(names),
@@ -89,7 +90,13 @@ def _vit_layers(tower: ViTTower) -> Iterator[_Layer]:
     yield "head", (visual.proj.T, None)
 
 
-def _eva_layers(tower: EVATower) -> Iterator[_Layer]:
+def _is_eva02(tower: TimmTower) -> bool:
+    trunk: Any = tower.visual.trunk
+    rotary, block = getattr(trunk, "rope", None), trunk.blocks[0]
+    return rotary is not None and isinstance(block.mlp, SwiGLU) and not isinstance(block.attn.norm, nn.Identity)
+
+
+def _eva_layers(tower: TimmTower) -> Iterator[_Layer]:
     trunk: Any = tower.visual.trunk
     yield "patch", _weights(trunk.patch_embed.proj)
     for number, block in enumerate(trunk.blocks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.clip.tower import ImageTower
 
 
@@ -16,7 +15,7 @@ def train_queries_and_values(tower: ImageTower, dense_mode: str = "no_attn") -> 
         dense_mode: the dense mode to train; the last block's queries train only in a mode that reads them.
     """
     tower.set_trainable_blocks(0, dense_mode)
-    unread = DENSE_MODES[dense_mode].unread
+    unread = tower.unread_parts(dense_mode)
     weights = tower.query_value_weights()
     for number, (query, value) in enumerate(weights):
         value.requires_grad_(True)

@@ -4,20 +4,31 @@ import copy
 import functools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.layers import HybridEmbed, LayerNorm
 from timm.models import register_model
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
 
 from clipself_d2.clip import ImageTower, TextTower, build_towers
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
 VIT = {"image_size": 32, "patch_size": 8, "width": 128, "layers": 3}
+
+
+def timm_config(name: str, **vision: Any) -> dict[str, Any]:
+    """A config with one of timm's trunks below."""
+    images = {"image_size": 32, "timm_model_name": name, "timm_pool": "token", "timm_proj": None}
+    return {"embed_dim": 24, "vision_cfg": {**images, **vision}, "text_cfg": TEXT, "custom_text": True}
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "tiny-vit": {"embed_dim": 24, "vision_cfg": VIT, "text_cfg": TEXT},
     "tiny-vit-quickgelu": {"embed_dim": 24, "quick_gelu": True, "vision_cfg": VIT, "text_cfg": TEXT},
@@ -27,18 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_cfg": TEXT,
         "custom_text": True,
     },
-    "tiny-eva": {
-        "embed_dim": 24,
-        "vision_cfg": {
-            "image_size": 32,
-            "timm_model_name": "eva02_tiny_patch8_clip_32",
-            "timm_model_pretrained": False,
-            "timm_pool": "token",
-            "timm_proj": None,
-        },
-        "text_cfg": TEXT,
-        "custom_text": True,
-    },
+    "tiny-eva": timm_config("eva02_tiny_patch8_clip_32"),
     "tiny-pooled": {  # SigLIP; a name with "siglip" would make open_clip download its tokenizer
         "embed_dim": 128,
         "vision_cfg": {
@@ -51,6 +51,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "text_cfg": TEXT,
         "custom_text": True,
     },
+    "tiny-clipa": {
+        "embed_dim": 24,
+        "vision_cfg": {**VIT, "no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True},
+        "text_cfg": TEXT,
+    },
+    "tiny-coca": {
+        "embed_dim": 24,
+        "vision_cfg": {**VIT, "attentional_pool": True, "attn_pooler_queries": 5, "attn_pooler_heads": 4},
+        "text_cfg": TEXT,
+    },
+    "tiny-eva-e": timm_config("eva02_tiny_enormous_32"),
+    "tiny-mobileclip": timm_config("vit_tiny_stem_32"),
+    "tiny-mean": timm_config("vit_tiny_mean_32", timm_pool="avg"),  # as ViTamin after its stem
+    "tiny-pe": timm_config("vit_tiny_pe_32", timm_pool="map"),
     "tiny-resnet": {
         "embed_dim": 24,
         "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
@@ -58,18 +72,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 FAMILIES = tuple(CONFIGS)
-TRANSFORMERS = tuple(name for name in FAMILIES if name not in ("tiny-resnet", "tiny-pooled"))
+TRANSFORMERS = tuple(name for name in FAMILIES if name not in ("tiny-resnet", "tiny-pooled", "tiny-coca", "tiny-pe"))
+TRUNK: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 3, "num_heads": 2}
+
+
+def head(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What open_clip asks of a trunk's head, without what timm adds."""
+    return {key: value for key, value in kwargs.items() if key in ("global_pool", "num_classes")}
 
 
 @register_model
 def eva02_tiny_patch8_clip_32(pretrained: bool = False, **kwargs: Any) -> Eva:
     """EVA-02-CLIP B/16's build, at the size of a test."""
     return Eva(
-        img_size=32,
-        patch_size=8,
-        embed_dim=128,
-        depth=3,
-        num_heads=2,
+        **TRUNK,
         qkv_fused=False,
         mlp_ratio=4 * 2 / 3,
         swiglu_mlp=True,
@@ -77,23 +93,52 @@ def eva02_tiny_patch8_clip_32(pretrained: bool = False, **kwargs: Any) -> Eva:
         scale_attn_inner=True,
         use_rot_pos_emb=True,
         ref_feat_shape=(16, 16),
-        global_pool=kwargs["global_pool"],
-        num_classes=kwargs["num_classes"],
+        **head(kwargs),
     )
 
 
 @register_model
 def vit_tiny_patch8_siglip_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """SigLIP's build, at the size of a test."""
-    return VisionTransformer(
-        img_size=32,
-        patch_size=8,
-        embed_dim=128,
-        depth=3,
-        num_heads=2,
-        class_token=False,
-        global_pool=kwargs["global_pool"],
-        num_classes=kwargs["num_classes"],
+    return VisionTransformer(**TRUNK, class_token=False, **head(kwargs))
+
+
+@register_model
+def eva02_tiny_enormous_32(pretrained: bool = False, **kwargs: Any) -> Eva:
+    """EVA02-E's build: norms after attention and MLP, one matrix for queries, keys and values, no rotary positions."""
+    return Eva(**TRUNK, use_post_norm=True, **head(kwargs))
+
+
+@register_model
+def vit_tiny_stem_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """MobileCLIP-B's build: a convolutional stem with batch norm, positions of the patches alone."""
+    stem = ConvStem(channels=(32, 32, 128), stride=(2, 2, 2), kernel_size=2, padding=0, act_layer=nn.GELU)
+    embed = partial(HybridEmbed, backbone=stem, proj=False)
+    return VisionTransformer(**{**TRUNK, "patch_size": 1}, embed_layer=embed, no_embed_class=True, **head(kwargs))
+
+
+@register_model
+def vit_tiny_mean_32(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """The build of vit_medium_patch16_gap_256: the patches' mean, no class token, layer scale, no bias."""
+    trunk = {**TRUNK, "class_token": False, "fc_norm": False}
+    return VisionTransformer(**trunk, qkv_bias=False, init_values=0.5, **head(kwargs))
+
+
+@register_model
+def vit_tiny_pe_32(pretrained: bool = False, **kwargs: Any) -> Eva:
+    """The Perception Encoder's build."""
+    return Eva(
+        **TRUNK,
+        attn_type="rope",
+        use_pre_transformer_norm=True,
+        use_rot_pos_emb=True,
+        ref_feat_shape=(6, 6),
+        rope_grid_offset=1.0,
+        rope_grid_indexing="xy",
+        attn_pool_num_heads=8,
+        attn_pool_mlp_ratio=4.0,
+        norm_layer=partial(LayerNorm, eps=1e-5),
+        **head(kwargs),
     )
 
 

@@ -1,6 +1,7 @@
 """Names, tags, paths and configs, right and wrong."""
 
 import json
+import re
 
 import open_clip
 import pytest
@@ -8,8 +9,10 @@ import torch
 
 from clipself_d2.clip import build as module
 from clipself_d2.clip import build_image_tower, build_text_tower, build_towers
-from clipself_d2.clip.eva import EVATower
+from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
+from clipself_d2.clip.build import image_tower_shape
 from clipself_d2.clip.resnet import ResNetTower
+from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError
 
@@ -41,18 +44,26 @@ def test_random_weights_are_drawn_from_the_seed(configs):
 @pytest.mark.parametrize(
     "name, kind, stride, dim, size, blocks",
     [
-        ("EVA02-B-16", EVATower, 16, 512, 224, 12),
-        ("EVA02-L-14-336", EVATower, 14, 768, 336, 24),
+        ("EVA02-B-16", TimmTower, 16, 512, 224, 12),
+        ("EVA02-L-14-336", TimmTower, 14, 768, 336, 24),
         ("ViT-B-16-quickgelu", ViTTower, 16, 512, 224, 12),
         ("ViT-L-14-336-quickgelu", ViTTower, 14, 768, 336, 24),
         ("RN50x4-quickgelu", ResNetTower, 32, 640, 288, 4),
         ("RN50x64-quickgelu", ResNetTower, 32, 1024, 448, 4),
+        ("ViT-bigG-14-CLIPA-336", ViTTower, 14, 1280, 336, 48),
+        ("EVA01-g-14-plus", TimmTower, 14, 1024, 224, 40),
+        ("EVA02-E-14-plus", TimmTower, 14, 1024, 224, 64),
+        ("MobileCLIP2-B", TimmTower, 16, 512, 224, 12),
+        ("MobileCLIP2-L-14", TimmTower, 14, 768, 224, 24),
+        ("ViTamin-XL-384", TimmTower, 16, 1152, 384, 32),
+        ("vit_medium_patch16_gap_256", TimmTower, 16, 512, 256, 12),
+        ("ViT-gopt-16-SigLIP2-384", TimmPoolTower, 16, 1536, 384, 40),
+        ("PE-Core-bigG-14-448", TimmPoolTower, 14, 1280, 448, 50),
+        ("coca_ViT-L-14", CoCaTower, 14, 768, 224, 24),
     ],
 )
-def test_the_papers_models(name, kind, stride, dim, size, blocks):
-    with torch.device("meta"):  # the shapes without the weights
-        model = open_clip.create_model(name, device="meta")
-    tower = module._image_tower(name, model, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+def test_published_models(name, kind, stride, dim, size, blocks):
+    tower = image_tower_shape(name)
     assert isinstance(tower, kind)
     assert (tower.stride, tower.embed_dim, tower.native_size, tower.num_blocks) == (stride, dim, size, blocks)
 
@@ -72,17 +83,33 @@ def test_unknown_names_and_tags_name_the_nearest():
         build_towers("EVA02-B-16", "missing.pt")
 
 
-@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "convnext_base"])
-def test_other_image_towers_are_refused(name):
-    class Model:
-        visual = torch.nn.Identity()
+def test_every_name_of_open_clip_is_taken_or_refused_before_it_is_built(monkeypatch):
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", None)
+    refused = {}
+    for name in sorted(module._SHIPPED):
+        try:
+            tower = image_tower_shape(name)
+        except InputError as error:
+            refused[name] = str(error)
+        else:
+            assert all(value.is_meta for value in tower.visual.parameters())
+            assert tower.native_size == tower.native_grid[0] * tower.stride
+    assert len(refused) == 19
+    for name, line in refused.items():
+        assert name.startswith(("convnext", "MobileCLIP-S", "MobileCLIP2-S", "swin", "vit_relpos"))
+        assert re.match(rf"model '{name}': its image tower, \w+, has no dense map: use a ViT", line)
+        assert "\n" not in line
 
-    with pytest.raises(InputError, match="dense embeddings need a class token"):
-        module._image_tower(name, Model(), (0.5,) * 3, (0.5,) * 3)
+
+@pytest.mark.parametrize("build", [build_towers, build_image_tower])
+def test_a_refused_tower_is_not_built(monkeypatch, build):
+    monkeypatch.setattr(open_clip, "create_model", None)
+    with pytest.raises(InputError, match="'convnext_xxlarge': its image tower, ConvNeXt, has no dense map"):
+        build("convnext_xxlarge", "laion2b_s34b_b82k_augreg")
 
 
 @pytest.mark.parametrize(
-    "field, reason", [({"pool_type": "avg"}, "class token"), ({"qk_norm": True}, "custom attention blocks")]
+    "field, reason", [({"pool_type": "none"}, "pool_type is 'none'"), ({"qk_norm": True}, "custom attention blocks")]
 )
 def test_vits_of_another_build_are_refused(tmp_path, field, reason):
     config = {**CONFIGS["tiny-vit"], "vision_cfg": {**CONFIGS["tiny-vit"]["vision_cfg"], **field}}

@@ -1,0 +1,69 @@
+"""List the CLIPs that --clip takes, with the sizes of their image towers. Nothing is built or downloaded.
+
+The columns: the network; what is read as the image's embedding (a class token, the mean of the patches, an attention
+pool); millions of parameters; stride and native side of the image in pixels; width of an embedding; and "hub" where the
+text tower needs a tokenizer or a config of the Hugging Face hub.
+
+Examples:
+  clipself towers
+  clipself towers siglip2
+  clipself towers --all
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.errors import InputError
+
+_NETWORKS = {"VisionTransformer": "ViT", "ModifiedResNet": "ResNet"}
+
+
+@exit_codes()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; returns the exit code."""
+    parser = ArgumentParser(
+        "clipself towers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("filter", nargs="?", default="", help="a part of the name, in any case")
+    parser.add_argument("--all", action="store_true", help="also list those that are refused, and why")
+    args = parser.parse_args(argv)
+
+    import open_clip
+    from tabulate import tabulate
+
+    from clipself_d2.clip.build import image_tower_shape
+
+    names = [name for name in open_clip.list_models() if args.filter.lower() in name.lower()]
+    if not names:
+        raise InputError(f"'{args.filter}': no name of open_clip contains it")
+    taken, refused = [], []
+    for name in names:
+        try:
+            tower = image_tower_shape(name)
+        except InputError as error:
+            refused.append(str(error))
+        else:
+            taken.append([name, *_describe(tower, open_clip.get_model_config(name)["text_cfg"])])
+    print(tabulate(taken, ["name", "network", "reads", "M", "stride", "image", "width", "text"], floatfmt=".0f"))
+    print(f"\n{len(taken)} taken, {len(refused)} refused{'' if args.all or not refused else ' (--all lists them)'}")
+    for line in refused if args.all else ():
+        print(line)
+
+
+def _describe(tower: Any, text: dict[str, Any]) -> list[Any]:
+    from clipself_d2.clip.attention_pool import AttentionPoolTower
+    from clipself_d2.clip.transformer import TransformerTower
+
+    network = type(getattr(tower.visual, "trunk", tower.visual)).__name__
+    pooled = isinstance(tower, AttentionPoolTower) or not isinstance(tower, TransformerTower)
+    return [
+        _NETWORKS.get(network, network),
+        "pool" if pooled else "mean" if tower.mean_pool else "class",
+        sum(parameter.numel() for parameter in tower.visual.parameters()) / 1e6,
+        tower.stride,
+        tower.native_size,
+        tower.embed_dim,
+        "hub" if {"hf_model_name", "hf_tokenizer_name"} & text.keys() else "",
+    ]
