@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from PIL import Image
 
     from clipself_d2 import miniature
-    from clipself_d2.clip.build import build_image_tower, native_size
+    from clipself_d2.clip.build import build_image_tower, image_tower_shape
     from clipself_d2.engine.config import load_config
     from clipself_d2.miniature.dataset import scene_of
     from clipself_d2.miniature.render import render
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config, *overrides = SHIPPED
             example, words, before = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS, miniature.WEIGHTS
             about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
-        size = f"model.size={args.size or 2 * native_size(name)}"
+        size = f"model.size={args.size or 2 * image_tower_shape(name).native_size}"
         segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
         detector_config = args.config_file or (None if args.clip else DETECTOR)
         models = Models(
