@@ -8,6 +8,8 @@ A registered data set (--dataset) or a COCO json (--annotations) defines the ima
 Result files name one class per mask: it gets the probability --confidence, the others share the rest. If you can run
 the other project, call save_predictions in its inference loop instead, which keeps its scores: copy
 clipself_d2/panoptic/standalone/clipself_masks.py there (docs/panoptic.md).
+What is done is noted in OUTPUT.parts until all files are written: a stopped command goes on there, with any
+--num-processes (or torchrun's ranks), and writes the same files.
 
 Examples:
   python tools/save_masks.py --dataset coco_2017_val_panoptic_ov --panoptic predictions.json \\
@@ -25,7 +27,7 @@ from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
 
-@exit_codes()
+@exit_codes("the same command goes on where it stopped")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,9 +41,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     meaning.add_argument("--annotations", type=Path, metavar="JSON", help="a COCO json with images and categories")
     add("--output", type=Path, required=True, metavar="FOLDER", help="one .safetensors file per image is written here")
     add("--confidence", type=float, default=0.9, metavar="P", help="probability of a mask's class (default 0.9)")
+    add("--num-processes", type=int, default=1, metavar="N", help="that share the images (%(default)s)")
     args = parser.parse_args(argv)
     if args.panoptic and not args.png_root:
         raise InputError("--panoptic needs --png-root, the folder of its PNGs")
+
+    from clipself_d2.engine.launch import launch
+
+    launch(save_share, (args,), device="cpu", ranks_per_machine=args.num_processes)
+
+
+def save_share(args: argparse.Namespace) -> None:
+    """Save the masks of this process's images."""
+    from detectron2.utils import comm
 
     from clipself_d2.panoptic.coco_results import ResultImages, save_instance_results, save_panoptic_results
 
@@ -50,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         count = save_panoptic_results(args.panoptic, args.png_root, args.output, known, args.confidence)
     else:
         count = save_instance_results(args.instances, args.output, known, args.confidence)
-    print(f"{args.output}: masks of {count} images, and empty files for {len(known.images) - count} without")
+    if comm.is_main_process():
+        print(f"{args.output}: masks of {count} images, and empty files for {len(known.images) - count} without")
 
 
 if __name__ == "__main__":

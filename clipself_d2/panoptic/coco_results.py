@@ -9,25 +9,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
 from msgspec import Struct
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from tqdm import tqdm
 
 from clipself_d2 import schema
-from clipself_d2.data import get_dataset
+from clipself_d2.data import ImageError, get_dataset
 from clipself_d2.data.labels import read_panoptic_png
 from clipself_d2.data.masks import check_segmentation
+from clipself_d2.data.walk import Walk
 from clipself_d2.errors import InputError
 from clipself_d2.panoptic.standalone.clipself_masks import save_predictions
 from clipself_d2.vocabulary import check_vocabulary
 
+_IMAGE = ("file_name", "height", "width")
 # The masks of one image: category ids, R x H x W bool, and the scores if there are any.
 _Masks = tuple[list[int], Tensor, list[float] | None]
 
@@ -108,13 +111,14 @@ class ResultImages:
 def save_panoptic_results(
     json_file: str | Path, png_root: str | Path, folder: str | Path, known: ResultImages, confidence: float = 0.9
 ) -> int:
-    """Save the masks of a panoptic result.
+    """Save the masks of a panoptic result; on several ranks, each saves those of its images.
 
     Args:
         json_file: with `annotations`: `image_id`, the PNG's `file_name` and `segments_info` (`id`, `category_id` and
             optionally `score`).
         png_root: the folder of its PNGs.
-        folder: where the files go, see `save_predictions`.
+        folder: where the files go, see `save_predictions`. What is done is noted in `FOLDER.parts` until all are
+            written: a stopped call goes on there.
         known: the images and classes; an image without a result gets a file without masks.
         confidence: probability of a mask's class.
 
@@ -128,6 +132,7 @@ def save_panoptic_results(
     for annotation in schema.read_json(json_file, _PanopticResult).annotations:
         if by_image.setdefault(annotation.image_id, annotation) is not annotation:
             raise InputError(f"{json_file}: image id {annotation.image_id!r} is given twice: remove one")
+
     return _save(json_file, folder, known, by_image, lambda x, _: _read_panoptic(x, Path(png_root)), confidence)
 
 
@@ -144,6 +149,7 @@ def save_instance_results(
     by_image: dict[Any, list[_Instance]] = defaultdict(list)
     for instance in schema.read_json(json_file, list[_Instance]):
         by_image[instance.image_id].append(instance)
+
     return _save(json_file, folder, known, by_image, lambda x, image: _read_instances(x, image, json_file), confidence)
 
 
@@ -165,10 +171,11 @@ def _save(
     if repeated := [stem for stem, images in stems.items() if images > 1]:
         raise InputError(f"{repeated[0]}: {stems[repeated[0]]} images of this name: masks are saved by it; rename them")
     classes = [tuple(synonyms) for synonyms in known.classes]
-    for image_id, image in tqdm(known.images.items(), "saving masks", unit=" images"):
-        height, width = image["height"], image["width"]
+
+    def predictions(record: dict[str, Any]) -> dict[str, Any]:
+        image_id, height, width = record["image_id"], record["height"], record["width"]
         nothing: _Masks = ([], torch.zeros(0, height, width, dtype=torch.bool), None)
-        categories, masks, scores = read(by_image[image_id], image) if image_id in by_image else nothing
+        categories, masks, scores = read(by_image[image_id], record) if image_id in by_image else nothing
         where = f"{json_file}: image {image_id!r}"
         if unknown := [c for c in categories if c not in known.class_ids]:
             raise InputError(f"{where} has a mask of category {unknown[0]}, which the data set lacks")
@@ -178,16 +185,32 @@ def _save(
                 "name the data set of this result"
             )
         class_ids = torch.tensor([known.class_ids[c] for c in categories], dtype=torch.long)
-        log_scores = _log_scores(class_ids, len(classes), confidence)
         mask_iou = None if scores is None else torch.tensor(scores).clamp(0, 1)
-        save_predictions(folder, image["file_name"], masks, log_scores, classes, height, width, mask_iou=mask_iou)
+        return {**record, "masks": masks, "class_ids": class_ids, "mask_iou": mask_iou}
+
+    def save(samples: Sequence[Mapping[str, Any]]) -> list[int]:
+        for x in samples:
+            scores = _log_scores(x["class_ids"], len(classes), confidence)
+            place = folder, x["file_name"], x["masks"], scores, classes, x["height"], x["width"]
+            save_predictions(*place, mask_iou=x["mask_iou"])
+        return [len(x["masks"]) for x in samples]
+
+    records = [{"image_id": key, **{k: x[k] for k in _IMAGE}} for key, x in known.images.items()]
+    about = {"result": sha256(Path(json_file).read_bytes()).hexdigest(), "confidence": confidence, "classes": classes}
+    walk = Walk(Path(folder), records, about, batch_size=1)
+    walk.run(predictions, save, 0)
+    if comm.is_main_process():
+        walk.remove()
     return len(by_image)
 
 
 def _read_panoptic(annotation: _Segments, png_root: Path) -> _Masks:
     path, segments = png_root / annotation.file_name, annotation.segments_info
     ids = torch.tensor([segment.id for segment in segments], dtype=torch.long)
-    masks = read_panoptic_png(str(path)) == ids[:, None, None]
+    try:
+        masks = read_panoptic_png(path) == ids[:, None, None]
+    except ImageError as error:
+        raise InputError(str(error)) from error  # a result that lacks an image is none
     for segment, is_there in zip(segments, masks.flatten(1).any(dim=1).tolist(), strict=True):
         if not is_there:
             raise InputError(f"{path}: lacks segment {segment.id} of the json: use the PNGs of this result")

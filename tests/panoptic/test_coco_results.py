@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.utils import comm
 from panopticapi.utils import id2rgb
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from clipself_d2.panoptic import SavedMasks
+from clipself_d2.data.walk import Walk
+from clipself_d2.panoptic import SavedMasks, coco_results
+from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
 from clipself_d2.vocabulary import Vocabulary
 from tests.tools.loading import main_of
 
@@ -102,6 +105,44 @@ def test_an_instance_result(main, tmp_path, annotations, instances, ids):
     assert torch.equal(found.masks > 0, torch.from_numpy(ids.astype(int)) == torch.tensor([[[12]], [[300]]]))
     assert found.log_scores.argmax(1).tolist() == [0, 1]
     assert found.mask_iou.tolist() == [0.75, 0.5]
+
+
+def saved(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_ranks_share_the_images_and_a_stopped_run_goes_on(tmp_path, annotations, panoptic, monkeypatch):
+    """One rank after the other; the first is stopped before its image is noted, and again after it."""
+    result, known = write(tmp_path / "result.json", panoptic), ResultImages.of_annotations(annotations)
+
+    def save(folder):
+        save_panoptic_results(result, tmp_path / "png", tmp_path / folder, known)
+
+    save("alone")
+    assert sorted(saved(tmp_path / "alone")) == ["five.safetensors", "six.safetensors"]
+    assert not (tmp_path / "alone.parts").exists()
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(
+            coco_results, "save_predictions", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            save("shared")
+    monkeypatch.setattr(Walk, "remove", lambda self: None)  # the other rank is not done yet
+    save("shared")
+    assert sorted(saved(tmp_path / "shared")) == ["five.safetensors"]
+    monkeypatch.undo()
+    save("shared")
+    assert saved(tmp_path / "shared") == saved(tmp_path / "alone")
+    assert not (tmp_path / "shared.parts").exists()
+
+
+def test_a_png_that_cannot_be_read_ends_the_command(main, tmp_path, annotations, panoptic, capsys):
+    (tmp_path / "png/five.png").write_bytes(b"no image")
+    result = write(tmp_path / "result.json", panoptic)
+    arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
+    assert main([*map(str, arguments), "--output", str(tmp_path / "out")]) == 2
+    assert "five.png" in capsys.readouterr().err
 
 
 def wrong_image(result):
