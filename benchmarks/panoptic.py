@@ -2,10 +2,10 @@
 
   python benchmarks/panoptic.py --size 640 --masks 100
 
-With random weights, on an image of noise and the masks of random discs. The reference works in fp32 with attention's
-matrix on the padded square, pools masks one by one, and merges them as Mask2Former does: all resized at once, then a
-loop. `tower` is the dense map alone, of what ours reads and in its precision. Before the timing, embeddings and
-segments must agree.
+With random weights, on images of noise (`--batch` at once) and the masks of random discs. The reference works in fp32
+with attention's matrix on the padded square, pools masks one by one, and merges them as Mask2Former does: all resized
+at once, then a loop. `tower` is the dense map alone, of what ours reads and in its precision. Before the timing,
+embeddings and segments must agree.
 """
 
 from __future__ import annotations
@@ -54,17 +54,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     image, precision = harness.random_image(), harness.autocast(args)
     plain = Reference(model, predictions)
     agreement = agree(model, plain, image, precision)
-    letterboxed = letterbox_images(tower, [image], args.size)
+    images = [image] * args.batch
+    letterboxed = letterbox_images(tower, images, args.size)
 
     def ours() -> Any:
         with torch.inference_mode(), precision:
-            return model([{"image": image}])
+            return model([{"image": each} for each in images])
 
     def tower_alone() -> Any:
         with torch.inference_mode(), precision:
             return dense_features(tower, letterboxed)
 
-    calls = {"reference": lambda: plain(image), "ours": ours, "tower": tower_alone}
+    calls = {"reference": lambda: [plain(each) for each in images], "ours": ours, "tower": tower_alone}
     numbers = harness.measure("panoptic", calls, args)
     seconds = numbers["seconds"]
     ratio = harness.ratios({name: seconds[name] for name in ("reference", "ours")}, "reference")

@@ -1,10 +1,13 @@
 """Every model of the project, in training and in inference, on a simulated second device."""
 
+import json
+
 import agreement
 import pytest
 import torch
 
 from clipself_d2.engine.config import build, load_config
+from tests.detection.tiny import CONFIGS, RESNET
 from tests.second_device import SecondDevice
 
 
@@ -17,9 +20,21 @@ def test_a_second_device_gives_what_the_cpu_gives(name):
     # Drawn from the CPU's generator on the simulated device: even a model that draws there gives the same.
     assert cpu.losses or cpu.predictions
     assert device.losses == pytest.approx(cpu.losses)
-    figures = agreement.compare(model, cpu, device)
+    figures = agreement.compare(cpu, device, model.draws)
     assert all(figure < 1e-5 for figure in figures.values()), figures
     assert figures or model.draws
+
+
+@pytest.mark.parametrize("name", ["tiny-vit-8", "tiny-eva-14", "tiny-resnet"])
+def test_a_second_device_gives_a_towers_outputs(name, tmp_path):
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps({**CONFIGS, "tiny-resnet": RESNET}[name]))
+    cpu = agreement.run_tower(str(path), "cpu")
+    assert cpu.gradient.any() and cpu.predictions[1].shape[3] == cpu.predictions[1].shape[2] + 2
+    with SecondDevice():
+        device = agreement.run_tower(str(path), "cuda")
+    figures = agreement.compare(cpu, device)
+    assert set(figures) == {"gradient", "numbers"} and all(figure < 1e-5 for figure in figures.values()), figures
 
 
 @pytest.mark.parametrize("name", [name for name in agreement.MODELS if name not in ("CLIP", "mask generator")])
@@ -39,9 +54,8 @@ def test_a_batch_gives_what_its_images_give(name):
 
 
 def test_differences_are_found():
-    model = agreement.MODELS["CLIPSelf"]
     scores, labels = torch.tensor([0.5, 0.2]), torch.tensor([1, 2, 3, 4])
     one = agreement.Outputs({"loss": 2.0}, torch.tensor([1.0, 0.0]), [scores, labels])
     other = agreement.Outputs({"loss": 2.2}, torch.tensor([3.0, 4.0]), [scores + 0.1, labels.flip(0)])
-    figures = agreement.compare(model, one, other)
+    figures = agreement.compare(one, other)
     assert figures == pytest.approx({"loss": 0.1, "gradient": 0.4, "numbers": 0.1, "labels": 1.0})
