@@ -2,7 +2,7 @@
 
 Without --config-file, the small detector that ships looks for shapes such as "red star"; with --clip, that CLIP names
 every pixel by the text alone. A config of a trained model gives what it predicts:
-  detection/*  boxes (blue: a base class, which has training labels; red: a novel class); COCO results
+  detection/*  boxes (dashed: a base class, which has training labels); COCO results
   panoptic/*   a name for every pixel, one color per word; segments with masks as COCO's RLE
   semantic/*   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
 With --masks, the masks are SAM's, and the words the CLIP's (default: OpenAI's L/14 at 336 px).

@@ -32,6 +32,7 @@ from clipself_d2.miniature.dataset import SPLITS, ensure_ov_shapes
 from clipself_d2.miniature.world import CLASSES
 from clipself_d2.regions import RegionClassifier, dense_features, letterbox_images
 from clipself_d2.visualization import compare_kmeans, draw_boxes, draw_heatmap, image_grid, line_chart
+from clipself_d2.visualization.colors import distinct_colors, hex_color
 from clipself_d2.visualization.figures import ColorBar
 from clipself_d2.visualization.report import Cell, Code, Figure, Mark, Section, Table, Text, Tile, Tiles, write_report
 from clipself_d2.vocabulary import Vocabulary
@@ -45,7 +46,7 @@ TASKS: dict[str, str] = {
 }
 _SCENES = 6
 _TITLES = ("CLIP", "CLIPSelf")
-_RIGHT, _WRONG = "limegreen", "red"
+_RIGHT, _WRONG = (hex_color(color) for color in distinct_colors(3)[::2])  # blue and red
 
 
 def run_demo(config: str | Path, output_dir: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -179,7 +180,7 @@ def _write_page(path: Path, results: dict[str, Any], images: dict[str, Image.Ima
     )
     clusters = "Six clusters per image; colors match along a row."
     words = "Cosine of each location with the name of the largest thing in the scene."
-    boxes = "Names by the dense map: right ones are green, wrong ones red."
+    boxes = "Names by the dense map: right ones are blue, wrong ones red."
     sections = [
         Section("Accuracy on held-out scenes", [tiles, table]),
         Section("Training", [Figure(images["cosine"], "Cosine over iterations", 600)]),

@@ -19,7 +19,6 @@ import clipself_d2.miniature  # noqa: F401  (registers its data sets, which test
 from clipself_d2.cli import segment
 from clipself_d2.cli.predict import main
 from clipself_d2.visualization import media
-from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
 from tests.cli.images import make_world
 
 ROOT = Path(__file__).parents[2]
@@ -98,10 +97,10 @@ def results(name):
 
 
 def has_box(name, color) -> bool:
-    """Whether the left edge of the box (10, 20, 60, 40), ten times enlarged, has a half transparent color on black."""
+    """Whether the left edge of the box (10, 20, 60, 40), ten times enlarged, has a color."""
     with Image.open(f"out/{name}") as image:
         edge = np.array(image.convert("RGB"), dtype=float)[250:350, 99]
-    return bool(np.abs(edge - 127.5 * np.array(to_rgb(color))).max(axis=1).min() < 25)
+    return bool(np.abs(edge - 255 * np.array(to_rgb(color))).max(axis=1).min() < 25)
 
 
 def test_every_input_gets_an_image_and_a_json(world, capsys):
@@ -116,7 +115,7 @@ def test_every_input_gets_an_image_and_a_json(world, capsys):
     assert frames == [(0, "red", True), (1, "blue", False), (2, "green", False)]
     with Image.open("out/video.gif") as video:
         assert video.n_frames == 3
-    assert has_box("red.jpg", BASE_COLOR) and has_box("0042.jpg", NOVEL_COLOR)
+    assert has_box("red.jpg", "red") and has_box("0042.jpg", "blue")
     *table, last = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if "0.90" in line]
     assert rows == [["blue", "2", "2", "0.90"], ["red", "2", "2", "0.90"], ["green", "1", "1", "0.90"]]
@@ -214,7 +213,7 @@ def test_words_of_any_script_are_drawn(world, caplog, monkeypatch):
 def test_the_threshold_is_of_the_image_and_the_table_only(world, capsys):
     assert run("--threshold", "0.95") == 0
     assert "0.90" not in capsys.readouterr().out
-    assert not has_box("red.jpg", BASE_COLOR) and len(results("red")) == 1
+    assert not has_box("red.jpg", "red") and len(results("red")) == 1
 
 
 def test_overrides_may_stand_behind_the_inputs_and_the_newest_checkpoint_is_taken(world, capsys):

@@ -5,12 +5,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clipself_d2.visualization.colors import color_labels, distinct_colors, draw_heatmap
+from clipself_d2.visualization.colors import class_colors, color_labels, distinct_colors, draw_heatmap
 
 
 def test_colors_differ():
     assert len(set(distinct_colors(120))) == 120
     assert distinct_colors(120)[:20] == distinct_colors(20) and len(distinct_colors(3)) == 3
+
+
+def test_classes_have_the_colors_that_they_name():
+    names = ["Red car", "sky", "dark green leaf", "red bus", "red", "lawn"]
+    colors = class_colors(names)
+    assert colors[0] == (255, 0, 0) and colors[2] == (0, 128, 0)
+    assert [colors[1], colors[5]] == distinct_colors(2)
+    for red, green, blue in (colors[3], colors[4]):
+        assert red > 100 and red > green + 50 and green == blue
+    many = class_colors([f"{color} thing {number}" for color in ("red", "white", "black") for number in range(12)])
+    assert len(set(many)) == 36
 
 
 def test_labels_have_the_same_colors_in_every_map():

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
-from matplotlib.colors import to_rgb
 
 from clipself_d2.visualization import draw_predictions
 from clipself_d2.visualization.colors import distinct_colors
-from clipself_d2.visualization.predictions import BASE_COLOR, NOVEL_COLOR
+from clipself_d2.visualization.predictions import draw_boxes, free_spot
 
 NAMES, IS_BASE = ["cat", "dog"], [True, False]
 
@@ -24,19 +23,18 @@ def instances(image, boxes, scores, classes):
     return {"instances": found}
 
 
-def towards(drawn, color):
-    """Where the gray of the image has moved towards a color, as Detectron2's half transparent lines do."""
-    want = 0.5 * 90 + 0.5 * 255 * np.array(to_rgb(color))
-    return np.abs(np.asarray(drawn) - want).max(axis=-1) < 25
+def where(drawn, color):
+    """Where the image has nearly a color."""
+    return np.abs(np.asarray(drawn, dtype=float) - np.array(color)).max(axis=-1) < 25
 
 
-def test_boxes_of_base_and_novel_classes_have_their_colors():
+def test_boxes_have_the_colors_of_their_classes_and_those_of_base_classes_are_dashed():
     image = gray(600, 800)
     found = instances(image, [[100, 200, 400, 450], [500, 300, 700, 500]], [0.9, 0.8], [0, 1])
     drawn = draw_predictions(image, found, NAMES, IS_BASE)
     assert drawn.size == (800, 600)
-    for color, (x0, y0, x1, y1) in ((BASE_COLOR, (100, 200, 400, 450)), (NOVEL_COLOR, (500, 300, 700, 500))):
-        mask = towards(drawn, color)
+    for color, (x0, y0, x1, y1) in zip(distinct_colors(2), ((100, 200, 400, 450), (500, 300, 700, 500)), strict=True):
+        mask = where(drawn, color)
         rows, columns = np.nonzero(mask)
         np.testing.assert_allclose([columns.min(), columns.max(), rows.max()], [x0, x1, y1], atol=3)
         assert not mask[y0 + 50 : y1 - 10, x0 + 10 : x1 - 10].any()
@@ -46,9 +44,33 @@ def test_boxes_of_base_and_novel_classes_have_their_colors():
 def test_small_images_are_enlarged_by_a_whole_factor():
     image = gray(96, 128)
     drawn = draw_predictions(image, instances(image, [[10, 20, 40, 60]], [0.9], [1]), NAMES, IS_BASE)
-    rows, columns = np.nonzero(towards(drawn, NOVEL_COLOR))
+    rows, columns = np.nonzero(where(drawn, distinct_colors(2)[1]))
     assert drawn.size == (640, 480)
     np.testing.assert_allclose([columns.min(), rows.max()], [50, 300], atol=4)
+
+
+def test_a_thing_is_not_drawn_in_another_color_than_its_name_says():
+    image = gray(700, 700)
+    found = instances(image, [[100, 100, 300, 300]], [0.9], [1])
+    drawn = draw_predictions(image, found, ["lawn", "green star"], [True, False])
+    assert where(drawn, (0, 128, 0))[120:300, 100].all()
+
+
+def test_a_label_goes_where_it_covers_least():
+    size, frame = np.array([30.0, 10]), np.array([100.0, 100])
+    spots = np.array([[0.0, 0], [50, 50], [90, 95]])
+    taken = np.array([[0.0, 0, 20, 20], [45, 45, 55, 55]])  # the first covers 200 of the first spot, the second 25
+    assert free_spot(size, spots, np.zeros((0, 4)), frame).tolist() == [0, 0]
+    assert free_spot(size, spots, taken, frame).tolist() == [70, 90]  # into the frame
+    assert free_spot(size, spots[:2], taken, frame).tolist() == [50, 50]
+
+
+def test_labels_of_one_place_do_not_bury_each_other():
+    """Their background is nearly black, and twice as much of it for two labels."""
+    image, box = gray(700, 700), torch.tensor([[200.0, 200, 500, 500]])
+    one = np.asarray(draw_boxes(image, box, ["a word"], ["red"])).max(axis=-1) < 30
+    two = np.asarray(draw_boxes(image, box.expand(2, 4), ["a word"] * 2, ["red"] * 2)).max(axis=-1) < 30
+    assert two.sum() > 1.9 * one.sum() > 0
 
 
 def test_boxes_below_the_threshold_are_not_drawn():

@@ -45,3 +45,14 @@ def test_classes_that_are_not_in_the_labels_are_dark(panels):
     (_, _, wrong, _), (_, _, right, _) = panels
     assert center(wrong, 3, 3) == DARK and center(wrong, 12, 3) == FIRST and center(wrong, 10, 25) == SECOND
     assert center(right, 3, 3) == FIRST and center(right, 14, 30) == LIGHT
+
+
+def test_a_class_has_one_color_in_all_rows():
+    """The dog is larger in the second image, the cat in both together."""
+    image, sky = torch.zeros(3, 4, 8, dtype=torch.uint8), torch.zeros(4, 8, dtype=torch.long)
+    truths = [torch.full((4, 8), 2), torch.full((4, 8), 3)]
+    truths[1][:, :3] = 2
+    drawn = np.asarray(compare_segmentations([image] * 2, truths, {"sky": [sky] * 2}, NAMES))
+    left, top, below = GAP + WIDTH + GAP, 22 + GAP, 128 + 22 + GAP
+    assert tuple(drawn[top + 9, left + 9]) == tuple(drawn[top + below + 9, left + 9]) == FIRST
+    assert tuple(drawn[top + below + 9, left + 250]) == SECOND
