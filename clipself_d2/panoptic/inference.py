@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from clipself_d2.regions import PackedMasks
@@ -46,7 +46,7 @@ def panoptic_segments(
         best of its masks), in the order of the masks.
     """
     best, label = scores.float().max(dim=1)
-    taking_part = (label < scores.shape[1] - 1) & (best > object_threshold)
+    taking_part = ((label < scores.shape[1] - 1) & (best > object_threshold)).nonzero()[:, 0]
     best, label, masks = best[taking_part], label[taking_part], masks[taking_part]
     count = len(best)
     if not count:
@@ -58,32 +58,32 @@ def panoptic_segments(
         probability = logits.sigmoid_()
         inside = probability >= 0.5
         owner = probability.mul_(best[:, None, None]).argmax(dim=0)
-        won += owner.flatten().bincount(minlength=count)
+        won += _histogram(owner, count)
         extent += inside.flatten(1).sum(dim=1)
         owners.append(owner.where(inside.gather(0, owner[None])[0], count))  # `count`: no mask
     owner = torch.cat(owners)
-    visible = owner.flatten().bincount(minlength=count + 1)[:count]
+    visible = _histogram(owner, count + 1)[:count]
     kept = (visible > 0) & (won >= overlap_threshold * extent)
 
-    things = isthing.to(label.device)[label].tolist()
+    thing = isthing.to(label.device, non_blocking=True)[label]
+    table = torch.stack([kept, thing, label, best], dim=1).double().tolist()  # one copy to the host
     ids = torch.zeros(count + 1, dtype=torch.int32)
     segments: list[dict[str, Any]] = []
     stuff: dict[int, dict[str, Any]] = {}
-    for number, (is_kept, thing, category, score) in enumerate(
-        zip(kept.tolist(), things, label.tolist(), best.tolist(), strict=True)
-    ):
+    for number, (is_kept, is_thing, class_id, score) in enumerate(table):
         if not is_kept:
             continue
-        if thing or category not in stuff:
-            segment = {"id": len(segments) + 1, "category_id": category, "isthing": thing, "score": score}
+        category = int(class_id)
+        if is_thing or category not in stuff:
+            segment = {"id": len(segments) + 1, "category_id": category, "isthing": bool(is_thing), "score": score}
             segments.append(segment)
-            if not thing:
+            if not is_thing:
                 stuff[category] = segment
         else:
             segment = stuff[category]
             segment["score"] = max(segment["score"], score)
         ids[number] = segment["id"]
-    return ids.to(owner.device)[owner], segments
+    return ids.to(owner.device, non_blocking=True)[owner], segments
 
 
 @torch.no_grad()
@@ -128,7 +128,7 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     num_classes = classes.shape[1]
     best, pair = classes.flatten().topk(min(topk, classes.numel()))
     label = pair % max(1, num_classes)
-    chosen = isthing.to(label.device)[label] & (best > 0)
+    chosen = (isthing.to(label.device, non_blocking=True)[label] & (best > 0)).nonzero()[:, 0]
     best, label = best[chosen], label[chosen]
     # A mask is resized once, whatever the number of its classes.
     query, which = (pair[chosen] // max(1, num_classes)).unique(return_inverse=True)
@@ -137,19 +137,32 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     bits = torch.zeros(len(masks), size[0], -(-size[1] // 8), dtype=torch.uint8, device=masks.device)
     total = torch.zeros(len(masks), dtype=torch.float64, device=masks.device)
     area = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+    down, across = (torch.zeros(len(masks), side, dtype=torch.bool, device=masks.device) for side in size)
     for rows, logits in interpolate_in_chunks(masks, size):
         inside = logits > 0
         bits[:, rows] = PackedMasks.pack(inside)
+        down[:, rows] = inside.any(dim=2)
+        across |= inside.any(dim=1)
         total += logits.sigmoid_().mul_(inside).flatten(1).sum(dim=1)
         area += inside.flatten(1).sum(dim=1)
-    packed = PackedMasks(bits, size[1])
-    boxes = Boxes.cat([BitMasks(mask[None]).get_bounding_boxes() for mask in packed]).to(masks.device)
-    found = area[which] > 0
+    (top, bottom), (left, right) = _extent(down), _extent(across)
+    boxes = torch.stack([left, top, right, bottom], dim=1).float()
+    found = (area[which] > 0).nonzero()[:, 0]
     which = which[found]
     return Instances(
         size,
-        pred_masks=packed[which],
-        pred_boxes=boxes[which],
+        pred_masks=PackedMasks(bits, size[1])[which],
+        pred_boxes=Boxes(boxes[which]),
         pred_classes=label[found],
         scores=best[found] * (total[which] / area[which]).float(),
     )
+
+
+def _extent(taken: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place that is taken, and the place after the last; N x L bool to N each."""
+    return taken.byte().argmax(dim=1), taken.shape[1] - taken.flip(1).byte().argmax(dim=1)
+
+
+def _histogram(numbers: Tensor, count: int) -> Tensor:
+    """How often each of 0..count - 1 occurs: `bincount`, which on GPUs would wait for the largest number."""
+    return numbers.new_zeros(count).index_add_(0, numbers.flatten(), numbers.new_ones(1).expand(numbers.numel()))

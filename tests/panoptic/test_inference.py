@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipself_d2.panoptic import panoptic_segments, semantic_map, top_instances
 from clipself_d2.regions.interpolate import interpolate_in_chunks
-from tests.second_device import CUDA, SecondDevice
+from tests.second_device import CUDA, HostWaits, SecondDevice
 
 
 @st.composite
@@ -118,6 +118,21 @@ def test_all_results_are_on_the_device_of_the_scores():
     assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(found.pred_masks.tensor, expected.pred_masks.tensor)
     assert torch.equal(found.scores, expected.scores)
+
+
+def test_the_host_waits_for_a_gpu_a_fixed_number_of_times():
+    """For how many masks take part, and for the segments or instances; whatever the number of masks and chunks."""
+    scores, masks, isthing = torch.rand(30, 9).softmax(1), torch.randn(30, 12, 16), torch.arange(8) < 5
+    with SecondDevice():
+        there = scores.to("cuda"), masks.to("cuda"), isthing
+        with HostWaits() as waits:
+            _, segments = panoptic_segments(*there, (480, 640), overlap_threshold=0.0)
+        names = [line.partition(":")[0] for line in waits.lines]
+        assert segments and names == ["nonzero", "tolist"]
+        with HostWaits() as waits:
+            found = top_instances(*there, (480, 640))
+        names = [line.partition(":")[0] for line in waits.lines]
+        assert len(found) and names == ["nonzero", "unique", "nonzero"]
 
 
 def logits(*rows):
