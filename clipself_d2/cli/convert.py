@@ -1,4 +1,4 @@
-"""Convert CLIP weights of any published format to open_clip's, OpenAI's or CAT-Seg's.
+"""Convert CLIP weights of any published format to open_clip's, OpenAI's, transformers' or CAT-Seg's.
 
 Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel),
 official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
@@ -6,6 +6,7 @@ official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this proj
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
+  transformers  OUTPUT, a folder that CLIPModel.from_pretrained and CLIPProcessor load; for plain ViTs.
   cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain QuickGELU ViTs.
              Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
   plugin     OUTPUT.safetensors, image tower and text embeddings for clipself_d2/panoptic/standalone, which runs in the
@@ -14,6 +15,7 @@ Writes:
 Examples:
   clipself convert EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
   clipself convert output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
+  clipself convert output/tower.safetensors my_clip --model ViT-B-16-quickgelu --format transformers
   clipself convert output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
   clipself convert ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
   clipself convert output/tower.safetensors plugin.safetensors --model ViT-L-14-336-quickgelu \\
@@ -27,7 +29,13 @@ from pathlib import Path
 from clipself_d2.command_line import ArgumentParser, exit_codes
 from clipself_d2.errors import InputError
 
-SUFFIXES = {"open_clip": ".safetensors", "openai": ".pt", "cat-seg": ".pth", "plugin": ".safetensors"}
+SUFFIXES = {
+    "open_clip": ".safetensors",
+    "openai": ".pt",
+    "transformers": "",
+    "cat-seg": ".pth",
+    "plugin": ".safetensors",
+}
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -38,11 +46,15 @@ def convert(args: argparse.Namespace) -> None:
     from clipself_d2.clip.build import build_model, build_towers
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
     from clipself_d2.clip.formats import to_cat_seg, to_openai
+    from clipself_d2.clip.transformers_format import save_transformers
 
     source, output, form = args.input, args.output, args.format
     if not source.is_file():
         raise InputError(f"{source}: no such file")
-    if output.suffix != SUFFIXES[form]:
+    if form == "transformers":
+        if output.is_file():
+            raise InputError(f"{output}: the format transformers is a folder, and this is a file")
+    elif output.suffix != SUFFIXES[form]:
         raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
     if form == "plugin":
         from clipself_d2.panoptic.plugin_file import save_plugin_file
@@ -51,8 +63,10 @@ def convert(args: argparse.Namespace) -> None:
         names = list(dict.fromkeys(word for synonyms in read_vocabulary(args.vocabulary) for word in synonyms))
         save_plugin_file(output, *build_towers(args.model, str(source)), names, args.templates)
         return
-    model, _, _ = build_model(args.model, str(source), args.resize_positions)
-    if form == "open_clip":
+    model, mean, std = build_model(args.model, str(source), args.resize_positions)
+    if form == "transformers":
+        save_transformers(model, output, mean, std)
+    elif form == "open_clip":
         save_checkpoint(model.state_dict(), output, {"model": args.model, "source": source.name})
     else:
         content = to_openai(model) if form == "openai" else to_cat_seg(model)
@@ -66,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "clipself convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", type=Path, help="weights in any of the formats above")
-    parser.add_argument("output", type=Path, help="the file to write")
+    parser.add_argument("output", type=Path, help="the file or folder to write")
     parser.add_argument(
         "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
     )

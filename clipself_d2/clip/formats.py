@@ -1,7 +1,7 @@
 """Weight names of each published format, and their translation to open_clip's.
 
 Read: open_clip, OpenAI, transformers, official EVA-CLIP, CLIPSelf (EVA or OpenAI names) and CAT-Seg, ours.
-Written: open_clip, OpenAI, CAT-Seg.
+Written: open_clip, OpenAI, CAT-Seg; transformers in `clip.transformers_format`.
 """
 
 import re
@@ -137,7 +137,9 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     blocks = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
     if any(block.head_dim != 64 for block in blocks):
         raise InputError("OpenAI's loader expects attention heads of 64 channels: use --format open_clip")
-    if reason := _unlike_openai(model, state):
+    widths = (value.shape for key, value in state.items() if key.endswith("mlp.c_fc.weight"))
+    wide = "" if all(out == 4 * width for out, width in widths) else "its MLPs are not four times as wide"
+    if reason := unlike_openai(model, state) or wide:
         raise InputError(f"OpenAI's loader would build another network: {reason}; use --format open_clip")
     size = model.visual.image_size
     numbers = {
@@ -149,19 +151,18 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     return {**weights, **{key: torch.tensor(value) for key, value in numbers.items()}}
 
 
-def _unlike_openai(model: Any, state: Mapping[str, Tensor]) -> str:
-    """What OpenAI's loader, which infers a network from the shapes, could not infer of a model; "" if nothing."""
+def unlike_openai(model: Any, state: Mapping[str, Tensor]) -> str:
+    """What sets a ViT or ResNet of open_clip apart from OpenAI's, which other loaders build; "" if nothing."""
     size = model.visual.image_size
     if isinstance(size, (tuple, list)) and size[0] != size[1]:
-        return f"the image is {size[0]} x {size[1]}, not a square"
+        return f"its image is {size[0]} x {size[1]}, not a square"
     if "visual.proj" in state and "visual.ln_pre.weight" not in state:
-        return "the image tower has no norm before its blocks"
+        return "its image tower has no norm before its blocks"
     if getattr(model.visual, "pool_type", "tok") != "tok":
-        return f"the image tower pools by {model.visual.pool_type!r}, not the class token"
+        return f"its image tower pools by {model.visual.pool_type!r}, not the class token"
     if any(".ls_1." in key or ".ls_2." in key for key in state):
         return "its blocks have layer scale"
-    widths = (value.shape for key, value in state.items() if key.endswith("mlp.c_fc.weight"))
-    return "its MLPs are not four times as wide" if any(out != 4 * width for out, width in widths) else ""
+    return ""
 
 
 def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:

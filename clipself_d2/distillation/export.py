@@ -34,5 +34,7 @@ class CLIPExporter:
         text = build_text_tower(self.name, self.pretrained).state_dict()
         recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
         settings = {name: getattr(model, name) for name in recorded}
-        source = {"model": self.name, "pretrained": self.pretrained}
+        is_file = self.pretrained is not None and Path(self.pretrained).is_file()
+        start = Path(str(self.pretrained)).name if is_file else self.pretrained  # folders are private
+        source = {"model": self.name, "pretrained": start}
         save_checkpoint({**model.ensembled_state_dict(), **text}, path, {**source, **settings, **card})
