@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def save_transformers(model: Any, folder: Path, mean: Sequence[float], std: Sequ
         "merges.txt": "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in tokenizer.bpe_ranks) + "\n",
     }
     for name, text in files.items():
-        write_atomically(folder / name, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 _SPECIAL_TOKENS = {
