@@ -35,24 +35,31 @@ def distinct_colors(count: int) -> list[Color]:
 def class_colors(names: Sequence[str]) -> list[Color]:
     """Return the color of each class: the one that its name says ("red car"), else one of `distinct_colors`.
 
-    Classes whose names say the same color get shades of it.
+    Classes whose names say the same color get shades of it; the others get colors unlike these.
     """
-    others = iter(distinct_colors(len(names)))
+    said: dict[int, Color] = {}
     seen: Counter[str] = Counter()
-    colors = []
-    for name in names:
+    for number, name in enumerate(names):
         word = next((word for word in name.lower().split() if word in matplotlib.colors.CSS4_COLORS), None)
-        if word is None:
-            colors.append(next(others))
-            continue
-        color = np.array(matplotlib.colors.to_rgb(word))
-        shift = (1.2 * (seen[word] * 0.618034 % 1) + 0.6) % 1.2 - 0.6  # towards white, or below 0 towards black
-        if not 0.1 < color.mean() < 0.9:  # white and black have one way to go
-            shift = abs(shift) if color.mean() < 0.5 else -abs(shift)
-        seen[word] += 1
-        red, green, blue = np.rint(255 * (color + shift * (1 - color) if shift > 0 else color * (1 + shift)))
-        colors.append((int(red), int(green), int(blue)))
-    return colors
+        if word is not None:
+            said[number] = _shade(word, seen[word])
+            seen[word] += 1
+
+    def is_taken(color: Color) -> bool:
+        return any(sum(abs(a - b) for a, b in zip(color, other, strict=True)) < 150 for other in said.values())
+
+    others = iter(sorted(distinct_colors(2 * len(names) + 20), key=is_taken))
+    return [said[number] if number in said else next(others) for number in range(len(names))]
+
+
+def _shade(word: str, number: int) -> Color:
+    """A color of CSS, and for numbers from 1 its shades."""
+    color = np.array(matplotlib.colors.to_rgb(word))
+    shift = (1.2 * (number * 0.618034 % 1) + 0.6) % 1.2 - 0.6  # towards white, or below 0 towards black
+    if not 0.1 < color.mean() < 0.9:  # white and black have one way to go
+        shift = abs(shift) if color.mean() < 0.5 else -abs(shift)
+    red, green, blue = np.rint(255 * (color + shift * (1 - color) if shift > 0 else color * (1 + shift)))
+    return int(red), int(green), int(blue)
 
 
 def hex_color(color: Color) -> str:

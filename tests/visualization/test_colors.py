@@ -18,6 +18,7 @@ def test_classes_have_the_colors_that_they_name():
     colors = class_colors(names)
     assert colors[0] == (255, 0, 0) and colors[2] == (0, 128, 0)
     assert [colors[1], colors[5]] == distinct_colors(2)
+    assert class_colors(["a", "b", "c", "red thing"])[2] == distinct_colors(4)[3]  # the third is a red
     for red, green, blue in (colors[3], colors[4]):
         assert red > 100 and red > green + 50 and green == blue
     many = class_colors([f"{color} thing {number}" for color in ("red", "white", "black") for number in range(12)])
