@@ -277,6 +277,18 @@ def test_blocks_are_compiled_for_two_sizes_and_no_more(towers):
     assert 0 < graphs.frame_count <= 4  # of the ordinary block and of the last
 
 
+def test_any_number_of_crops_shares_a_graph(towers):
+    """The second number makes it a variable; a batch of crops has as many as its images' regions."""
+    tower, _ = towers("tiny-eva")
+    tower.set_trainable_blocks(0)
+    graphs = CompileCounter()
+    torch.compiler.reset()
+    tower.compile(backend=graphs, fullgraph=True)
+    for count in (25, 26, 3, 40):
+        tower.image_embeddings(images_for(tower, batch=count))
+    assert 0 < graphs.frame_count <= 4
+
+
 # ---- wrong input ----
 
 
