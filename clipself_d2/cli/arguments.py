@@ -9,14 +9,24 @@ from clipself_d2.errors import InputError
 
 def add_clip(parser: Any) -> None:
     """Add --clip and --pretrained, which name another CLIP and its weights, to a parser or a group of one."""
-    parser.add_argument("--clip", metavar="NAME", help="open_clip's name of another CLIP, or the path of a JSON config")
     parser.add_argument(
-        "--pretrained", metavar="WEIGHTS", help="its weights: a tag, hf-hub:OWNER/NAME, a file, or null (random)"
+        "--clip",
+        metavar="NAME",
+        help="open_clip's name of another CLIP, a JSON config, hf-hub:OWNER/NAME or local-dir:FOLDER",
+    )
+    parser.add_argument(
+        "--pretrained",
+        metavar="WEIGHTS",
+        help="its weights: a tag, hf-hub:OWNER/NAME, local-dir:FOLDER, a file, or null (random, or a repository's own)",
     )
 
 
 def check_clip(args: argparse.Namespace) -> None:
-    """Raise an InputError for one of --clip and --pretrained without the other."""
+    """Raise an InputError for one of --clip and --pretrained without the other; a repository has weights of its own."""
+    if args.clip is not None and args.pretrained is None:
+        from clipself_d2.clip.formats import REPOSITORIES
+
+        args.pretrained = "null" if args.clip.startswith(REPOSITORIES) else None
     if (args.clip is None) != (args.pretrained is None):
         raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +20,14 @@ from torch.overrides import TorchFunctionMode
 
 from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
 from clipself_d2.clip.checkpoint import load_checkpoint
-from clipself_d2.clip.download import find_weights
-from clipself_d2.clip.formats import uses_quick_gelu
+from clipself_d2.clip.download import find_weights, offline_unless_hub_answers, read_model_config
+from clipself_d2.clip.formats import REPOSITORIES, uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
 from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.vit import ViTTower
-from clipself_d2.errors import InputError
+from clipself_d2.errors import InputError, require
 
 # To add a family, write its `ImageTower` in a file of its own and name it here.
 IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, CoCaTower, TimmTower, TimmPoolTower, ResNetTower)
@@ -39,10 +41,12 @@ def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTow
     """Build both towers of a CLIP model on the CPU, in fp32 and in evaluation mode.
 
     Args:
-        name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``), or the path of a JSON config in
-            open_clip's form, which is then registered with open_clip under the file's name.
-        pretrained: one of open_clip's tags, ``hf-hub:OWNER/NAME`` (both are downloaded at the first use), or the path
-            of a checkpoint in any published format. None: random weights.
+        name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``); the path of a JSON config in
+            open_clip's form, which is then registered with open_clip under the file's name; or ``hf-hub:OWNER/NAME`` or
+            ``local-dir:FOLDER``, a repository of open_clip or of transformers' `CLIPModel`.
+        pretrained: one of open_clip's tags, ``hf-hub:OWNER/NAME`` (both are downloaded at the first use),
+            ``local-dir:FOLDER``, or the path of a checkpoint in any published format. None: random weights; the
+            repository's own where the name is one.
 
     Raises:
         InputError: an unknown name, tag or path (the message names the nearest known ones); a bad config; weights of
@@ -74,10 +78,14 @@ def build_model(
     activation of the model named. Files of OpenAI's or of CLIPSelf's OpenAI weights therefore need a ``-quickgelu``
     name (checked for OpenAI's own files).
     """
-    name = _register(name)
+    pretrained = name if pretrained is None and name.startswith(REPOSITORIES) else pretrained
+    named, name = name, _register(name)
+    text = open_clip.get_model_config(name)["text_cfg"]
+    if {"hf_model_name", "hf_tokenizer_name"} & text.keys():
+        require("transformers", "panoptic", f"the text tower of model '{named}'")
     weights = None if pretrained is None else find_weights(name, pretrained)
     try:
-        with _quiet():
+        with _quiet(), _text_files(named, text.get("hf_model_name")):
             model = open_clip.create_model(
                 name,
                 pretrained_image=False,
@@ -141,19 +149,54 @@ def _image_tower(name: str, visual: Any, mean: tuple[float, ...], std: tuple[flo
 
 
 def _text_tower(name: str, model: Any) -> TextTower:
-    name = Path(name).stem if name.endswith(".json") else name
-    return TextTower(model, open_clip.get_tokenizer(name), open_clip.get_model_config(name)["embed_dim"]).eval()
+    config = open_clip.get_model_config(registered := _register(name))
+    with _text_files(name, config["text_cfg"].get("hf_tokenizer_name")):
+        tokenizer = open_clip.get_tokenizer(registered)
+    return TextTower(model, tokenizer, config["embed_dim"]).eval()
+
+
+@contextmanager
+def _text_files(name: str, repository: str | None) -> Iterator[None]:
+    """One line where transformers cannot get what a text tower needs of the hub, at once."""
+    if repository is None:
+        yield
+        return
+    try:
+        with offline_unless_hub_answers():
+            yield
+    except OSError:
+        raise InputError(
+            f"model '{name}': its text tower needs '{repository}' of the hub, which is not in the cache and cannot be "
+            f"downloaded: check the connection, or download it once online"
+        ) from None
 
 
 def _register(name: str) -> str:
     """The name under which open_clip knows the model; a JSON config is registered first."""
+    if name.startswith(REPOSITORIES):
+        return _register_repository(name)
     if name.endswith(".json"):
         return _register_config(Path(name))
     if name not in open_clip.list_models():
         known = {model.lower(): model for model in open_clip.list_models()}
         near = [known[key] for key in difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.5)]
         question = f"did you mean {', '.join(near)}? " if near else ""
-        raise InputError(f"model '{name}' is unknown to open_clip: {question}or give the path of a JSON config")
+        raise InputError(
+            f"model '{name}' is unknown to open_clip: {question}or give the path of a JSON config, "
+            f"hf-hub:OWNER/NAME or local-dir:FOLDER"
+        )
+    return name
+
+
+def _register_repository(source: str) -> str:
+    """The config of a repository under a name of its content: its own could mean another of open_clip's tokenizers."""
+    text = json.dumps(read_model_config(source), sort_keys=True)
+    name = f"repository-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    if name not in open_clip.list_models():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"{name}.json")
+            path.write_text(text)
+            open_clip.add_model_config(path)
     return name
 
 

@@ -1,4 +1,4 @@
-"""Where weights come from: a file, one of open_clip's tags, or a repository of the Hugging Face hub."""
+"""Where weights and configs come from: a file, one of open_clip's tags, a repository of the hub, or a local folder."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import open_clip
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 
+from clipself_d2.clip.formats import REPOSITORIES
+from clipself_d2.clip.transformers_format import from_transformers_config
 from clipself_d2.errors import InputError, first_line
 
-HUB_PREFIX = "hf-hub:"
+HUB_PREFIX, FOLDER_PREFIX = REPOSITORIES
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
 
 
@@ -41,13 +47,13 @@ def find_weights(name: str, pretrained: str) -> Weights:
 
     Args:
         name: of the model, as open_clip knows it.
-        pretrained: one of open_clip's tags for that model, ``hf-hub:OWNER/NAME``, or the path of a file.
+        pretrained: one of open_clip's tags for that model, one of `REPOSITORIES`, or the path of a file.
 
     Raises:
         InputError: neither of them; or a download that fails, in one line with what to do.
     """
-    if pretrained.startswith(HUB_PREFIX):
-        return _from_hub(pretrained.removeprefix(HUB_PREFIX))
+    if pretrained.startswith(REPOSITORIES):
+        return _from_repository(pretrained)
     tag = get_pretrained_cfg(name, pretrained)
     if tag:
         quick_gelu = tag.get("quick_gelu", False)
@@ -73,12 +79,46 @@ def _download_tag(what: str, tag: dict[str, Any]) -> str:
     return path
 
 
-def _from_hub(repository: str) -> Weights:
-    what = f"'{HUB_PREFIX}{repository}'"
-    path = _download_hub(what, repository, _FILES)
+def fetch(source: str, files: Sequence[str]) -> str:
+    """The path of the first of the files that a repository has, downloaded if need be.
+
+    Raises:
+        InputError: it has none of them, it does not exist, or the hub cannot be reached.
+    """
+    what = f"'{source}'"
+    if source.startswith(HUB_PREFIX):
+        return _download_hub(what, source.removeprefix(HUB_PREFIX), files)
+    folder = Path(source.removeprefix(FOLDER_PREFIX)).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{what}: no such folder")
+    found = next((folder / file for file in files if (folder / file).is_file()), None)
+    if found is None:
+        raise InputError(f"{what}: the folder has no file {' or '.join(files)}")
+    return str(found)
+
+
+def read_model_config(source: str) -> dict[str, Any]:
+    """The config of a repository's model in open_clip's form; an InputError as `fetch`, or for another config."""
+    path = fetch(source, ["open_clip_config.json", "config.json"])
+    try:
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        model = config["model_cfg"] if Path(path).name.startswith("open_clip") else from_transformers_config(config)
+        if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
+            return dict(model)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise InputError(_not_a_config(source))
+
+
+def _not_a_config(source: str) -> str:
+    return f"'{source}': its model config is not one of open_clip or of transformers' CLIP"
+
+
+def _from_repository(source: str) -> Weights:
+    path = fetch(source, _FILES)
     of_open_clip = Path(path).name.startswith("open_clip")
     try:
-        config_path = _download_hub(what, repository, ["open_clip_config.json" if of_open_clip else "config.json"])
+        config_path = fetch(source, ["open_clip_config.json" if of_open_clip else "config.json"])
         config = json.loads(Path(config_path).read_text(encoding="utf-8"))
         if not of_open_clip:  # transformers' default is QuickGELU
             return Weights(path, quick_gelu=config["vision_config"].get("hidden_act", "quick_gelu") == "quick_gelu")
@@ -88,7 +128,7 @@ def _from_hub(repository: str) -> Weights:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what}: its model config is not one of open_clip or of transformers' CLIP") from None
+        raise InputError(_not_a_config(source)) from None
     return Weights(path, mean, std, quick_gelu)
 
 
@@ -96,11 +136,13 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
     """The first of the files that the repository has, from the cache or the hub."""
     advice = "or give the path of a file that you have"
     absent: Exception | None = None
+    reachable = constants.HF_HUB_OFFLINE or hub_answers()
     for file in files:
         try:
             known = try_to_load_from_cache(repository, file)
             # where the hub cannot be reached for one file, only the cache is asked for the others
-            path = hf_hub_download(repository, file, local_files_only=isinstance(absent, LocalEntryNotFoundError))
+            cached = not reachable or isinstance(absent, LocalEntryNotFoundError)
+            path = hf_hub_download(repository, file, local_files_only=cached)
         except EntryNotFoundError as error:
             absent = absent or error
         except GatedRepoError:
@@ -126,6 +168,29 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
     raise InputError(f"{what}: not in {where}, and {hub} cannot be reached: check the connection, {advice}")
 
 
+def hub_answers() -> bool:
+    """Whether the hub's server takes a connection; its client alone would try again for half a minute."""
+    url = urlsplit(constants.ENDPOINT)
+    if url.scheme in getproxies() and not proxy_bypass(url.hostname or ""):
+        return True  # the proxy is asked
+    try:
+        with socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def offline_unless_hub_answers() -> Iterator[None]:
+    """Let transformers, which retries as long, take its cache at once where the hub cannot be reached."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not hub_answers()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
 def _check_hash(what: str, path: str) -> None:
     """Compare a large file that was downloaded with its SHA-256, after which the hub's cache names it."""
     content = Path(path).resolve()
@@ -146,5 +211,5 @@ def _unknown(name: str, pretrained: str) -> str:
     known = f"the tags of '{name}' are {', '.join(tags)}" if tags else f"'{name}' has no tags"
     return (
         f"pretrained '{pretrained}' is neither a file nor a tag: {question}{known}; {HUB_PREFIX}OWNER/NAME names a "
-        f"repository of the hub, and null (None in Python) stands for random weights"
+        f"repository of the hub, {FOLDER_PREFIX}FOLDER a local one, and null (None in Python) stands for random weights"
     )

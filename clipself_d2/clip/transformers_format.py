@@ -1,4 +1,4 @@
-"""A CLIP as a folder that transformers' `CLIPModel.from_pretrained` loads."""
+"""A CLIP as a folder that transformers' `CLIPModel.from_pretrained` loads, and the configs of such folders."""
 
 from __future__ import annotations
 
@@ -73,6 +73,35 @@ def save_transformers(model: Any, folder: Path, mean: Sequence[float], std: Sequ
     }
     for name, text in files.items():
         write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def from_transformers_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a `CLIPModel` in open_clip's form; KeyError, TypeError or ValueError for another."""
+    if config["model_type"] != "clip":
+        raise ValueError(config["model_type"])
+    vision, text = config["vision_config"], config["text_config"]
+    width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
+    text_width = text.get("hidden_size", 512)
+    return {
+        "embed_dim": config.get("projection_dim", 512),
+        "quick_gelu": vision.get("hidden_act", "quick_gelu") == "quick_gelu",
+        "vision_cfg": {
+            "image_size": vision.get("image_size", 224),
+            "patch_size": vision.get("patch_size", 32),
+            "width": width,
+            "layers": vision.get("num_hidden_layers", 12),
+            "head_width": width // heads,
+            "mlp_ratio": vision.get("intermediate_size", 3072) / width,
+        },
+        "text_cfg": {
+            "context_length": text.get("max_position_embeddings", 77),
+            "vocab_size": text.get("vocab_size", 49408),
+            "width": text_width,
+            "heads": text.get("num_attention_heads", 8),
+            "layers": text.get("num_hidden_layers", 12),
+            "mlp_ratio": text.get("intermediate_size", 2048) / text_width,
+        },
+    }
 
 
 _SPECIAL_TOKENS = {

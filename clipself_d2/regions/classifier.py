@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clipself_d2 import clip
+from clipself_d2.clip.formats import REPOSITORIES
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.embedder import RegionEmbedder
@@ -66,8 +67,9 @@ class RegionClassifier(nn.Module):
         """Build the classifier from a CLIP and class names, in evaluation mode, on the CPU.
 
         Args:
-            name: a distilled tower (``tower.safetensors`` or its card ``tower.json``), or the name or config of a CLIP
-                model, see `clip.build_towers`.
+            name: a distilled tower (``tower.safetensors`` or its card ``tower.json``), a repository
+                (``hf-hub:OWNER/NAME``, ``local-dir:FOLDER``), or the name or config of a CLIP model, see
+                `clip.build_towers`.
             classes: class names, each a name or a list of synonyms.
             pretrained: the weights of a model given by name: a tag or a path.
             templates: prompts, see `TextClassifier`.
@@ -79,7 +81,8 @@ class RegionClassifier(nn.Module):
         Raises:
             InputError: the model, weights or card cannot be found or do not fit.
         """
-        model, weights, trained_size = (str(name), pretrained, None) if pretrained else _read_card(Path(name))
+        own = pretrained is None and not str(name).startswith(REPOSITORIES)
+        model, weights, trained_size = _read_card(Path(name)) if own else (str(name), pretrained, None)
         image_tower, text_tower = clip.build_towers(model, weights)
         vocabulary = Vocabulary.from_classes(classes, TextClassifier(text_tower, templates), background=None)
         return cls(

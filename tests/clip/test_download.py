@@ -8,8 +8,9 @@ import open_clip
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from clipself_d2.cli.convert import main as convert
 from clipself_d2.clip import build_image_tower, build_towers, read_checkpoint
 from clipself_d2.clip import download as module
 from clipself_d2.clip.build import build_model
@@ -218,3 +219,71 @@ def test_the_authors_checkpoint_of_clipself(configs, checkpoint, tmp_path):
     torch.save({**content, "scaler": {"scale": 65536.0}}, tmp_path / "eva_vitb16_coco_clipself_patches.pt")
     image, text = build_towers(configs["tiny-eva"], str(tmp_path / "eva_vitb16_coco_clipself_patches.pt"))
     assert_same({**image.state_dict(), **text.state_dict()}, state)
+
+
+# ---- repositories as the name of a model ----
+
+
+@pytest.fixture
+def repository(hub, checkpoint):
+    folder = hub.folder / "someone/distilled"
+    folder.mkdir(parents=True)
+    save_file(torch.load(checkpoint("tiny-eva"), weights_only=True), folder / FILE)
+    images = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CONFIGS["tiny-eva"], "preprocess_cfg": images})
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["hf-hub:someone/distilled", "local-dir:{folder}"])
+def test_a_repository_is_a_model_with_its_weights(repository, kind):
+    source = kind.format(folder=repository)
+    image, text = build_towers(source, None)
+    assert_same({**image.state_dict(), **text.state_dict()}, load_file(repository / FILE))
+    assert image.pixel_mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert text(["a cat"]).shape == (1, 24)
+
+
+def test_other_weights_for_the_model_of_a_repository(repository, tmp_path):
+    state = {key: value + 1 for key, value in load_file(repository / FILE).items()}
+    save_file(state, tmp_path / "distilled.safetensors")
+    tower = build_image_tower(f"local-dir:{repository}", str(tmp_path / "distilled.safetensors"))
+    assert torch.equal(tower.state_dict()["visual.trunk.cls_token"], state["visual.trunk.cls_token"])
+
+
+def test_a_folder_of_transformers_is_a_model(configs, checkpoint, tmp_path):
+    source = str(checkpoint("tiny-vit-quickgelu"))
+    folder = tmp_path / "my_clip"
+    assert convert([source, str(folder), "--model", configs["tiny-vit-quickgelu"], "--format", "transformers"]) == 0
+    image, text = build_towers(f"local-dir:{folder}", None)
+    expected = build_towers(configs["tiny-vit-quickgelu"], source)
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(image.image_embeddings(images), expected[0].image_embeddings(images))
+    assert torch.equal(text(["a cat"]), expected[1](["a cat"]))
+
+
+def test_repositories_that_are_no_models(hub, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    assert "no such folder" in message(f"local-dir:{tmp_path}/none", None)
+    assert "the folder has no file open_clip_config.json or config.json" in message(f"local-dir:{tmp_path}/empty", None)
+    (tmp_path / "empty/config.json").write_text('{"model_type": "bert"}')
+    assert "not one of open_clip or of transformers' CLIP" in message(f"local-dir:{tmp_path}/empty", None)
+    assert "the hub has no public nobody/nothing" in message("hf-hub:nobody/nothing", None)
+    hub.gated.add("someone/gated")
+    assert "gated: accept its terms" in message("hf-hub:someone/gated", None)
+    point_at(monkeypatch, "http://127.0.0.1:9")  # nobody answers
+    start = time.monotonic()
+    assert "cannot be reached" in message("hf-hub:someone/else", None)
+    assert time.monotonic() - start < 5
+
+
+def test_a_tokenizer_of_the_hub_that_cannot_be_reached(hub, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    config = {**CONFIGS["tiny-vit"], "text_cfg": {**CONFIGS["tiny-vit"]["text_cfg"], "hf_tokenizer_name": "a/bert"}}
+    (tmp_path / "tiny-bert.json").write_text(json.dumps(config))
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"tiny-bert.json': its text tower needs 'a/bert' of the hub, which is not in"):
+        build_towers(str(tmp_path / "tiny-bert.json"), None)
+    assert time.monotonic() - start < 10
