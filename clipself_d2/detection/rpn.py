@@ -16,7 +16,7 @@ from clipself_d2.backbones.pyramid import conv_stack, level_names
 from clipself_d2.clip.positions import TableCache
 from clipself_d2.detection.box_transform import BoundedBoxTransform
 from clipself_d2.detection.matching import BoxMatcher
-from clipself_d2.detection.suppression import clip_boxes, rows, suppress
+from clipself_d2.detection.suppression import box_limits, clip_boxes, rows, suppress
 from clipself_d2.engine.errors import NonFiniteLossError
 
 
@@ -98,27 +98,43 @@ class OpenVocabularyRPN(RPN):
         Raises:
             FloatingPointError: in training, if logits or deltas of the best anchors are not finite.
         """
-        most = self.pre_nms_topk[self.training]
-        best = [logits.topk(min(most, logits.shape[1]), dim=1) for logits in pred_objectness_logits]
-        logits = torch.cat([each.values for each in best], dim=1)
-        levels = torch.cat([torch.full_like(each.indices, level) for level, each in enumerate(best)], dim=1)
-        places = torch.cat([boxes.tensor[each.indices] for boxes, each in zip(anchors, best, strict=True)], dim=1)
-        deltas = torch.cat([rows(x, each.indices) for x, each in zip(pred_anchor_deltas, best, strict=True)], dim=1)
-        boxes = self.box2box_transform.apply_deltas(deltas.flatten(0, 1), places.flatten(0, 1)).view_as(places)
-        finite = boxes.isfinite().all(dim=2) & logits.isfinite()
-        boxes = clip_boxes(boxes.where(finite[..., None], 0), image_sizes)
-        valid = finite & (boxes[..., 2:] - boxes[..., :2] > self.min_box_size).all(dim=2)
-        scores = logits.where(valid, -torch.inf)
-        kept, counts = suppress(boxes, scores, levels, self.nms_thresh, self.post_nms_topk[self.training])
-        *lengths, all_finite = torch.cat([counts, finite.all()[None]]).tolist()
+        limits = box_limits(image_sizes, pred_anchor_deltas[0])
+        boxes, scores, counts, finite = self.choose(anchors, pred_objectness_logits, pred_anchor_deltas, limits)
+        *lengths, all_finite = torch.cat([counts, finite[None]]).tolist()
         if self.training and not all_finite:
             raise FloatingPointError("logits or deltas are not finite")
         return [
             Instances(size, proposal_boxes=Boxes(box[:length]), objectness_logits=score[:length])
-            for size, length, box, score in zip(
-                image_sizes, lengths, rows(boxes, kept), scores.gather(1, kept), strict=True
-            )
+            for size, length, box, score in zip(image_sizes, lengths, boxes, scores, strict=True)
         ]
+
+    def choose(
+        self, anchors: list[Boxes], pred_logits: list[Tensor], pred_deltas: list[Tensor], limits: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`predict_proposals` without a copy to the host.
+
+        Args:
+            anchors: see there.
+            pred_logits: see there.
+            pred_deltas: see there.
+            limits: B x 4, the `box_limits` of the images.
+
+        Returns:
+            B x M x 4 boxes and B x M logits, best first; B, how many of them count; and whether all were finite.
+        """
+        most = self.pre_nms_topk[self.training]
+        best = [logits.topk(min(most, logits.shape[1]), dim=1) for logits in pred_logits]
+        logits = torch.cat([each.values for each in best], dim=1)
+        levels = torch.cat([torch.full_like(each.indices, level) for level, each in enumerate(best)], dim=1)
+        places = torch.cat([boxes.tensor[each.indices] for boxes, each in zip(anchors, best, strict=True)], dim=1)
+        deltas = torch.cat([rows(x, each.indices) for x, each in zip(pred_deltas, best, strict=True)], dim=1)
+        boxes = self.box2box_transform.apply_deltas(deltas.flatten(0, 1), places.flatten(0, 1)).view_as(places)
+        finite = boxes.isfinite().all(dim=2) & logits.isfinite()
+        boxes = clip_boxes(boxes.where(finite[..., None], 0), limits)
+        valid = finite & (boxes[..., 2:] - boxes[..., :2] > self.min_box_size).all(dim=2)
+        scores = logits.where(valid, -torch.inf)
+        kept, counts = suppress(boxes, scores, levels, self.nms_thresh, self.post_nms_topk[self.training])
+        return rows(boxes, kept), scores.gather(1, kept), counts, finite.all()
 
 
 @contextmanager

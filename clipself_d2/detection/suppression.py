@@ -44,17 +44,11 @@ def select_detections(
     corners = pad_sequence(list(boxes), batch_first=True)
     table = pad_sequence(list(scores), batch_first=True, padding_value=torch.nan)
     finite = (corners.isfinite().all(dim=2) & table.isfinite().all(dim=2))[..., None]
-    corners = clip_boxes(corners.where(finite, 0), sizes)
+    corners = clip_boxes(corners.where(finite, 0), box_limits(sizes, corners))
     table = table.where(finite & (table > score_thresh), -torch.inf).flatten(1)
     most = table.shape[1] if most < 0 else most
     while True:
-        ranked, index = table.topk(min(limit + 1, table.shape[1]), dim=1)
-        index = index.sort(dim=1).values  # equal scores are ranked by their place
-        found = table.gather(1, index)
-        cut = torch.zeros(len(boxes), dtype=torch.bool, device=found.device)
-        if table.shape[1] > limit:
-            cut = ranked[:, -1] > -torch.inf
-            found = found.where(found > ranked[:, -1:], -torch.inf)
+        index, found, cut = best_candidates(table, limit)
         candidates = rows(corners, index // num_classes)
         kept, counts = suppress(candidates, found, index % num_classes, nms_thresh, most)
         best = rows(candidates, kept)
@@ -70,6 +64,24 @@ def select_detections(
         Instances(size, pred_boxes=Boxes(box[:length]), scores=score[:length], pred_classes=label[:length])
         for size, length, box, score, label in zip(sizes, lengths, *results, strict=True)
     ]
+
+
+def best_candidates(table: Tensor, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose the entries of each row that go into the suppression.
+
+    Args:
+        table: B x N scores, -inf for those that do not take part.
+        limit: most entries of a row; those that equal the best one left out are left out too.
+
+    Returns:
+        B x min(N, limit + 1) indices, their scores, and B bool: whether some were left out.
+    """
+    ranked, index = table.topk(min(limit + 1, table.shape[1]), dim=1)
+    index = index.sort(dim=1).values  # equal scores are ranked by their place
+    found = table.gather(1, index)
+    if table.shape[1] <= limit:
+        return index, found, torch.zeros(len(table), dtype=torch.bool, device=table.device)
+    return index, found.where(found > ranked[:, -1:], -torch.inf), ranked[:, -1] > -torch.inf
 
 
 def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, most: int) -> tuple[Tensor, Tensor]:
@@ -89,30 +101,40 @@ def suppress(boxes: Tensor, scores: Tensor, classes: Tensor, threshold: float, m
     images = torch.arange(batch, device=boxes.device)[:, None]
     kept = _batched_nms(boxes.flatten(0, 1), scores.flatten(), (classes * batch + images).flatten(), threshold)
     owner = images.expand(batch, size).flatten()[kept]
-    order = owner.argsort(stable=True)  # image by image, best first
-    kept, owner = kept[order], owner[order]
+    if batch > 1:
+        order = owner.argsort(stable=True)  # image by image, best first
+        kept, owner = kept[order], owner[order]
     takes_part = scores.flatten()[kept] > -torch.inf
     totals, counts = (
         torch.zeros(batch, dtype=torch.long, device=boxes.device).index_add_(0, owner, ones.long())
         for ones in (torch.ones_like(takes_part), takes_part)
     )
-    rank = torch.arange(len(kept), device=boxes.device) - (totals.cumsum(0) - totals)[owner]
+    rank = torch.arange(kept.shape[0], device=boxes.device) - (totals.cumsum(0) - totals)[owner]
     chosen = classes.new_zeros(batch, most + 1)  # the last column takes what is too much
     chosen[owner, rank.clamp(max=most)] = kept - owner * size
     return chosen[:, :most], counts.clamp(max=most)
 
 
-def clip_boxes(boxes: Tensor, sizes: Sequence[tuple[float, float]]) -> Tensor:
-    """Clip boxes, B x N x 4, to the height and width of their images."""
+def box_limits(sizes: Sequence[tuple[float, float]], boxes: Tensor) -> Tensor:
+    """Largest coordinates, B x 4, of boxes in images of these heights and widths; of the type of `boxes`."""
     limits = torch.tensor([[width, height, width, height] for height, width in sizes], dtype=boxes.dtype)
-    return boxes.clamp(min=0).minimum(limits.to(boxes.device, non_blocking=True)[:, None])
+    return limits.to(boxes.device, non_blocking=True)
+
+
+def clip_boxes(boxes: Tensor, limits: Tensor) -> Tensor:
+    """Clip boxes, B x N x 4, to 0 and their images' `box_limits`."""
+    return boxes.clamp(min=0).minimum(limits[:, None])
 
 
 def _batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """`torchvision.ops.batched_nms`, which loops over the groups of many boxes: on GPUs one call instead.
 
-    In double precision, because float32 would round boxes that are moved apart by more than a million pixels.
+    In double precision, because float32 would round boxes that are moved apart by more than a million pixels. ONNX has
+    float32 alone: there groups lie in rows of 32, which keeps the distances short.
     """
+    if torch.compiler.is_exporting():
+        place = torch.stack([groups % 32, groups // 32] * 2, dim=1)
+        return ops.nms(boxes + place * (boxes.max() + 1), scores, threshold)
     boxes, scores = boxes.double(), scores.double()
     if boxes.device.type == "cpu" or not len(boxes):
         return ops.batched_nms(boxes, scores, groups, threshold)

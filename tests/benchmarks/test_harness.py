@@ -87,7 +87,7 @@ def test_no_gpu(capsys):
     assert "no usable GPU" in capsys.readouterr().err
 
 
-SCRIPTS = ["data", "detect", "distill", "evaluate", "gpu", "memory", "panoptic", "scale", "teacher"]
+SCRIPTS = ["data", "detect", "distill", "evaluate", "gpu", "int8", "memory", "panoptic", "scale", "teacher"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from clipself_d2.cli.export import main
-from clipself_d2.clip.export import TOLERANCE, DenseEncoder, check_path, compare, write_encoder
+from clipself_d2.clip.export import (
+    TOLERANCE,
+    DenseEncoder,
+    check_difference,
+    check_path,
+    compare,
+    quantize,
+    write_encoder,
+)
 from clipself_d2.errors import InputError, RunError
 
 SHAPES = [(batch, 3, *size) for batch in (1, 3) for size in ((32, 32), (24, 40), (64, 16))]
@@ -30,7 +38,8 @@ def test_torch_export_gives_it_too_and_caches_stay_clean(towers, tmp_path):
     before = [tower.dense_embeddings(torch.zeros(shape)) for shape in SHAPES]
     encoder = DenseEncoder(tower)
     write_encoder(encoder, tmp_path / "dense.pt2")
-    assert compare(encoder, tmp_path / "dense.pt2") < 1e-5
+    worst, cosine = compare(encoder, tmp_path / "dense.pt2")
+    assert worst < 1e-5 < 0.9999 < cosine
     assert all(
         torch.equal(tower.dense_embeddings(torch.zeros(shape)), b) for shape, b in zip(SHAPES, before, strict=True)
     )
@@ -41,13 +50,29 @@ def test_another_tower_is_noticed(towers, tmp_path):
     write_encoder(encoder, tmp_path / "dense.pt2")
     with torch.no_grad():
         encoder.tower.position_embedding.mul_(2)
-    with pytest.raises(RunError, match="differs from the tower by"):
-        compare(encoder, tmp_path / "dense.pt2")
+    worst, _ = compare(encoder, tmp_path / "dense.pt2")
+    with pytest.raises(RunError, match="differs from PyTorch by"):
+        check_difference(worst, tmp_path / "dense.pt2")
+
+
+def test_int8_keeps_the_map_and_makes_the_file_smaller(towers, tmp_path):
+    pytest.importorskip("onnxruntime")
+    encoder, path = DenseEncoder(towers("tiny-vit")[0]), tmp_path / "dense.onnx"
+    write_encoder(encoder, path)
+    size = path.stat().st_size
+    quantize(path)
+    assert path.stat().st_size < size
+    worst, cosine = compare(encoder, path)
+    assert worst > TOLERANCE and cosine > 0.9
 
 
 def test_what_is_missing_or_wrong_is_said_before_work(monkeypatch, tmp_path, capsys):
     with pytest.raises(InputError, match=r"end the name in \.onnx"):
         check_path(tmp_path / "dense.pt")
+    assert main([str(tmp_path / "dense.pt2"), "--clip", "ViT-B-16", "--pretrained", "null", "--int8"]) == 2
+    assert "--int8 is for encoders in ONNX" in capsys.readouterr().err
+    assert main([str(tmp_path / "dense.pt2"), "--clip", "ViT-B-16"]) == 2
+    assert "or --config-file for an F-ViT" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     arguments = ["--clip", "OV-Shapes-ViT-8", "--pretrained", "null"]
     assert main([str(tmp_path / "dense.onnx"), *arguments]) == 2
