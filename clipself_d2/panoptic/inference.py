@@ -140,8 +140,8 @@ def top_instances(scores: Tensor, masks: Tensor, isthing: Tensor, size: tuple[in
     down, across = (torch.zeros(len(masks), side, dtype=torch.bool, device=masks.device) for side in size)
     for rows, logits in interpolate_in_chunks(masks, size):
         inside = logits > 0
-        bits[:, rows] = PackedMasks.pack(inside)
-        down[:, rows] = inside.any(dim=2)
+        bits[:, rows] = packed = PackedMasks.pack(inside)
+        down[:, rows] = packed.any(dim=2)
         across |= inside.any(dim=1)
         total += logits.sigmoid_().mul_(inside).flatten(1).sum(dim=1)
         area += inside.flatten(1).sum(dim=1)
