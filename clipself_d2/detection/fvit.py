@@ -19,7 +19,7 @@ from clipself_d2.backbones.clip_backbone import CLIPBackbone
 from clipself_d2.data.image import result_size
 from clipself_d2.detection.roi_heads import OpenVocabularyROIHeads
 from clipself_d2.detection.rpn import name_batch
-from clipself_d2.detection.suppression import clip_boxes
+from clipself_d2.detection.suppression import box_limits, clip_boxes
 from clipself_d2.errors import InputError
 from clipself_d2.regions import PackedMasks
 from clipself_d2.vocabulary import Vocabulary
@@ -190,7 +190,8 @@ def _to_image(detections: Instances, size: tuple[int, int]) -> Instances:
     fields = detections.get_fields()
     boxes = fields.pop("pred_boxes")
     boxes.scale(*(new / old for new, old in zip(size[::-1], detections.image_size[::-1], strict=True)))
-    found = Instances(size, pred_boxes=Boxes(clip_boxes(boxes.tensor[None], [size])[0]), **fields)
+    limits = box_limits([size], boxes.tensor)
+    found = Instances(size, pred_boxes=Boxes(clip_boxes(boxes.tensor[None], limits)[0]), **fields)
     if found.has("pred_masks"):
         few = max(1, _PASTED_PIXELS // (size[0] * size[1]))
         parts = zip(found.pred_masks[:, 0].split(few), found.pred_boxes.tensor.split(few), strict=True)
