@@ -18,6 +18,7 @@ COMMANDS = {
     "eval": "evaluate by a config, or a CLIP on your own boxes",
     "towers": "list the CLIPs that are taken, with their sizes",
     "export": "write a CLIP's dense encoder for ONNX or torch.export",
+    "push": "push a CLIP, detector or segmenter to the Hugging Face hub",
     "convert": "convert CLIP weights of any published format",
     "proposals": "write region proposals of a trained detector for distillation",
     "reproduce": "make the tables and figures of the paper (in a clone)",

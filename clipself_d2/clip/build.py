@@ -102,6 +102,12 @@ def build_model(
     return model.eval(), weights.mean, weights.std
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """The config of a model in open_clip's form; see `build_towers` for the name and errors."""
+    config: dict[str, Any] = open_clip.get_model_config(_register(name))
+    return config
+
+
 def image_tower_shape(name: str) -> ImageTower:
     """An image tower on the meta device: its sizes, in a fraction of a second and without memory for its weights.
 
@@ -109,7 +115,7 @@ def image_tower_shape(name: str) -> ImageTower:
         InputError: see `build_towers`; above all an image tower without dense embeddings, before anything is built or
             downloaded.
     """
-    config = open_clip.get_model_config(_register(name))
+    config = model_config(name)
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     try:
         visual = _visual_shape(json.dumps([config["embed_dim"], vision]))

@@ -79,7 +79,7 @@ class Checkpointer:
         if wrong := not_finite(state.get("model", {})):
             raise NonFiniteWeightsError(f"after {iteration} iterations {wrong}; a lower optimizer.lr may help")
         try:
-            write_atomically(path, lambda file: _write(state, file))
+            write_atomically(path, lambda file: write_state(state, file))
             write_atomically(self.directory / POINTER, lambda file: file.write_text(path.name))
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
             message = f"{path}: cannot save the checkpoint ({_one_line(error)}); free some disk space"
@@ -206,7 +206,7 @@ def load_model(model: nn.Module, path: str | Path, without: Sequence[str] = ()) 
         raise InputError(f"{path}: cannot be loaded as train.init_checkpoint ({_one_line(error)})") from error
 
 
-def _write(state: dict[str, Any], path: Path) -> None:
+def write_state(state: dict[str, Any], path: Path) -> None:
     """Write a zip whose comment is a hash of everything before it."""
     torch.save(state, path)
     with zipfile.ZipFile(path, "a") as archive:
@@ -218,7 +218,7 @@ def _write(state: dict[str, Any], path: Path) -> None:
 
 
 def _digest(file: Any) -> bytes:
-    """The hash of an open file but its end, where `_write` puts the hash."""
+    """The hash of an open file but its end, where `write_state` puts the hash."""
     left = file.seek(0, os.SEEK_END) - _DIGEST_SIZE
     digest = hashlib.blake2b(digest_size=_DIGEST_SIZE)
     file.seek(0)

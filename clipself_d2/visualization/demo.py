@@ -29,6 +29,7 @@ from clipself_d2.data import ImageError
 from clipself_d2.data.catalog import check_registered
 from clipself_d2.data.vocabulary import base_classes, dataset_stuff
 from clipself_d2.engine.config import build, train_settings
+from clipself_d2.engine.hub import read_run
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments, to_results, to_yolo
@@ -77,6 +78,18 @@ class Predictor:
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
         self.model.labels_only = True  # type: ignore[assignment]
         self._classes: dict[str, Any] = {}  # arguments of a call, if they are no longer the model's own
+
+    @classmethod
+    def from_pretrained(cls, source: str, words: Words, **settings: Any) -> Predictor:
+        """A detector or segmenter that `clipself push` wrote; nothing in its files is executed.
+
+        Args:
+            source: ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``.
+            words: see the class.
+            **settings: the other arguments of the class.
+        """
+        cfg, weights = read_run(source)
+        return cls(cfg, words, weights=weights, **settings)
 
     @property
     def names(self) -> list[str]:

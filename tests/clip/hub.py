@@ -1,6 +1,8 @@
 """A stand-in for the Hugging Face hub and for OpenAI's server: HTTP on the loopback device, files from a folder."""
 
+import base64
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -53,6 +55,36 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
+
+    def do_POST(self) -> None:
+        """Make a repository, or take the files of a commit; the content of each stands in the request."""
+        hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
+        hub.requests.append(f"POST {self.path}")
+        if match := re.fullmatch("/api/models/(.+)/(preupload|commit)/main", self.path):
+            if match[2] == "preupload":
+                answer = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                return self.reply({"files": [{"path": file["path"], **answer} for file in json.loads(body)["files"]]})
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    path = hub.folder / match[1] / line["value"]["path"]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(base64.b64decode(line["value"]["content"]))
+            return self.reply({"commitUrl": f"{hub.url}/{match[1]}/commit/{COMMIT}", "commitOid": COMMIT})
+        if self.path == "/api/repos/create":
+            made = json.loads(body)
+            name = f"{made.get('organization', 'someone')}/{made['name']}"
+            if name in hub.gated:
+                return self.refuse(403, "")
+            return self.reply({"url": f"{hub.url}/{name}", "id": name})
+        return self.reply({"warnings": [], "errors": []})  # /api/validate-yaml
+
+    def reply(self, content: object) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
 
     def do_GET(self) -> None:
         self.answer(body=True)

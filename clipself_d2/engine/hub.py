@@ -1,0 +1,159 @@
+"""A trained CLIP, detector or segmenter as a repository of the Hugging Face hub: written, pushed, read."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import open_clip
+from detectron2.config import LazyConfig
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from omegaconf import DictConfig, OmegaConf
+
+from clipself_d2.clip.build import build_model, model_config
+from clipself_d2.clip.checkpoint import read_checkpoint, save_tensors, write_atomically
+from clipself_d2.clip.download import fetch, hub_answers
+from clipself_d2.engine.checkpoint import Checkpointer, read, write_state
+from clipself_d2.engine.config import load_config
+from clipself_d2.errors import InputError, RunError, first_line
+
+_CLIP = "open_clip_model.safetensors"
+_MODEL = "model.pth"
+
+
+def write_repository(source: Path, folder: Path, repository: str, license: str) -> None:
+    """Write the files of a repository: weights, configs, and a model card. No path of this machine is in them.
+
+    Args:
+        source: a distilled ``tower.safetensors`` with its card beside it, or the output folder of a detector's or
+            segmenter's run.
+        folder: is made.
+        repository: ``OWNER/NAME``, which the model card shows.
+        license: of the weights, as the hub names it (mit, apache-2.0).
+
+    Raises:
+        InputError: no card or no checkpoint; a config that names a file of this machine.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        facts = _write_run(source, folder, repository)
+    else:
+        try:
+            facts = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
+            name = facts["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{source}: has no card with 'model' beside it: give a tower.safetensors") from None
+        save_tensors(read_checkpoint(source), folder / _CLIP)
+        _write_clip_config(name, folder, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    facts = {key: Path(value).name if _is_path(value) else value for key, value in facts.items()}
+    write_atomically(folder / "README.md", lambda file: file.write_text(_card(facts, repository, license), "utf-8"))
+
+
+def push(source: Path, folder: Path, repository: str, license: str) -> str:
+    """Write a repository's files and upload them; returns its address.
+
+    Raises:
+        InputError: see `write_repository`; no access, or a name that cannot be one.
+        RunError: the hub cannot be reached.
+    """
+    if not hub_answers():
+        raise RunError(f"{HfApi().endpoint}: the hub cannot be reached: check the connection (or HF_ENDPOINT)")
+    write_repository(source, folder, repository, license)
+    try:
+        api = HfApi()
+        address = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by clipself push")
+    except (HfHubHTTPError, ValueError) as error:
+        raise InputError(f"{repository}: cannot be pushed ({first_line(error)}): run 'hf auth login'") from None
+    return str(address)
+
+
+def read_run(source: str) -> tuple[DictConfig, str]:
+    """The config and the checkpoint of a detector or segmenter in a repository. Nothing in it is executed.
+
+    Args:
+        source: ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``.
+
+    Raises:
+        InputError: see `clip.download.fetch`; a config that calls other code than parts of models.
+    """
+    overrides = [f"clip.name='{source}'", "clip.pretrained=null", "train.device=auto"]
+    return load_config(fetch(source, ["config.yaml"]), overrides, untrusted=True), fetch(source, [_MODEL])
+
+
+def _write_run(source: Path, folder: Path, repository: str) -> dict[str, Any]:
+    file, checkpoints = source / "config.yaml", Checkpointer(source).checkpoints()
+    config = load_config(file, untrusted=True) if file.is_file() else None
+    if config is None or not checkpoints or "clip" not in config:
+        raise InputError(f"{source}: is no output folder of a trained detector or segmenter with a CLIP")
+    name, pretrained = config.clip.name, config.clip.pretrained
+    config.clip.name, config.clip.pretrained = f"hf-hub:{repository}", None  # the CLIP that is written here
+    config.train.output_dir, config.train.init_checkpoint = "output/hub", ""
+    for key, value in _values(OmegaConf.to_container(config, resolve=False), ""):
+        if _is_path(value):
+            raise InputError(f"{file}: {key}={value} is a file that others do not have: train without it")
+    model, mean, std = build_model(name, pretrained)
+    save_tensors(model.state_dict(), folder / _CLIP)
+    _write_clip_config(name, folder, mean, std)
+    weights = {"model": read(checkpoints[0])["model"]}
+    write_atomically(folder / _MODEL, partial(write_state, weights))
+    write_atomically(folder / "config.yaml", lambda file: LazyConfig.save(config, str(file)))
+    results = source / "results.json"
+    return {
+        "model": name,
+        "pretrained": pretrained,
+        "architecture": config.model._target_,
+        "metrics": json.loads(results.read_text()) if results.is_file() else {},
+    }
+
+
+def _write_clip_config(name: str, folder: Path, mean: Any, std: Any) -> None:
+    content = {"model_cfg": model_config(name), "preprocess_cfg": {"mean": list(mean), "std": list(std)}}
+    text = json.dumps(content, indent=2)
+    write_atomically(folder / "open_clip_config.json", lambda file: file.write_text(text, "utf-8"))
+
+
+def _values(node: Any, key: str) -> list[tuple[str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
+    if items is None:
+        return [(key, node)]
+    return [pair for name, value in items for pair in _values(value, f"{key}.{name}".removeprefix("."))]
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute()
+
+
+def _card(facts: dict[str, Any], repository: str, license: str) -> str:
+    tower = "architecture" not in facts
+    what = "CLIP whose dense map was trained by CLIPSelf" if tower else f"clipself_d2 model, {facts['architecture']}"
+    use = (
+        f'from clipself_d2.clip import build_towers\n\nimage, text = build_towers("hf-hub:{repository}", None)\n'
+        if tower
+        else f"from clipself_d2.visualization.demo import Predictor\n\n"
+        f'predictor = Predictor.from_pretrained("hf-hub:{repository}", [["cat"], ["red car"]])\n'
+    )
+    rows = "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in sorted(facts.items()))
+    return f"""---
+license: {license}
+library_name: {"open_clip" if tower else "clipself_d2"}
+tags: [clip, clipself, open-vocabulary]
+---
+
+# {repository}
+
+A {what}, made from {facts["model"]} ({facts.get("pretrained")}).
+
+| | |
+|---|---|
+{rows}
+
+## Use
+
+```python
+{use}```
+{"" if not tower else f"open_clip loads it too: `open_clip.create_model_and_transforms('hf-hub:{repository}')`."}
+"""
