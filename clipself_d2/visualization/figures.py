@@ -97,7 +97,10 @@ def grid_figure(
             write((_GAP + _LINE_HEIGHT / 2) / total, middle, labels[number], rotation=90, ha="center", va="center")
         if legends:
             figure.legend(
-                handles=[Patch(color=hex_color(color), label=text) for text, color in legends[number].items()],
+                handles=[
+                    Patch(facecolor=hex_color(color), edgecolor="gray", linewidth=0.5, label=text)  # white is seen too
+                    for text, color in legends[number].items()
+                ],
                 loc="upper left",
                 bbox_to_anchor=(0, bottom / height),
                 ncols=per_line,
