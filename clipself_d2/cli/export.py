@@ -100,7 +100,7 @@ def export_detector(args: argparse.Namespace) -> None:
     from clipself_d2.detection.export import compare_detections, example, write_detector
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.inference import load_trained
-    from clipself_d2.visualization.demo import set_classes
+    from clipself_d2.visualization.predictor import set_classes
     from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
     cfg = load_config(args.config_file, ["train.device=cpu", *args.opts])

@@ -117,8 +117,9 @@ def predict_share(args: argparse.Namespace) -> None:
     from tabulate import tabulate
 
     from clipself_d2.engine.config import load_config
-    from clipself_d2.visualization.demo import Predictor, predict_files
     from clipself_d2.visualization.media import Stream, find_files, is_stream
+    from clipself_d2.visualization.predict_files import predict_files
+    from clipself_d2.visualization.predictor import Predictor
     from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
     def names(words: str | None) -> list[str] | None:

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.engine.config import load_config
     from clipself_d2.miniature.dataset import scene_of
     from clipself_d2.miniature.render import render
-    from clipself_d2.visualization.demo import Predictor
+    from clipself_d2.visualization.predictor import Predictor
     from clipself_d2.visualization.web import Models, listen, read_words, serve
 
     with listen(args.host, args.port) as listener:

@@ -133,7 +133,7 @@ def _card(facts: dict[str, Any], repository: str, license: str) -> str:
     use = (
         f'from clipself_d2.clip import build_towers\n\nimage, text = build_towers("hf-hub:{repository}", None)\n'
         if tower
-        else f"from clipself_d2.visualization.demo import Predictor\n\n"
+        else f"from clipself_d2.visualization.predictor import Predictor\n\n"
         f'predictor = Predictor.from_pretrained("hf-hub:{repository}", [["cat"], ["red car"]])\n'
     )
     rows = "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in sorted(facts.items()))

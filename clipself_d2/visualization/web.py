@@ -22,10 +22,10 @@ from clipself_d2.clip import ImageTower
 from clipself_d2.data import read_image
 from clipself_d2.errors import InputError, RunError, lack_of_resources
 from clipself_d2.regions import dense_features, letterbox_images
-from clipself_d2.visualization.demo import Predictor, Words
 from clipself_d2.visualization.figures import figure_to_image
 from clipself_d2.visualization.heatmaps import draw_word_maps
 from clipself_d2.visualization.kmeans import compare_kmeans
+from clipself_d2.visualization.predictor import Predictor, Words
 from clipself_d2.vocabulary import Vocabulary, parse_words
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from clipself_d2.data import read_image
 from clipself_d2.engine.config import load_config
 from clipself_d2.panoptic import MaskPredictions
-from clipself_d2.visualization.demo import Predictor
+from clipself_d2.visualization.predictor import Predictor
 from tests.cli.images import COLORS, make_world, results, run, write_images
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from clipself_d2.engine.config import load_config
 from clipself_d2.engine.hub import read_run
 from clipself_d2.errors import InputError
 from clipself_d2.regions import RegionClassifier
-from clipself_d2.visualization.demo import Predictor
+from clipself_d2.visualization.predictor import Predictor
 from tests.clip.hub import point_at, serve
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from clipself_d2.engine.config import build
 from clipself_d2.errors import InputError
-from clipself_d2.visualization.demo import set_classes
+from clipself_d2.visualization.predictor import set_classes
 from clipself_d2.vocabulary import Vocabulary
 
 WORDS = [("cat",), ("puss", "Kitten"), ("dog",), ("parrot",), ("lion",)]
