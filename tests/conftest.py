@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: more threads would
 mp.set_forkserver_preload(["clipself_d2.engine.main", "clipself_d2.detection", "clipself_d2.miniature"])
 _start_processes = mp.start_processes
 mp.start_processes = functools.partial(_start_processes, start_method="forkserver")
+
+
+# Ignored in what a shell starts in the background; the tests interrupt themselves and others.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
