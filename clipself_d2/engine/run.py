@@ -33,6 +33,7 @@ from clipself_d2.engine.inference import autocast, check_precision, resolve_devi
 from clipself_d2.engine.resume import ConfigRecord, OptimizerState
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.trainer import Trainer
+from clipself_d2.engine.wandb_writer import WandbWriter
 from clipself_d2.errors import InputError, RunError, lack_of_resources
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,10 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     if comm.is_main_process():
         write_atomically(output / "config.yaml", lambda file: LazyConfig.save(given, str(file)))
         trim_metrics(output / "metrics.json", start)
-        hooks.append(PeriodicWriter(default_writers(str(output), settings.max_iter), settings.log_period))
+        writers = default_writers(str(output), settings.max_iter)
+        if settings.wandb:
+            writers.append(WandbWriter(settings.wandb, output, ConfigRecord(given).state_dict()))
+        hooks.append(PeriodicWriter(writers, settings.log_period))
     trainer.register_hooks(hooks)
     trainer.train(start, settings.max_iter)
     if cfg.get("export") and comm.is_main_process():

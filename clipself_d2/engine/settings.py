@@ -41,6 +41,7 @@ class TrainSettings:
         compile: compile the blocks of the model's image towers, see `compile_towers`.
         activation_checkpointing: recompute activations in the backward pass to save memory; read by the model's config.
         log_period: iterations between lines of the log and of metrics.json.
+        wandb: project in Weights & Biases that gets the metrics, too; "" for none.
         eval_period: iterations between evaluations; 0 evaluates only after the last.
         init_checkpoint: a raw `checkpoint_*.pth` whose model is loaded before training or evaluation; "" loads nothing.
         init_without: beginnings of parameter names to leave out of it: "roi_heads.mask_head." to detect boxes with a
@@ -59,6 +60,7 @@ class TrainSettings:
     compile: bool = False
     activation_checkpointing: bool = False
     log_period: int = 20
+    wandb: str = ""
     eval_period: int = 0
     init_checkpoint: str = ""
     init_without: list[str] = field(default_factory=list)
