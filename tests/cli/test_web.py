@@ -201,3 +201,30 @@ def test_what_cannot_start_is_one_line(monkeypatch, capsys):
         line = refused("--port", str(taken.getsockname()[1]))
         assert "Address already in use; choose another port" in line
     assert "--port 99999" in refused("--port", "99999")
+
+
+def test_each_view_draws_the_image_that_is_there_at_first(monkeypatch, tmp_path):
+    """The boxes and segments are those of the predictors, also for other words."""
+    from clipself_d2.data import read_image
+    from clipself_d2.visualization import web as page
+    from clipself_d2.vocabulary import parse_words
+
+    pytest.importorskip("gradio", reason="the extra [web] is not installed")
+    served = []
+    monkeypatch.setattr(page, "serve", lambda *arguments: served.extend(arguments))
+    assert not web.main(["--port", "0"])
+    models, _, example, words, _ = served
+    example.save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    views = {view.title: view for view in models.views()}
+    assert list(views) == ["Heat map", "Boxes", "Segments", "K-Means"] and set(models.towers) == {"before", "CLIPSelf"}
+    drawn = {}
+    for title, view in views.items():
+        value = view.slider.value if view.slider else 0
+        drawn[title], message = page.draw_view(view, str(tmp_path / "a.png"), words, value)
+        assert not message and drawn[title].width >= 128
+    for title, predictor in (("Boxes", models.detector), ("Segments", models.segmenter)):
+        assert predictor.names == [synonyms[0] for synonyms in parse_words(words)]
+        assert drawn[title] == predictor.draw(image, predictor(image))
+        other, _ = page.draw_view(views[title], str(tmp_path / "a.png"), "pond, white cross", 0)
+        assert predictor.names == ["pond", "white cross"] and other != drawn[title]
