@@ -1,9 +1,14 @@
 """The exported dense encoder in its own runtime, against the tower."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 
+from clipself_d2 import miniature
 from clipself_d2.cli.export import main
+from clipself_d2.clip import build_image_tower
 from clipself_d2.clip.export import (
     TOLERANCE,
     DenseEncoder,
@@ -77,3 +82,18 @@ def test_what_is_missing_or_wrong_is_said_before_work(monkeypatch, tmp_path, cap
     arguments = ["--clip", "OV-Shapes-ViT-8", "--pretrained", "null"]
     assert main([str(tmp_path / "dense.onnx"), *arguments]) == 2
     assert "pip install 'clipself_d2[export]'" in capsys.readouterr().err
+
+
+def test_the_command_writes_int8_whose_map_is_nearly_the_towers(tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "small.onnx"
+    assert not main([str(file), "--clip", miniature.MODEL, "--pretrained", miniature.WEIGHTS, "--int8"])
+    assert f"written to {file}" in capsys.readouterr().out
+    assert file.stat().st_size < 0.5 * Path(miniature.WEIGHTS).stat().st_size
+    tower = build_image_tower(miniature.MODEL, miniature.WEIGHTS).eval()
+    images = torch.randint(256, (2, 3, 96, 128)).float()
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        dense = tower.dense_embeddings(tower.normalize(images))
+    found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    assert F.cosine_similarity(found, dense).min() > 0.95
