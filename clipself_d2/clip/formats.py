@@ -5,7 +5,7 @@ Written: open_clip, OpenAI, CAT-Seg; transformers in `clip.transformers_format`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,25 +34,27 @@ _EVA_NAMES = (
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"^visual\.", "visual.trunk."),
 )
-# transformers' CLIPModel -> open_clip, in this order; queries, keys and values are fused afterwards
-_TRANSFORMERS_NAMES = (
-    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "visual.conv1."),
-    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),  # so spelled there
-    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
-    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
-    (r"^visual_projection\.weight$", "visual.proj"),
-    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
-    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
-    (r"^text_model\.final_layer_norm\.", "ln_final."),
-    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
-    (r"^text_projection\.weight$", "text_projection"),
-    (r"\.self_attn\.", ".attn."),
-    (r"\.layer_norm([12])\.", r".ln_\1."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+TRANSFORMERS_NAMES = (
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.ln_pre.", "vision_model.pre_layrnorm."),  # so spelled there
+    ("visual.ln_post.", "vision_model.post_layernorm."),
+    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
+    ("visual.proj", "visual_projection.weight"),
+    ("token_embedding.", "text_model.embeddings.token_embedding."),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final.", "text_model.final_layer_norm."),
+    ("transformer.resblocks.", "text_model.encoder.layers."),
+    ("text_projection", "text_projection.weight"),
+    (".attn.", ".self_attn."),
+    (".ln_1.", ".layer_norm1."),
+    (".ln_2.", ".layer_norm2."),
+    (".mlp.c_fc.", ".mlp.fc1."),
+    (".mlp.c_proj.", ".mlp.fc2."),
 )
+"""open_clip's names and those of transformers' `CLIPModel`, for `rename`; there, queries, keys and values are apart."""
+
 # prefixes of DistributedDataParallel and torch.compile, around the whole model or a part of it
 _MODULE_PREFIXES = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
 
@@ -185,15 +187,9 @@ def to_cat_seg(model: Any) -> dict[str, dict[str, Tensor]]:
     state = to_openai(model)
     if "visual.proj" not in state:
         raise InputError("CAT-Seg's CLIP is a ViT, this model's image tower is a ResNet: use --format openai")
-    weights: dict[str, Tensor] = {}
-    for key, value in state.items():
-        parent, _, leaf = key.rpartition(".")
-        if leaf == "in_proj_weight":
-            parts = zip("qkv", value.chunk(3), strict=True)
-            weights |= {f"{parent}.{name}_proj_weight": part.clone() for name, part in parts}
-        elif key not in OPENAI_NUMBERS:
-            weights[key] = value
-    return {"model": {CAT_SEG_PREFIX + key: value for key, value in weights.items()}}
+    weights = {f"{CAT_SEG_PREFIX}{key}": value for key, value in state.items() if key not in OPENAI_NUMBERS}
+    split_projections(weights, "in_proj_weight", "_proj_weight")
+    return {"model": weights}
 
 
 def _is_name(key: object) -> bool:
@@ -211,11 +207,26 @@ def _from_cat_seg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return clip
 
 
+def rename(key: str, names: Iterable[tuple[str, str]]) -> str:
+    """Replace each old name in a key by the new one.
+
+    Args:
+        key: of a state dict.
+        names: old and new, in this order. A name that begins with a dot stands anywhere in the key, another that ends
+            with one at its beginning, and one without is the whole key.
+    """
+    for old, new in names:
+        if old.startswith("."):
+            key = key.replace(old, new)
+        elif key == old or (old.endswith(".") and key.startswith(old)):
+            key = new + key[len(old) :]
+    return key
+
+
 def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
+    names, renamed = [(theirs, ours) for ours, theirs in TRANSFORMERS_NAMES], {}
     for key, value in state.items():
-        for pattern, replacement in _TRANSFORMERS_NAMES:
-            key = re.sub(pattern, replacement, key)
+        key = rename(key, names)
         renamed[key] = value.T if key in ("visual.proj", "text_projection") and value.ndim == 2 else value
     _fuse_projections(renamed, "_proj.weight", "in_proj_weight")
     _fuse_projections(renamed, "_proj.bias", "in_proj_bias")
@@ -228,6 +239,13 @@ def _fuse_projections(state: dict[str, Tensor], part: str, fused: str) -> None:
         names = [f"{parent}{name}{part}" for name in "qkv"]
         if all(name in state and state[name].shape == state[names[0]].shape for name in names):
             state[f"{parent}{fused}"] = torch.cat([state.pop(name) for name in names])
+
+
+def split_projections(state: dict[str, Tensor], fused: str, part: str) -> None:
+    """Split the fused projection of each attention into ``q*``, ``k*`` and ``v*``, tensors of their own."""
+    for parent in [key.removesuffix(fused) for key in state if key.endswith(f".{fused}")]:
+        parts = zip("qkv", state.pop(f"{parent}{fused}").chunk(3), strict=True)
+        state |= {f"{parent}{name}{part}": value.clone() for name, value in parts}
 
 
 def _eva_name(key: str) -> str:

@@ -15,28 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.clip.formats import match_text_names, unlike_openai, uses_quick_gelu
-from clipself_d2.errors import InputError
-
-# open_clip -> transformers, in this order; queries, keys and values are split before
-_NAMES = (
-    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
-    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
-    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),  # so spelled there
-    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
-    (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
-    (r"^visual\.proj$", "visual_projection.weight"),
-    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
-    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
-    (r"^ln_final\.", "text_model.final_layer_norm."),
-    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
-    (r"^text_projection$", "text_projection.weight"),
-    (r"\.attn\.", ".self_attn."),
-    (r"\.ln_([12])\.", r".layer_norm\1."),
-    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
-    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+from clipself_d2.clip.formats import (
+    TRANSFORMERS_NAMES,
+    match_text_names,
+    rename,
+    split_projections,
+    unlike_openai,
+    uses_quick_gelu,
 )
+from clipself_d2.errors import InputError
 
 
 def save_transformers(model: Any, folder: Path, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -126,24 +113,13 @@ def to_transformers(model: Any) -> dict[str, Tensor]:
         reason = "its text tower does not read the end token"
     if reason:
         raise InputError(f"transformers' CLIPModel would compute something else: {reason}; use --format open_clip")
-    renamed = {}
-    for key, value in _split_projections(state).items():
-        for pattern, replacement in _NAMES:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = (value.T if key in ("visual_projection.weight", "text_projection.weight") else value).detach()
-    return {key: value.float().contiguous().clone() for key, value in renamed.items()}
-
-
-def _split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    split: dict[str, Tensor] = {}
-    for key, value in state.items():
-        parent, _, leaf = key.rpartition(".")
-        if leaf in ("in_proj_weight", "in_proj_bias"):
-            kind = leaf.removeprefix("in_proj_")
-            split |= {f"{parent}.{n}_proj.{kind}": x for n, x in zip("qkv", value.chunk(3), strict=True)}
-        else:
-            split[key] = value
-    return split
+    weights = dict(state)
+    split_projections(weights, "in_proj_weight", "_proj.weight")
+    split_projections(weights, "in_proj_bias", "_proj.bias")
+    for name in ("visual.proj", "text_projection"):
+        weights[name] = weights[name].T
+    named = {rename(key, TRANSFORMERS_NAMES): value.detach() for key, value in weights.items()}
+    return {key: value.float().contiguous().clone() for key, value in named.items()}
 
 
 def _config(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Any]:
