@@ -52,7 +52,7 @@ class AttentionPoolTower(TransformerTower):
 
     def image_embeddings(self, images: Tensor) -> Tensor:
         """The attention pool's output, ``B x C``, not normalized; open_clip's ``encode_image`` at the native size."""
-        tokens = self._last_tokens(images)[-1]
+        tokens, _ = self.ordinary_tokens(images)
         return self._pool(self.pool_query(None).expand(len(tokens), -1, -1), tokens)[:, 0]
 
     @override
@@ -61,35 +61,27 @@ class AttentionPoolTower(TransformerTower):
     ) -> TowerFeatures:
         self.check_dense_mode(dense_mode)
         self.check_blocks(blocks)
-        outputs, size = self._last_tokens(images, padded_size), self.map_size(images)
-        patches = outputs[-1][:, self.num_prefix :]
+        tokens, outputs = self.ordinary_tokens(images, blocks, padded_size)
+        first, size = self.num_prefix, self.map_size(images)
+        patches = tokens[:, first:]
         if dense_mode == "full":
-            dense = self._pool(self.pool_query(patches), outputs[-1])
+            dense = self._pool(self.pool_query(patches), tokens)
         else:
             dense = self.project_pooled(self.pool_keys_values(patches)[1])
         dense = F.normalize(dense.float(), dim=-1)
-        return TowerFeatures(to_map(dense, size), [to_map(outputs[i][:, self.num_prefix :], size) for i in blocks])
+        return TowerFeatures(to_map(dense, size), [to_map(output[:, first:], size) for output in outputs])
 
     def masked_embeddings(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         """See `ImageTower.masked_embeddings` and the class."""
         visible = self.stack_masks(masks, images)[..., 1 - self.num_prefix :]
         visible = visible | ~visible.any(dim=-1, keepdim=True)
-        tokens = self._last_tokens(images)[-1]
+        tokens, _ = self.ordinary_tokens(images)
         embeddings = self._pool(self.pool_query(None).expand(*visible.shape[:2], -1), tokens, visible)
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
     @override
     def unread_parts(self, dense_mode: str) -> set[str]:
         return set()
-
-    def _last_tokens(self, images: Tensor, padded_size: int | None = None) -> list[Tensor]:
-        """Each block's output."""
-        tokens, rotary = self.embed(images, padded_size)
-        outputs = []
-        for block in self.trainable_units():
-            tokens = self.checkpointed(self.full_block)(block, tokens, rotary)
-            outputs.append(tokens)
-        return outputs
 
     def _pool(self, queries: Tensor, tokens: Tensor, visible: Tensor | None = None) -> Tensor:
         """Queries ``B x R x P`` attend to the last block's tokens where ``visible``, ``B x R x N``, is true."""

@@ -150,19 +150,31 @@ class TransformerTower(ImageTower):
         rotary = self.rotary(whole, images.device)
         return self.pre_norm(tokens), None if rotary is None else upper_left(rotary, whole, size)
 
+    def ordinary_tokens(
+        self, images: Tensor, blocks: Sequence[int] = (), padded_size: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Tokens after the last block, and after each of some blocks; all blocks are ordinary."""
+        full_block, kept = self.checkpointed(self.full_block), {}
+        tokens, rotary = self.embed(images, padded_size)
+        for i, block in enumerate(self.trainable_units()):
+            tokens = full_block(block, tokens, rotary)
+            if i in blocks:
+                kept[i] = tokens
+        return tokens, [kept[i] for i in blocks]
+
     def image_embeddings(self, images: Tensor) -> Tensor:
         """The embedding of the class token (or of the patches' mean), ``B x C``, not normalized.
 
         It is open_clip's ``encode_image`` at the native size.
         """
+        if self.mean_pool:
+            tokens, _ = self.ordinary_tokens(images)
+            return self.project_pooled(self.final_norm(tokens)[:, self.num_prefix :].mean(dim=1))
         full_block, reading_block = self.checkpointed(self.full_block), self.checkpointed(self.reading_block)
         tokens, rotary = self.embed(images)
         *blocks, last = self.trainable_units()
         for block in blocks:
             tokens = full_block(block, tokens, rotary)
-        if self.mean_pool:
-            tokens = self.final_norm(full_block(last, tokens, rotary))[:, self.num_prefix :]
-            return self.project_pooled(tokens.mean(dim=1))
         # only the class token is read from the last block
         return self.project(reading_block(last, tokens[:, :1], tokens, rotary, None)[:, 0])
 
@@ -240,9 +252,7 @@ class TransformerTower(ImageTower):
     def _region_means(self, images: Tensor, masks: Sequence[Tensor]) -> list[Tensor]:
         visible = self.stack_masks(masks, images)[..., 1:]
         weights = (visible | ~visible.any(dim=-1, keepdim=True)).float()
-        tokens, rotary = self.embed(images)
-        for block in self.trainable_units():
-            tokens = self.checkpointed(self.full_block)(block, tokens, rotary)
+        tokens, _ = self.ordinary_tokens(images)
         patches = self.final_norm(tokens)[:, self.num_prefix :]
         embeddings = self.project_pooled(weights / weights.sum(dim=-1, keepdim=True) @ patches)
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
