@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ from clipself_d2.detection.fvit import FViT
 from clipself_d2.detection.pooler import assign_levels
 from clipself_d2.detection.rpn import OpenVocabularyRPN
 from clipself_d2.detection.suppression import MAX_CANDIDATES, best_candidates, clip_boxes, rows, suppress
-from clipself_d2.regions.fusion import fuse_scores
 
 
 class FixedDetector(nn.Module):
@@ -71,19 +71,18 @@ class FixedDetector(nn.Module):
         boxes = proposals[0]
         rois = F.pad(boxes, (1, 0))  # of image 0
         levels = assign_levels(boxes, len(heads.level_names), heads.box_pooler.canonical_size)
-        pooled = sum(
-            _pool(features[name], rois, stride, heads.box_pooler.output_size) * (levels == number)[:, None, None, None]
-            for number, (name, stride) in enumerate(zip(heads.level_names, heads.box_pooler.strides, strict=True))
+        pooled = reduce(
+            torch.add,
+            (
+                _pool(features[name], rois, stride, heads.box_pooler.output_size)
+                * (levels == number)[:, None, None, None]
+                for number, (name, stride) in enumerate(zip(heads.level_names, heads.box_pooler.strides, strict=True))
+            ),
         )
-        embeddings, deltas = heads.box_head(pooled)
-        detector_logprobs = heads.classifier(embeddings, vocabulary).log_softmax(dim=-1)
         stride = self.model.backbone.size_divisibility
         dense = F.normalize(_pool(features["dense"], rois, stride, 1).flatten(1), dim=-1, eps=1e-12)
-        clip_logprobs = vocabulary.log_probabilities(dense, heads.clip_temperature)
-        scores = fuse_scores(
-            detector_logprobs, clip_logprobs, vocabulary.is_base, heads.alpha, heads.beta, heads.fusion
-        )[:, :-1]
-        refined = clip_boxes(heads.box_transform.apply_deltas(deltas, boxes)[None], limits)
+        scores, refined = heads.score(pooled, dense, boxes, vocabulary)
+        refined = clip_boxes(refined[None], limits)
         counted = torch.arange(len(boxes), device=boxes.device) < counts
         table = scores.where((scores > heads.score_thresh) & counted[:, None], -torch.inf).flatten()[None]
         index, found, _ = best_candidates(table, MAX_CANDIDATES)

@@ -166,6 +166,24 @@ class OpenVocabularyROIHeads(ROIHeads):
             return {"loss_mask": head.layers(self.mask_pooler(levels, wholes)).float().sum() * 0.0}
         return head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
 
+    def score(self, pooled: Tensor, embeddings: Tensor, boxes: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+        """Score regions by the detector and by CLIP, and refine their boxes.
+
+        Args:
+            pooled: R x C x S x S, the regions' part of the pyramid.
+            embeddings: R x D, the regions' part of the dense map.
+            boxes: R x 4.
+            vocabulary: K classes.
+
+        Returns:
+            R x K fused scores, without the background, and R x 4 boxes, which are not clipped.
+        """
+        hidden, deltas = self.box_head(pooled)
+        detector_logprobs = self.classifier(hidden, vocabulary).log_softmax(dim=-1)
+        clip_logprobs = vocabulary.log_probabilities(embeddings, self.clip_temperature)
+        scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
+        return scores[:, :-1], self.box_transform.apply_deltas(deltas.float(), boxes)
+
     def detect(
         self,
         features: dict[str, Tensor],
@@ -188,16 +206,12 @@ class OpenVocabularyROIHeads(ROIHeads):
         levels = [features[name] for name in self.level_names]
         boxes = [x.proposal_boxes.tensor for x in proposals]
         counts = [len(b) for b in boxes]
-        embeddings, deltas = self.box_head(self.box_pooler(levels, boxes))
-        detector_logprobs = self.classifier(embeddings, vocabulary).log_softmax(dim=-1)
         # CLIP scores the proposals, not the refined boxes (released code).
-        pooled = pool_boxes(features["dense"], boxes, dense_stride)
-        clip_logprobs = vocabulary.log_probabilities(pooled, self.clip_temperature)
-        scores = fuse_scores(detector_logprobs, clip_logprobs, vocabulary.is_base, self.alpha, self.beta, self.fusion)
-        refined = self.box_transform.apply_deltas(deltas.float(), torch.cat(boxes))
+        embeddings = pool_boxes(features["dense"], boxes, dense_stride)
+        scores, refined = self.score(self.box_pooler(levels, boxes), embeddings, torch.cat(boxes), vocabulary)
         detections = select_detections(
             refined.split(counts),
-            scores[:, :-1].split(counts),
+            scores.split(counts),
             [x.image_size for x in proposals],
             self.score_thresh,
             self.nms_thresh,
