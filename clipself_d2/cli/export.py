@@ -108,7 +108,7 @@ def export_detector(args: argparse.Namespace) -> None:
         words = read_vocabulary(args.words)
         print(describe_classes(words))
         set_classes(cfg, words)
-    model = load_trained(cfg, None if args.weights == "null" else args.weights)
+    model = load_trained(cfg, weights(args.weights))
     if not isinstance(model, FViT):
         raise InputError(f"{args.config_file}: is no F-ViT: use a config of configs/detection")
     detector = write_detector(model, args.output)

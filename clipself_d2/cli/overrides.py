@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from clipself_d2.command_line import weights
+
 
 def override(key: str, value: str | None) -> str:
     """Write `key=value` for a text of any characters, or for None."""
@@ -14,7 +16,7 @@ def override(key: str, value: str | None) -> str:
 def clip_overrides(name: str | None, pretrained: str | None) -> list[str]:
     """The overrides that name another CLIP and its weights, where they are given; "null" stands for random weights."""
     named = [override("clip.name", name)] if name else []
-    return [*named, override("clip.pretrained", None if pretrained == "null" else pretrained)] if pretrained else named
+    return [*named, override("clip.pretrained", weights(pretrained))] if pretrained else named
 
 
 def with_epochs(config_file: str, dataset: str, epochs: float, overrides: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
 _MOST_RECALLED = 300  # proposals of an image that count for the network's recall
@@ -94,7 +94,7 @@ def make_proposals(args: argparse.Namespace) -> None:
     if any(record.get("annotations") for record in records):
         evaluators["the file"] = ProposalEvaluator(args.dataset, limits=(select.top,))
         evaluators["the network"] = ProposalEvaluator(args.dataset)
-    model: Any = load_trained(cfg, None if args.weights == "null" else args.weights)
+    model: Any = load_trained(cfg, weights(args.weights))
     precision = autocast(train_settings(cfg))
 
     def process(samples: list[dict[str, Any]]) -> list[list[Any]]:

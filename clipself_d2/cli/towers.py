@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     import open_clip
     from tabulate import tabulate
 
-    from clipself_d2.clip.build import image_tower_shape
+    from clipself_d2.clip.build import image_tower_shape, model_config, reads_hub
 
     names = [name for name in open_clip.list_models() if args.filter.lower() in name.lower()]
     if not names:
@@ -45,14 +45,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         except InputError as error:
             refused.append(str(error))
         else:
-            taken.append([name, *_describe(tower, open_clip.get_model_config(name)["text_cfg"])])
+            hub = "hub" if reads_hub(model_config(name)["text_cfg"]) else ""
+            taken.append([name, *_describe(tower), hub])
     print(tabulate(taken, ["name", "network", "reads", "M", "stride", "image", "width", "text"], floatfmt=".0f"))
     print(f"\n{len(taken)} taken, {len(refused)} refused{'' if args.all or not refused else ' (--all lists them)'}")
     for line in refused if args.all else ():
         print(line)
 
 
-def _describe(tower: Any, text: dict[str, Any]) -> list[Any]:
+def _describe(tower: Any) -> list[Any]:
     from clipself_d2.clip.attention_pool import AttentionPoolTower
     from clipself_d2.clip.transformer import TransformerTower
 
@@ -65,5 +66,4 @@ def _describe(tower: Any, text: dict[str, Any]) -> list[Any]:
         tower.stride,
         tower.native_size,
         tower.embed_dim,
-        "hub" if {"hf_model_name", "hf_tokenizer_name"} & text.keys() else "",
     ]

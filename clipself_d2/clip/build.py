@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def build_model(
     pretrained = name if pretrained is None and name.startswith(REPOSITORIES) else pretrained
     named, name = name, _register(name)
     text = open_clip.get_model_config(name)["text_cfg"]
-    if {"hf_model_name", "hf_tokenizer_name"} & text.keys():
+    if reads_hub(text):
         require("transformers", "panoptic", f"the text tower of model '{named}'")
     weights = None if pretrained is None else find_weights(name, pretrained)
     try:
@@ -100,6 +100,11 @@ def build_model(
         raise InputError(f"pretrained '{pretrained}' has no QuickGELU: choose the model's name without '-quickgelu'")
     load_checkpoint(model, weights.path, resize_positions)
     return model.eval(), weights.mean, weights.std
+
+
+def reads_hub(text_config: Mapping[str, Any]) -> bool:
+    """Whether a text tower needs a tokenizer or a config of the Hugging Face hub, by its part of `model_config`."""
+    return not {"hf_model_name", "hf_tokenizer_name"}.isdisjoint(text_config)
 
 
 def model_config(name: str) -> dict[str, Any]:

@@ -11,13 +11,14 @@ import open_clip
 from detectron2.config import LazyConfig
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from clipself_d2.clip.build import build_model, model_config
 from clipself_d2.clip.checkpoint import read_checkpoint, save_tensors, write_atomically
 from clipself_d2.clip.download import fetch, hub_answers
 from clipself_d2.engine.checkpoint import Checkpointer, read, write_state
 from clipself_d2.engine.config import load_config
+from clipself_d2.engine.resume import flatten
 from clipself_d2.errors import InputError, RunError, first_line
 
 _CLIP = "open_clip_model.safetensors"
@@ -92,7 +93,7 @@ def _write_run(source: Path, folder: Path, repository: str) -> dict[str, Any]:
     name, pretrained = config.clip.name, config.clip.pretrained
     config.clip.name, config.clip.pretrained = f"hf-hub:{repository}", None  # the CLIP that is written here
     config.train.output_dir, config.train.init_checkpoint = "output/hub", ""
-    for key, value in _values(OmegaConf.to_container(config, resolve=False), ""):
+    for key, value in flatten(config).items():
         if _is_path(value):
             raise InputError(f"{file}: {key}={value} is a file that others do not have: train without it")
     model, mean, std = build_model(name, pretrained)
@@ -114,13 +115,6 @@ def _write_clip_config(name: str, folder: Path, mean: Any, std: Any) -> None:
     content = {"model_cfg": model_config(name), "preprocess_cfg": {"mean": list(mean), "std": list(std)}}
     text = json.dumps(content, indent=2)
     write_atomically(folder / "open_clip_config.json", lambda file: file.write_text(text, "utf-8"))
-
-
-def _values(node: Any, key: str) -> list[tuple[str, Any]]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
-    if items is None:
-        return [(key, node)]
-    return [pair for name, value in items for pair in _values(value, f"{key}.{name}".removeprefix("."))]
 
 
 def _is_path(value: Any) -> bool:

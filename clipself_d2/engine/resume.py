@@ -79,7 +79,7 @@ class ConfigRecord:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.values = {"ranks": str(comm.get_world_size())}
-        _flatten(OmegaConf.to_container(cfg, resolve=False), "", self.values)
+        self.values |= flatten(cfg)
         self.values.pop("train.output_dir", None)  # a folder may move
 
     def state_dict(self) -> dict[str, str]:
@@ -110,6 +110,13 @@ def _counts_at_the_start(key: str) -> bool:
     """Whether the checkpoint replaces what the value makes: initial weights, the kind of optimizer."""
     fixed = ("train.init_checkpoint", "train.init_without", "optimizer._target_", "clip.pretrained")
     return key in fixed or (key.startswith("model.") and key.endswith(".pretrained"))
+
+
+def flatten(cfg: DictConfig) -> dict[str, str]:
+    """Each value of a config as text, by its key with dots."""
+    values: dict[str, str] = {}
+    _flatten(OmegaConf.to_container(cfg, resolve=False), "", values)
+    return values
 
 
 def _flatten(value: Any, key: str, values: dict[str, str]) -> None:

@@ -116,10 +116,11 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         accumulate=settings.accumulate,
         clip_grad_norm=settings.clip_grad_norm,
     )
+    record = ConfigRecord(given)
     checkpointer = Checkpointer(
         output,
         settings.checkpointer.max_to_keep,
-        config=ConfigRecord(given),
+        config=record,
         model=model,
         optimizer=OptimizerState(optimizer, model),
         trainer=trainer,
@@ -160,7 +161,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
         trim_metrics(output / "metrics.json", start)
         writers = default_writers(str(output), settings.max_iter)
         if settings.wandb:
-            writers.append(WandbWriter(settings.wandb, output, ConfigRecord(given).state_dict()))
+            writers.append(WandbWriter(settings.wandb, output, record.state_dict()))
         hooks.append(PeriodicWriter(writers, settings.log_period))
     trainer.register_hooks(hooks)
     trainer.train(start, settings.max_iter)

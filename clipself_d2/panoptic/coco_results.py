@@ -132,7 +132,6 @@ def save_panoptic_results(
     for annotation in schema.read_json(json_file, _PanopticResult).annotations:
         if by_image.setdefault(annotation.image_id, annotation) is not annotation:
             raise InputError(f"{json_file}: image id {annotation.image_id!r} is given twice: remove one")
-
     return _save(json_file, folder, known, by_image, lambda x, _: _read_panoptic(x, Path(png_root)), confidence)
 
 
@@ -149,7 +148,6 @@ def save_instance_results(
     by_image: dict[Any, list[_Instance]] = defaultdict(list)
     for instance in schema.read_json(json_file, list[_Instance]):
         by_image[instance.image_id].append(instance)
-
     return _save(json_file, folder, known, by_image, lambda x, image: _read_instances(x, image, json_file), confidence)
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 
+from clipself_d2.command_line import weights as parse_weights
 from clipself_d2.data.catalog import check_registered
 from clipself_d2.data.vocabulary import base_classes, dataset_stuff
 from clipself_d2.engine.config import build, train_settings
@@ -59,7 +60,7 @@ class Predictor:
         self.is_base = set_classes(cfg, words, novel, stuff)
         self.threshold = threshold
         self.precision = autocast(train_settings(cfg))
-        self.model: Any = load_trained(cfg, None if weights == "null" else weights)
+        self.model: Any = load_trained(cfg, parse_weights(weights))
         # Of a semantic segmenter: the scores of all words in all pixels fill the memory.
         self.model.labels_only = True  # type: ignore[assignment]
         self._classes: dict[str, Any] = {}  # arguments of a call, if they are no longer the model's own

@@ -7,3 +7,9 @@ import pytest
 def own_cache(tmp_path, monkeypatch):
     """An empty cache of text embeddings."""
     monkeypatch.setenv("CLIPSELF_D2_CACHE", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    """The library, whose segmenters are mask generators."""
+    return pytest.importorskip("transformers")

@@ -18,11 +18,6 @@ from tests.panoptic.words import vocabulary
 EVERYTHING = {"points_per_side": 3, "min_iou": 0.0, "min_stability": 0.0, "nms": 1.0}
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed: no SAMMasks")
-
-
 @pytest.fixture(scope="module", params=["sam", "sam2"])
 def folder(request, tmp_path_factory, transformers):
     path = tmp_path_factory.mktemp(request.param)

@@ -9,11 +9,6 @@ from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.words import text, vocabulary
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    return pytest.importorskip("transformers", reason="transformers is not installed: no TransformersMasks")
-
-
 @pytest.fixture(scope="module", params=["mask2former", "maskformer"])
 def folder(request, tmp_path_factory, transformers):
     """A segmenter of random weights, seven queries and three classes, saved as published ones are."""
