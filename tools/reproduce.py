@@ -2,7 +2,8 @@
 
 A run that has been finished is not run again, in whichever table it appears; an interrupted one goes on from its last
 checkpoint. Runs lie in output/reproduce/runs, the numbers and figures of a table in output/reproduce/TABLE-SCALE;
-`all` also writes them on one page, output/reproduce/all-SCALE/report.html.
+`all` also writes them on one page, output/reproduce/all-SCALE/report.html, and says in which columns the paper's order
+holds.
 
 Examples:
   python tools/reproduce.py --list
@@ -83,7 +84,7 @@ def reproduce(tables: Sequence[Table], planner: Planner, run: Runner, args: argp
         InputError, RunError, OSError: what stopped the only table; a RunError for some of `all`.
     """
     from reproduction.needs import check
-    from reproduction.outcome import as_text, table_folder, write_table
+    from reproduction.outcome import as_text, table_folder, verdicts, write_table
     from reproduction.page import write_page
     from reproduction.session import Session, duration, say
 
@@ -108,6 +109,10 @@ def reproduce(tables: Sequence[Table], planner: Planner, run: Runner, args: argp
             say(f"{table.label} failed: {error}")
         if place:
             write_page(place, tables, outcomes, errors)
+    if place:
+        print(
+            verdicts({table.label: outcomes[table.name] for table in tables if table.name in outcomes}, args.markdown)
+        )
     seconds = sum(job.record["seconds"] for job in jobs if job.record)
     say(f"all runs took {duration(seconds)}; written to {place or table_folder(tables[0], planner)}")
     if errors:

@@ -1,6 +1,6 @@
 import pytest
 
-from reproduction.outcome import as_text, cells, same_order
+from reproduction.outcome import as_text, cells, orderings, same_order, verdicts
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_the_terminal_shows_the_same(outcome):
 def rows(*numbers, data=("",)):
     """Rows of (paper's, ours), of data sets in turn."""
     return [
-        {"paper": {"a": paper}, "ours": {"a": ours}, "data": data[i % len(data)]}
+        {"label": i, "above": "", "paper": {"a": paper}, "ours": {"a": ours}, "data": data[i % len(data)]}
         for i, (paper, ours) in enumerate(numbers)
     ]
 
@@ -68,3 +68,38 @@ def rows(*numbers, data=("",)):
 )
 def test_the_order_of_rows(found, same):
     assert same_order(found, "a") is same
+
+
+@pytest.mark.parametrize(
+    ("numbers", "same"),
+    [
+        (((None, 5), (10, 6)), True),
+        (((None, 5), (10, 5)), False),
+        (((None, 5), (10, 4)), False),
+        (((None, 5), (None, 6)), None),  # a column of which the paper has nothing
+        (((None, None), (10, 6)), None),
+        (((30, 5), (10, 4), (20, 3)), False),
+    ],
+)
+def test_a_row_above_one_without_a_number(numbers, same):
+    found = rows(*numbers)
+    found[1]["above"] = 0
+    assert same_order(found, "a") is same
+
+
+def test_verdicts_on_every_column():
+    outcomes = {
+        "Table 1": {"same_order": {"a": True, "b": False, "c": True}},
+        "Figure 2": {"same_order": {}},
+        "Table 3": {"same_order": {"a": False}},
+    }
+    assert orderings(outcomes.values()) == "2 of 4 orderings hold"
+    lines = verdicts(outcomes, markdown=True).splitlines()
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:4]] == [
+        ["Table 1", "a, c", "b"],
+        ["Table 3", "", "a"],
+    ]
+    assert lines[-1] == "**2 of 4 orderings hold**"
+    text = verdicts(outcomes, markdown=False)
+    assert "Table 1" in text and text.endswith("\n\n2 of 4 orderings hold\n")
+    assert verdicts({}, markdown=False).endswith("0 of 0 orderings hold\n")

@@ -281,6 +281,13 @@ def test_table_6_at_the_scale_of_the_paper(planner):
     assert all(row.run.overrides or "fused" in row.label or "true" in row.label for row in table.rows)
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_only_table_6_has_rows_above_ones_without_a_number(scale):
+    above = {(name, row.label, row.above) for name in names(scale) for row in find(name, scale).rows if row.above}
+    prefixes = ("",) if scale == "miniature" else ("COCO: ", "ADE20K: ")
+    assert above == {("6", f"{data}fused, original", f"{data}predicted only") for data in prefixes}
+
+
 @pytest.mark.parametrize("alias", ["A1fig", "fig3", "3"])
 def test_aliases(alias):
     table = find(alias, "miniature")

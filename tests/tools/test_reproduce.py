@@ -177,6 +177,11 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
         assert table.heading in captured.out
         assert (tmp_path / f"{name}-miniature/results.json").is_file()
         assert f">{table.label}</h2>" in page
+    outcomes = [json.loads((tmp_path / f"{name}-miniature/results.json").read_text()) for name in names("miniature")]
+    orders = [same for outcome in outcomes for same in outcome["same_order"].values()]
+    overall = f"{sum(orders)} of {len(orders)} orderings hold"
+    assert captured.out.endswith(f"\n{overall}\n\n") and overall in page
+    assert 0 < sum(orders) < len(orders)
     assert "all runs took 0:00:0" in captured.err
     assert page.count("data:image/png") == 6
 

@@ -51,7 +51,12 @@ ENTRIES = {
         "paper's mAcc, and its mIoU of B/16 after CLIPSelf on ADE-847 and PC-59, are not known.",
         "segmentations",
     ),
-    "6": Entry("Panoptic segmentation before and after CLIPSelf", "scores, tower", numbers.PANOPTIC),
+    "6": Entry(
+        "Panoptic segmentation before and after CLIPSelf",
+        "scores, tower",
+        numbers.PANOPTIC,
+        "Fusing the original tower's scores is expected to gain over the predicted scores alone.",
+    ),
     "7": Entry(
         "Region-text training on pseudo pairs, and CLIPSelf, on the same proposals",
         "training",

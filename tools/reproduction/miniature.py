@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 from reproduction import numbers
 from reproduction.numbers import AP, AP50, KINDS, KINDS_TOP1, PANOPTIC, SEMANTIC
-from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, dense_modes, designs, embeddings, scores, towers
+from reproduction.shared import (
+    CROPS,
+    FUSED_ABOVE,
+    TRUE_MASKS,
+    coherence,
+    curves,
+    dense_modes,
+    designs,
+    embeddings,
+    scores,
+    towers,
+)
 from reproduction.tables import MASK_GENERATOR, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, keyed, rows_of
 
 ABLATION_STEPS = 200
@@ -77,7 +88,8 @@ def _segmentation() -> tuple[Row, ...]:
 
 def _panoptic() -> tuple[Row, ...]:
     runs = scores(FOUND, TRUE, PATCHES)
-    return rows_of(runs, numbers.PANOPTIC_ADE20K, COLUMNS["6"], theirs="ADE20K: ", keys=keyed(runs))
+    known, keys = numbers.PANOPTIC_ADE20K, keyed(runs)
+    return rows_of(runs, known, COLUMNS["6"], theirs="ADE20K: ", keys=keys, above=FUSED_ABOVE)
 
 
 def _trainings() -> tuple[Row, ...]:

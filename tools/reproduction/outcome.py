@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from reproduction.session import write_json
 from reproduction.tables import Row, Table
 
 Outcome = dict[str, Any]
+VERDICTS = ("table", "the paper's order holds in", "does not hold in")
 
 
 def gather(table: Table, planner: Planner) -> Outcome:
@@ -23,7 +24,8 @@ def gather(table: Table, planner: Planner) -> Outcome:
 
     Returns:
         `{"table", "scale", "title", "varies", "columns", "note", "rows", "same_order"}`. A row is `{"label",
-        "paper_label", "ours": {column: percent or None}, "paper": {..}, "data", "seconds", "folder", "command"}`.
+        "paper_label", "above", "ours": {column: percent or None}, "paper": {..}, "data", "seconds", "folder",
+        "command"}`.
         `same_order` says, for each column that can be compared, whether our rows are ordered as the paper's. A row
         with a key has its numbers also under that.
     """
@@ -66,6 +68,7 @@ def _gather_row(table: Table, row: Row, planner: Planner) -> Outcome:
     return {
         "label": row.label,
         "paper_label": row.paper_label,
+        "above": row.above,
         "ours": dict(zip(table.columns, ours, strict=True)),
         "paper": dict(zip(table.columns, row.paper or (None,) * len(table.columns), strict=True)),
         "data": row.run.dataset or job.config.dataloader.get("test", {}).get("dataset", ""),
@@ -84,15 +87,19 @@ def _number(results: Any, metric: str) -> float | None:
 def same_order(rows: Sequence[Outcome], column: str) -> bool | None:
     """Whether our rows are ordered as the paper's; rows of different data sets are not compared.
 
+    A row of which the paper has a number must also exceed the one that its "above" names.
+
     Returns:
-        None where the paper has no two different numbers to compare.
+        None where there is nothing to compare: the paper has no two different numbers, and no row is above another.
     """
+    ours = {row["label"]: row["ours"][column] for row in rows}
     known = [row for row in rows if None not in (row["paper"][column], row["ours"][column])]
     signs = [
         (a["paper"][column] - b["paper"][column]) * (a["ours"][column] - b["ours"][column])
         for a, b in combinations(known, 2)
         if a["data"] == b["data"] and a["paper"][column] != b["paper"][column]
     ]
+    signs += [ours[row["label"]] - ours[row["above"]] for row in known if ours.get(row["above"]) is not None]
     return all(sign > 0 for sign in signs) if signs else None
 
 
@@ -112,10 +119,38 @@ def cells(outcome: Outcome) -> dict[str, list[str]]:
 
 def remarks(outcome: Outcome) -> str:
     """The note, and whether the rows are ordered as the paper's."""
-    orders = outcome["same_order"]
-    other = ", ".join(column for column, same in orders.items() if not same)
-    verdict = f"The rows' order is not the paper's in {other}." if other else "The rows' order is the paper's."
-    return f"{outcome['note']} {verdict if orders else ''}".strip()
+    held, other = verdict(outcome)
+    order = f"The rows' order is not the paper's in {other}." if other else "The rows' order is the paper's."
+    return f"{outcome['note']} {order if held or other else ''}".strip()
+
+
+def verdict(outcome: Outcome) -> tuple[str, str]:
+    """The columns in which our rows are ordered as the paper's, and those in which they are not."""
+    held, other = (
+        ", ".join(column for column, same in outcome["same_order"].items() if same is wanted)
+        for wanted in (True, False)
+    )
+    return held, other
+
+
+def orderings(outcomes: Iterable[Outcome]) -> str:
+    """In how many of all columns that can be compared our rows are ordered as the paper's."""
+    orders = [same for outcome in outcomes for same in outcome["same_order"].values()]
+    return f"{sum(orders)} of {len(orders)} orderings hold"
+
+
+def verdicts(outcomes: Mapping[str, Outcome], markdown: bool) -> str:
+    """The verdict on each column of several tables, for a terminal or in Markdown.
+
+    Args:
+        outcomes: by the table's label.
+        markdown: see `as_text`.
+    """
+    rows = [(label, *verdict(outcome)) for label, outcome in outcomes.items() if outcome["same_order"]]
+    style, widths = ("pipe", None) if markdown else ("simple_outline", [None, 50, 50])
+    grid = tabulate(rows, VERDICTS, style, maxcolwidths=widths, disable_numparse=True)
+    overall = orderings(outcomes.values())
+    return f"{grid}\n\n{f'**{overall}**' if markdown else overall}\n"
 
 
 def as_text(outcome: Outcome, markdown: bool) -> str:

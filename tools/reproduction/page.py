@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipself_d2.visualization import report
 from clipself_d2.visualization.report import Cell, Mark, Section, Tone
-from reproduction.outcome import Outcome, cells, remarks
+from reproduction.outcome import VERDICTS, Outcome, cells, orderings, remarks, verdict
 from reproduction.tables import Table
 
 _LEAD = (
@@ -33,30 +33,24 @@ def write_page(
     for table in tables:
         blocks: list[report.Block] = [report.Text(table.title)]
         if table.name in outcomes:
-            mark = verdict(outcomes[table.name])
+            held, other = verdict(outcomes[table.name])
+            marks = (
+                [Mark(held, "good"), Mark(other, "bad")] if held or other else [Mark("nothing to compare", "quiet"), ""]
+            )
             blocks += _blocks(outcomes[table.name], path.parents[1] / f"{table.name}-{table.scale}")
         elif table.name in errors:
-            mark = Mark("✗ failed", "bad")
+            marks = [Mark("✗ failed", "bad"), ""]
             blocks.append(report.Text(f"Failed: {errors[table.name]}"))
         else:
-            mark = Mark("not there yet", "quiet")
+            marks = [Mark("not there yet", "quiet"), ""]
         blocks.append(report.Code(f"python tools/reproduce.py {table.name} --scale {table.scale}"))
-        overview.append([table.label, table.title, mark])
+        overview.append([table.label, table.title, *marks])
         sections.append(Section(table.label, blocks))
     caption = "The order is that of rows of one data set, in every column in which the paper has two numbers or more."
-    grid = report.Table(["table", "content", "the paper's order"], overview, caption)
+    grid = report.Table([VERDICTS[0], "content", *VERDICTS[1:]], overview, caption)
+    overall = report.Text(f"{orderings(outcomes.values())}.")
     title = f"Reproduction, at the scale of the {tables[0].scale}"
-    report.write_report(path, title, [Section("Overview", [grid]), *sections], _LEAD)
-
-
-def verdict(outcome: Outcome) -> Mark:
-    """Whether the rows of a table are ordered as the paper's."""
-    orders = outcome["same_order"]
-    if not orders:
-        return Mark("nothing to compare", "quiet")
-    if all(orders.values()):
-        return Mark("✓ holds", "good")
-    return Mark(f"✗ not in {list(orders.values()).count(False)} of {len(orders)} columns", "bad")
+    report.write_report(path, title, [Section("Overview", [overall, grid]), *sections], _LEAD)
 
 
 def _blocks(outcome: Outcome, folder: Path) -> list[report.Block]:

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 
 from reproduction import numbers
 from reproduction.numbers import AP, AP50, COCO_AP, KINDS, KINDS_TOP1, MASK_AP, PANOPTIC
-from reproduction.shared import CROPS, TRUE_MASKS, coherence, curves, dense_modes, designs, embeddings, scores, towers
+from reproduction.shared import (
+    CROPS,
+    FUSED_ABOVE,
+    TRUE_MASKS,
+    coherence,
+    curves,
+    dense_modes,
+    designs,
+    embeddings,
+    scores,
+    towers,
+)
 from reproduction.tables import CHECKPOINT, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, rows_of
 
 # What rows override.
@@ -108,7 +119,8 @@ def _cat_seg(name: str, run: Run, distilled: Run, known: Mapping[str, Mapping[st
 
 def _panoptic(name: str, masks: str, known: numbers.Numbers, *overrides: str) -> tuple[Row, ...]:
     found = ODISE.having(*overrides, f"model.generator.folder=output/masks/{masks}")
-    return rows_of(scores(found, TRUE.having(*overrides), OPENAI_L), known, PANOPTIC, name=f"{name}: ")
+    runs = scores(found, TRUE.having(*overrides), OPENAI_L)
+    return rows_of(runs, known, PANOPTIC, name=f"{name}: ", above=FUSED_ABOVE)
 
 
 def _trainings() -> Iterable[Row]:

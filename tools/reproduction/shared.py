@@ -14,6 +14,8 @@ CROPS = ("crops.top1",)
 DENSE_MODES = ("no_attn", "full", "class_residual", "qq", "kk", "sclip", "clearclip", "declip", "naclip", "values")
 PREDICTED, CLIP_ONLY = ("model.alpha=0", "model.beta=0"), ("model.alpha=1", "model.beta=1")
 TRUE_MASKS = ("model.generator=${ground_truth}", *CLIP_ONLY)
+FUSED_ABOVE = {"fused, original": "predicted only"}
+"""Table 6 fuses the original tower's scores with the generator's because that gains, as ODISE's paper measured."""
 
 
 def towers(run: Run, **distilled: Run) -> dict[str, Run]:

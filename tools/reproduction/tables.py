@@ -84,6 +84,7 @@ class Row:
         paper_label: the paper's row, where that is another than ours.
         metrics: for each column the place in `results.json`, as "task.metric", or "" for none; () is the table's.
         key: the row's numbers are also under this name at the top of the table's `results.json`.
+        above: the label of a row that is below this one by what the paper does, which prints no number of it.
         series, x: the curve of a figure that the row is a point of, and its place; without a place a level line.
     """
 
@@ -93,6 +94,7 @@ class Row:
     paper_label: str = ""
     metrics: tuple[str, ...] = ()
     key: str = ""
+    above: str = ""
     series: str = ""
     x: float | None = None
 
@@ -125,6 +127,8 @@ class Table:
         for row in self.rows:
             if {len(row.metrics), len(row.paper)} - {0, len(self.columns)}:
                 raise ValueError(f"table {self.name}, row {row.label}: give as many values as there are columns")
+            if row.above and row.above not in [other.label for other in self.rows]:
+                raise ValueError(f"table {self.name}, row {row.label}: above names no row: {row.above}")
 
     def metrics(self, row: Row) -> tuple[str, ...]:
         """The places of a row's numbers, one for each column."""
@@ -152,6 +156,7 @@ def rows_of(
     theirs: str = "",
     keys: Mapping[str, str] | None = None,
     metrics: Sequence[str] = (),
+    above: Mapping[str, str] | None = None,
 ) -> tuple[Row, ...]:
     """Rows out of runs and the paper's numbers, both by what distinguishes a row.
 
@@ -163,6 +168,7 @@ def rows_of(
         theirs: what the paper's labels begin with, where its rows are others than ours.
         keys: `Row.key` by what distinguishes the row.
         metrics: the columns' places that these rows fill, where others of the table fill the rest.
+        above: `Row.above` by what distinguishes the row, as what distinguishes the other.
     """
     filled = [place in metrics or not metrics for place in columns.values()]
     found = []
@@ -177,6 +183,7 @@ def rows_of(
                 f"{theirs}{kind}" if theirs and numbers else "",
                 tuple(place if fills else "" for place, fills in zip(columns.values(), filled, strict=True)),
                 (keys or {}).get(kind, ""),
+                f"{name}{above[kind]}" if above and kind in above else "",
             )
         )
     return tuple(found)
