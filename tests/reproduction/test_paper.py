@@ -113,7 +113,11 @@ def test_a_column_is_the_paper_s_metric(name):
 
 
 def test_all_of_the_paper_s_tables_and_figures_are_there():
-    assert set(names("paper")) == set(ENTRIES) == {*PAPER, "fig1", "fig3", "fig4", "coherence", "dense-modes"}
+    assert (
+        set(names("paper"))
+        == set(ENTRIES)
+        == {*PAPER, "fig1", "fig3", "fig4", "coherence", "dense-modes", "successors"}
+    )
     assert find("figA1", "paper").name == "fig3"
     assert [row.label for row in find("1a", "miniature").rows] == ["4", "6", "8", "10"]
 

@@ -220,6 +220,31 @@ def test_dense_modes_are_compared_on_the_same_two_towers(planner):
 
 
 @pytest.mark.parametrize("scale", SCALES)
+def test_successors_are_read_in_the_mode_that_they_train(planner, scale):
+    rows = {tuple(row.label.rpartition(": ")[2].split(", ")): row for row in find("successors", scale).rows}
+    jobs = {key: planner.job(row.run) for key, row in rows.items()}
+    objectives = {"CLIPSelf": "no_attn", "R-SC": "no_attn", "DeCLIP": "declip", "DenseRC": "values"}
+    tasks = {"regions": "boxes", "F-ViT": "bbox", "segmentation": "sem_seg"}
+    assert list(jobs) == [(task, objective) for task in tasks for objective in ("original", *objectives)]
+    assert all(any(place.startswith(tasks[task]) for place in row.metrics) for (task, _), row in rows.items())
+    weights = {"R-SC": 0.1, "DeCLIP": 0.1, "DenseRC": 0.025}
+    for objective, mode in objectives.items():
+        distilled, detector, segmenter = (jobs[task, objective] for task in tasks)
+        assert detector.sources[TOWER] is segmenter.sources[TOWER] is distilled
+        assert detector.config.model.backbone.get("dense_mode", "no_attn") == mode
+        assert segmenter.config.model.dense_mode == distilled.config.model.get("dense_mode", "no_attn") == mode
+        correlation = distilled.config.model.get("correlation")
+        assert (correlation and correlation.weight) == weights.get(objective)
+        guides = [what for what in needs(distilled) if what.startswith("guide: timm's vit_base_patch14_dinov2")]
+        assert len(guides) == (scale == "paper" and objective in ("DeCLIP", "DenseRC"))
+    trained = [jobs["regions", objective].config for objective in objectives]
+    assert len({(each.train.max_iter, each.model.student_size, each.clip.name) for each in trained}) == 1
+    shared_runs = {job.digest for name in ("2", "3a") for job in planner.jobs(find(name, scale))}
+    same = {key for key, job in jobs.items() if job.digest in shared_runs}
+    assert same == {(task, tower) for task in ("regions", "F-ViT") for tower in ("original", "CLIPSelf")}
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_equal_runs_have_one_folder(planner, scale):
     """Else what one command has finished, another runs again."""
     jobs = [job for name in names(scale) for job in planner.jobs(find(name, scale))]
@@ -303,7 +328,7 @@ def test_tables_without_a_miniature_say_so():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, dense-modes, or all"):
+    with pytest.raises(InputError, match=r"table '9' is unknown: known are 1a, 1b, 1c, .*, successors, or all"):
         find("9", "paper")
     with pytest.raises(InputError, match="scale 'huge' is unknown: use one of miniature, paper"):
         find("2", "huge")

@@ -28,7 +28,7 @@ def test_list(capsys):
     out = capsys.readouterr().out
     listed = [line.split()[0] for line in out.splitlines()]
     tables = ["1a", "1b", "1c", "2", "3a", "5", "6", "7", "A1", "A2", "A3", "A5", "fig1", "fig3", "fig4"]
-    assert listed == [*tables, "coherence", "dense-modes"]
+    assert listed == [*tables, "coherence", "dense-modes", "successors"]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,14 @@ ENTRIES = {
         numbers.KINDS_TOP1 | numbers.SEMANTIC,
         "Not in the paper, whose mode is no_attn. docs/region_classification.md names each mode's source.",
     ),
+    "successors": Entry(
+        "CLIPSelf and the objectives that came after it, at an equal number of steps",
+        "task, objective",
+        numbers.KINDS_TOP1 | numbers.AP50_OF_DETECTOR | numbers.MIOU,
+        "Not in the paper. All trainings have the student size of CLIPSelf's; the time of a step differs, and "
+        "results.json has the seconds of every run. docs/distillation.md says what of each method is here: R-SC is "
+        "without its refiner, DenseRC without its gates.",
+    ),
 }
 
 

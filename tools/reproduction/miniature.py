@@ -16,6 +16,7 @@ from reproduction.shared import (
     designs,
     embeddings,
     scores,
+    successors,
     towers,
 )
 from reproduction.tables import MASK_GENERATOR, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, keyed, rows_of
@@ -147,6 +148,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
         )
     ),
     "dense-modes": tuple(dense_modes("", PATCHES, ZERO_SHOT)),
+    "successors": tuple(successors("", PATCHES, DETECTOR, ZERO_SHOT)),
 }
 NOTE = "The miniature shows effects and orderings, not the paper's values."
 NOTES = {

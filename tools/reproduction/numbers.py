@@ -20,6 +20,7 @@ COCO_AP = {name: f"bbox.{name}" for name in ("AP", "AP50", "AP75", "APs", "APm",
 PANOPTIC = {"PQ": "panoptic.PQ", "mAP": "segm.AP", "mIoU": "sem_seg.mIoU"}
 SEMANTIC = {"mIoU": "sem_seg.mIoU", "mAcc": "sem_seg.mACC"}
 AP50_OF_DETECTOR = {f"AP50 {group}": place for group, place in AP50.items()}
+MIOU = {"mIoU": SEMANTIC["mIoU"]}
 # Area below the ROC curve, of two patches of ...; "auc.TOWER, MODE." goes before.
 COHERENCE = {"same object": "object", "same class": "class", "same class, two images": "class_across"}
 

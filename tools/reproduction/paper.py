@@ -16,6 +16,7 @@ from reproduction.shared import (
     designs,
     embeddings,
     scores,
+    successors,
     towers,
 )
 from reproduction.tables import CHECKPOINT, PAIRS_FILE, PROPOSALS_FILE, Columns, Row, Run, rows_of
@@ -58,6 +59,7 @@ TRANSFER_B, TRANSFER_L = (
 CAT_SEG_B, CAT_SEG_L = (Run(f"semantic/cat_seg_{model}_coco_stuff.py") for model in ("openai_b16", "openai_l14_336"))
 ZERO_SHOT_B = Run("semantic/zero_shot_openai_b16_ade20k.py", trains=False)
 ZERO_SHOT_L = ZERO_SHOT_B.having("clip.name=ViT-L-14-336-quickgelu", "model.size=672")
+ZERO_SHOT_EVA_B = ZERO_SHOT_B.having("clip.name=EVA02-B-16", "clip.pretrained=merged2b_s8b_b131k")
 ODISE = Run("panoptic/odise_caption_openai_l14_336_coco.py", trains=False)
 TRUE = Run("panoptic/fcclip_openai_l14_336_coco.py", TRUE_MASKS, trains=False)
 
@@ -190,6 +192,7 @@ ROWS: dict[str, Iterable[Row]] = {
         *_untrained("OpenAI L/14-336", ZERO_SHOT_L, OPENAI_L),
     ),
     "dense-modes": dense_modes("OpenAI B/16: ", OPENAI_B, ZERO_SHOT_B),
+    "successors": successors("EVA-02 B/16: ", EVA_B, FVIT_EVA_B, ZERO_SHOT_EVA_B),
 }
 ROWS = {name: tuple(rows) for name, rows in ROWS.items()}
 COLUMNS: dict[str, Columns] = {}

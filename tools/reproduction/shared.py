@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from reproduction.numbers import COHERENCE, KINDS_TOP1, SEMANTIC
-from reproduction.tables import Row, Run
+from reproduction.numbers import AP50_OF_DETECTOR, COHERENCE, KINDS_TOP1, MIOU, SEMANTIC, Numbers
+from reproduction.tables import Row, Run, rows_of
 
 COMPARED = ("original", "CLIPSelf")
 """What `tools/probe_coherence.py` calls the tower that a run starts from, and the one that it exports."""
 CROPS = ("crops.top1",)
 # Those of `clip.dense_modes`, whose module would import torch.
 DENSE_MODES = ("no_attn", "full", "class_residual", "qq", "kk", "sclip", "clearclip", "declip", "naclip", "values")
+OBJECTIVES = {
+    "CLIPSelf": ((), "no_attn"),
+    "R-SC": (("model.correlation=${correlations.spatial}",), "no_attn"),
+    "DeCLIP": (("model.correlation=${correlations.declip}",), "declip"),
+    "DenseRC": (("model.correlation=${correlations.denserc}",), "values"),
+}
+"""What each objective adds to CLIPSelf, and the dense mode that it trains, in which its tower is read from then on."""
 PREDICTED, CLIP_ONLY = ("model.alpha=0", "model.beta=0"), ("model.alpha=1", "model.beta=1")
 TRUE_MASKS = ("model.generator=${ground_truth}", *CLIP_ONLY)
 FUSED_ABOVE = {"fused, original": "predicted only"}
@@ -65,7 +72,7 @@ def dense_modes(name: str, run: Run, segmented: Run) -> Iterable[Row]:
         segmented: of segmentation by text alone, on the tower that `run` starts from.
     """
     for mode in DENSE_MODES:
-        overrides = () if mode == "no_attn" else (f"model.dense_mode={mode}",)  # the configs' own
+        overrides = _reading(mode)
         classified = {"original": run.before(*overrides), "CLIPSelf": run.after(*overrides)}
         for tower, each in classified.items():
             metrics = (*KINDS_TOP1.values(), *("",) * len(SEMANTIC))
@@ -73,6 +80,33 @@ def dense_modes(name: str, run: Run, segmented: Run) -> Iterable[Row]:
         for tower, each in towers(segmented.having(*overrides), CLIPSelf=run).items():
             metrics = (*("",) * len(KINDS_TOP1), *SEMANTIC.values())
             yield Row(f"{name}segmentation, {mode}, {tower}", each, metrics=metrics)
+
+
+def successors(name: str, run: Run, detector: Run, segmented: Run) -> Iterable[Row]:
+    """What each objective gives at an equal number of steps: regions' classes, F-ViT, and segmentation by text alone.
+
+    Args:
+        name: what the rows' labels begin with.
+        run: of CLIPSelf.
+        detector: of F-ViT, on the tower that `run` starts from.
+        segmented: of segmentation by text alone, on the same tower.
+    """
+    regions, detection, segmentation = {"original": run.before()}, {"original": detector}, {"original": segmented}
+    for objective, (overrides, mode) in OBJECTIVES.items():
+        distilled = run.having(*overrides, *_reading(mode))
+        regions[objective] = distilled
+        detection[objective] = detector.having(*_reading(mode, "model.backbone")).on(distilled)
+        segmentation[objective] = segmented.having(*_reading(mode)).on(distilled)
+    columns = KINDS_TOP1 | AP50_OF_DETECTOR | MIOU
+    unknown: Numbers = {}
+    yield from rows_of(regions, unknown, columns, name=f"{name}regions, ", metrics=tuple(KINDS_TOP1.values()))
+    yield from rows_of(detection, unknown, columns, name=f"{name}F-ViT, ", metrics=tuple(AP50_OF_DETECTOR.values()))
+    yield from rows_of(segmentation, unknown, columns, name=f"{name}segmentation, ", metrics=tuple(MIOU.values()))
+
+
+def _reading(mode: str, part: str = "model") -> tuple[str, ...]:
+    """What a config that reads the dense map in a mode overrides; its own mode is `no_attn`."""
+    return () if mode == "no_attn" else (f"{part}.dense_mode={mode}",)
 
 
 def embeddings(run: Run, value: tuple[float | None, ...]) -> tuple[Row, ...]:
