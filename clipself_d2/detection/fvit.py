@@ -127,7 +127,7 @@ class FViT(nn.Module):
     def _losses(self, inputs: list[dict[str, Any]], vocabulary: Vocabulary) -> dict[str, Tensor]:
         _check_labels(inputs, vocabulary)
         images = self._pad([x["image"] for x in inputs])
-        targets = [x["instances"].to(self.pixel_mean.device) for x in inputs]
+        targets = [_to_device(x["instances"], self.pixel_mean.device) for x in inputs]
         features = self.backbone(images.tensor)
         with name_batch(inputs):
             proposals, losses = self.rpn(images, features, targets)
@@ -200,23 +200,31 @@ def _to_image(detections: Instances, size: tuple[int, int]) -> Instances:
     return found
 
 
+def _to_device(targets: Instances, device: torch.device) -> Instances:
+    """`Instances.to` without a wait, which Detectron2's boxes do not offer."""
+    fields = dict(targets.get_fields())
+    boxes = Boxes(fields.pop("gt_boxes").tensor.to(device, non_blocking=True))
+    moved = {name: field.to(device, non_blocking=True) for name, field in fields.items()}
+    return Instances(targets.image_size, gt_boxes=boxes, **moved)
+
+
 def _in_fp32(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     """Cast to fp32: Detectron2's own synchronized batch norm subtracts large numbers, too coarse in bfloat16."""
     return (args[0].float(),)
 
 
 def _check_labels(inputs: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> None:
-    is_base = vocabulary.is_base.tolist()
+    names = vocabulary.names
     for x in inputs:
         for label in x["instances"].gt_classes.unique().tolist():
             where = f"{x.get('file_name', 'a training image')}: has an object of"
-            if not 0 <= label < len(is_base):
+            if not 0 <= label < len(names):
                 raise InputError(
-                    f"{where} class {label}, the vocabulary's {len(is_base)} classes count from 0: "
+                    f"{where} class {label}, the vocabulary's {len(names)} classes count from 0: "
                     "train on the data set that the vocabulary is of"
                 )
-            if not is_base[label]:
+            if names[label] in vocabulary.novel:
                 raise InputError(
-                    f"{where} {vocabulary.names[label]!r}, which the vocabulary calls novel: "
+                    f"{where} {names[label]!r}, which the vocabulary calls novel: "
                     "train on a data set of base classes (datasets/prepare_splits.py)"
                 )

@@ -27,7 +27,7 @@ def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tens
 
     Args:
         logits: R x (K + 1).
-        labels: R long in 0..K, where K is the background; no class of weight 0.
+        labels: R long in 0..K, where K is the background, or -1 to leave a region out; no class of weight 0.
         weights: K + 1, see `class_weights`.
 
     Returns:
@@ -35,12 +35,12 @@ def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tens
     """
     logits = logits.float().masked_fill(weights == 0, float("-inf"))
     # Without regions this sum is 0 with a graph; logits.sum() * 0 would be NaN because of the -inf.
-    losses = F.cross_entropy(logits, labels, weight=weights, reduction="none")
-    return losses.sum() / max(1, len(labels))
+    losses = F.cross_entropy(logits, labels, weight=weights, reduction="none", ignore_index=-1)
+    return losses.sum() / (labels >= 0).sum().clamp(min=1)
 
 
 def box_loss(deltas: Tensor, targets: Tensor, foreground: Tensor) -> Tensor:
-    """Compute the L1 loss on the deltas of foreground regions, divided by the number of all sampled regions.
+    """Compute the sum of the L1 losses on the deltas of foreground regions.
 
     Args:
         deltas: R x 4, class-agnostic.
@@ -50,4 +50,9 @@ def box_loss(deltas: Tensor, targets: Tensor, foreground: Tensor) -> Tensor:
     Returns:
         A scalar, fp32.
     """
-    return F.l1_loss(deltas[foreground].float(), targets[foreground], reduction="sum") / max(1, len(deltas))
+    return (deltas.float() - targets).where(foreground[:, None], 0).abs().sum()
+
+
+def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the mean binary cross-entropy of masks; logits and bool targets are R x S x S."""
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float())

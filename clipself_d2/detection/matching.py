@@ -52,11 +52,12 @@ class BoxMatcher:
             highest = torch.maximum(highest, values)
             if self.best is not None:
                 largest = overlaps.amax(dim=1, keepdim=True)
-                index, box = ((overlaps == largest) & (largest >= self.best)).nonzero(as_tuple=True)
-                # The largest index is the last object, in whatever order the device writes.
-                best_of.scatter_reduce_(0, box, index + start, "amax")
-        is_best = best_of >= 0
+                is_best = (overlaps == largest) & (largest >= self.best)
+                numbers = torch.arange(start, start + len(overlaps), dtype=torch.int32, device=boxes.device)
+                last = numbers[:, None].where(is_best, -1).amax(dim=0)
+                best_of = torch.maximum(best_of, last.long())
+        has_object = best_of >= 0
         labels = torch.full_like(matches, -1, dtype=torch.int8)
         labels[highest < self.negative] = 0
-        labels[(highest >= self.positive) | is_best] = 1
-        return torch.where(is_best, best_of, matches), labels
+        labels[(highest >= self.positive) | has_object] = 1
+        return torch.where(has_object, best_of, matches), labels

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from clipself_d2.backbones.pyramid import level_names
 from clipself_d2.detection.box_transform import BoundedBoxTransform
 from clipself_d2.detection.heads import CosineClassifier
-from clipself_d2.detection.losses import box_loss, class_weights, classification_loss
+from clipself_d2.detection.losses import box_loss, class_weights, classification_loss, mask_loss
 from clipself_d2.detection.matching import BoxMatcher
 from clipself_d2.detection.pooler import RegionPooler
+from clipself_d2.detection.sampling import sample_labels
 from clipself_d2.detection.suppression import select_detections
 from clipself_d2.regions.fusion import fuse_scores
 from clipself_d2.regions.pooling import pool_boxes
@@ -118,53 +119,60 @@ class OpenVocabularyROIHeads(ROIHeads):
         labels = torch.cat([x.gt_classes for x in sampled])
         embeddings, deltas = self.box_head(self.box_pooler(levels, [x.proposal_boxes.tensor for x in sampled]))
         logits = self.classifier(embeddings, vocabulary)
-        foreground = labels < self.num_classes
+        foreground, background = (labels >= 0) & (labels < self.num_classes), labels == self.num_classes
         # The proposals of an image without objects have no gt_boxes and are all background.
         matched = torch.cat([(x.gt_boxes if x.has("gt_boxes") else x.proposal_boxes).tensor for x in sampled])
-        wanted = torch.zeros_like(boxes)
-        wanted[foreground] = self.box_transform.get_deltas(boxes[foreground], matched[foreground])
+        wanted = self.box_transform.get_deltas(boxes, matched)
         losses = {
             "loss_cls": classification_loss(logits, labels, class_weights(vocabulary.is_base, self.background_weight)),
-            "loss_box_reg": box_loss(deltas, wanted, foreground),
+            "loss_box_reg": box_loss(deltas, wanted, foreground) / (labels >= 0).sum().clamp(min=1),
         }
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_fg_samples", foreground.sum() / len(sampled))
-        storage.put_scalar("roi_head/num_bg_samples", (~foreground).sum() / len(sampled))
+        storage.put_scalar("roi_head/num_bg_samples", background.sum() / len(sampled))
         hits = foreground & (logits[:, : self.num_classes].argmax(dim=1) == labels)
         storage.put_scalar("foreground_accuracy", hits.sum() / foreground.sum().clamp(min=1))
         if self.mask_head is not None:
-            losses.update(self._mask_losses(self.mask_head, levels, sampled))
+            losses["loss_mask"] = self._mask_loss(self.mask_head, levels, sampled)
         return losses
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
-        """Match proposals to objects, add each object as a region of its own, and sample.
+        """Match proposals to objects, add each object as a region of its own, and sample, regions of objects first.
 
-        Detectron2's method adds the objects first, which leaves no proposal the best of an object.
+        Detectron2's method adds the objects first, which leaves no proposal the best of an object. The class of a
+        region is -1 where an image has too little background: it is in no loss.
         """
         sampled = []
         for found, target in zip(proposals, targets, strict=True):
             matches, labels = self.proposal_matcher(target.gt_boxes.tensor, found.proposal_boxes.tensor)
             matches = torch.cat([matches, torch.arange(len(target), device=matches.device)])
             labels = torch.cat([labels, labels.new_ones(len(target))])
-            chosen, classes = self._sample_proposals(matches, labels, target.gt_classes)
+            chosen, label = sample_labels(labels, self.batch_size_per_image, self.positive_fraction)
             regions = add_ground_truth_to_proposals([target], [found])[0][chosen]
-            regions.gt_classes = classes
+            regions.gt_classes = label.long().masked_fill(label == 0, self.num_classes)
             if len(target):
                 objects = target[matches[chosen]]
+                regions.gt_classes = objects.gt_classes.where(label == 1, regions.gt_classes)
                 regions.gt_boxes = objects.gt_boxes
                 if self.mask_head is not None:
                     regions.gt_masks = objects.gt_masks
             sampled.append(regions)
         return sampled
 
-    def _mask_losses(self, head: BaseMaskRCNNHead, levels: list[Tensor], sampled: list[Instances]) -> dict[str, Tensor]:
-        objects = [x[x.gt_classes < self.num_classes] for x in sampled]
-        if not any(map(len, objects)):
+    def _mask_loss(self, head: BaseMaskRCNNHead, levels: list[Tensor], sampled: list[Instances]) -> Tensor:
+        # One wait for a GPU: batch norms see regions of objects alone, of which only the device knows the number.
+        foreground = [(x.gt_classes >= 0) & (x.gt_classes < self.num_classes) for x in sampled]
+        counts = torch.stack([x.sum() for x in foreground]).tolist()
+        objects = [x[:count] for x, count in zip(sampled, counts, strict=True) if count]
+        if not objects:
             # Batch norms cannot train on nothing, and the other ranks wait for this one: whole images with weight 0.
             wholes = [levels[0].new_tensor([[0, 0, *x.image_size[::-1]]]) for x in sampled]
-            return {"loss_mask": head.layers(self.mask_pooler(levels, wholes)).float().sum() * 0.0}
-        return head(self.mask_pooler(levels, [x.proposal_boxes.tensor for x in objects]), objects)
+            return head.layers(self.mask_pooler(levels, wholes)).float().sum() * 0.0
+        boxes = [x.proposal_boxes.tensor[:count] for x, count in zip(sampled, counts, strict=True)]
+        logits = head.layers(self.mask_pooler(levels, boxes))[:, 0]
+        targets = [x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, logits.shape[-1]) for x in objects]
+        return mask_loss(logits, torch.cat(targets)) * head.loss_weight
 
     def score(self, pooled: Tensor, embeddings: Tensor, boxes: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Score regions by the detector and by CLIP, and refine their boxes.

@@ -7,15 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from clipself_d2.backbones.pyramid import conv_stack, level_names
 from clipself_d2.clip.positions import TableCache
 from clipself_d2.detection.box_transform import BoundedBoxTransform
+from clipself_d2.detection.losses import box_loss
 from clipself_d2.detection.matching import BoxMatcher
+from clipself_d2.detection.sampling import Sample, sample_labels
 from clipself_d2.detection.suppression import box_limits, clip_boxes, rows, suppress
 from clipself_d2.engine.errors import NonFiniteLossError
 
@@ -63,21 +67,58 @@ class AnchorGenerator(DefaultAnchorGenerator):
 
 
 class OpenVocabularyRPN(RPN):
-    """Detectron2's `RPN`, whose `anchor_matcher` is a `BoxMatcher`, and which chooses all images' proposals at once."""
+    """Detectron2's `RPN`, whose `anchor_matcher` is a `BoxMatcher`.
+
+    It trains on a fixed number of anchors and chooses all images' proposals at once: a GPU is not waited for.
+    """
 
     @torch.no_grad()
-    def label_and_sample_anchors(
-        self, anchors: list[Boxes], gt_instances: list[Instances]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return per image the labels of sampled anchors (1, 0; -1 for the others) and the box that each matches."""
+    def label_and_sample_anchors(self, anchors: list[Boxes], gt_instances: list[Instances]) -> tuple[Sample, Tensor]:
+        """Draw anchors of each image, B x S, and return them with the box that each matches, B x S x 4."""
         boxes = Boxes.cat(anchors).tensor
-        labels, matched = [], []
-        for x in gt_instances:
-            objects = x.gt_boxes.tensor
-            matches, label = self.anchor_matcher(objects, boxes)
-            labels.append(self._subsample_labels(label))
-            matched.append(objects[matches] if len(objects) else torch.zeros_like(boxes))
-        return labels, matched
+        matches, labels = zip(*(self.anchor_matcher(x.gt_boxes.tensor, boxes) for x in gt_instances), strict=True)
+        sample = sample_labels(torch.stack(labels), self.batch_size_per_image, self.positive_fraction)
+        matched = [
+            x.gt_boxes.tensor[match[index]] if len(x) else boxes[index]
+            for x, match, index in zip(gt_instances, matches, sample.indices, strict=True)
+        ]
+        return sample, torch.stack(matched)
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[Tensor],
+        sample: Sample,
+        pred_anchor_deltas: list[Tensor],
+        matched: Tensor,
+    ) -> dict[str, Tensor]:
+        """Compute ``loss_rpn_cls`` and ``loss_rpn_loc`` (L1), divided by the largest number of sampled anchors.
+
+        Args:
+            anchors: A_i per level.
+            pred_objectness_logits: B x A_i per level.
+            sample: see `label_and_sample_anchors`.
+            pred_anchor_deltas: B x A_i x 4 per level.
+            matched: see `label_and_sample_anchors`.
+        """
+        index, labels = sample
+        positive = labels == 1
+        logits = torch.cat(pred_objectness_logits, dim=1).gather(1, index)
+        deltas = rows(torch.cat(pred_anchor_deltas, dim=1), index)
+        boxes = Boxes.cat(anchors).tensor[index]
+        targets = self.box2box_transform.get_deltas(boxes.flatten(0, 1), matched.flatten(0, 1))
+        objectness = F.binary_cross_entropy_with_logits(
+            logits, positive.float(), weight=(labels >= 0).float(), reduction="sum"
+        )
+        storage = get_event_storage()
+        storage.put_scalar("rpn/num_pos_anchors", positive.sum() / len(labels))
+        storage.put_scalar("rpn/num_neg_anchors", (labels == 0).sum() / len(labels))
+        losses = {
+            "loss_rpn_cls": objectness,
+            "loss_rpn_loc": box_loss(deltas.flatten(0, 1), targets, positive.flatten()),
+        }
+        most = self.batch_size_per_image * len(labels)
+        return {name: loss / most * self.loss_weight[name] for name, loss in losses.items()}
 
     @torch.no_grad()
     def predict_proposals(

@@ -36,6 +36,7 @@ class Vocabulary(nn.Module):
 
     Attributes:
         classes: per class its synonyms, the first of which is its name.
+        novel: the names of the novel classes.
         is_base: K bool; false for the novel classes.
         text_embeddings: N x C unit vectors.
         class_ids: N, the class of each embedding.
@@ -76,8 +77,8 @@ class Vocabulary(nn.Module):
                 f"{embeddings.shape[1]}: use the same text tower"
             )
         numbers = torch.arange(len(names)) if len(embeddings) == len(names) else synonym_classes(classes)
-        is_novel = set(novel)
-        is_base = torch.tensor([name not in is_novel for name in names], device=embeddings.device)
+        self.novel = frozenset(novel)
+        is_base = torch.tensor([name not in self.novel for name in names], device=embeddings.device)
         self.register_buffer("is_base", is_base, persistent=False)
         self.register_buffer("text_embeddings", F.normalize(embeddings.detach().float(), dim=-1), persistent=False)
         self.register_buffer("class_ids", numbers.to(embeddings.device), persistent=False)

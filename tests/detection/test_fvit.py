@@ -14,7 +14,7 @@ from clipself_d2.detection.fvit import PIXEL_STATS
 from clipself_d2.engine.checkpoint import Checkpointer
 from clipself_d2.engine.errors import NonFiniteLossError
 from clipself_d2.engine.optim import param_groups
-from clipself_d2.engine.trainer import Trainer
+from clipself_d2.engine.trainer import StepStorage, Trainer
 from clipself_d2.errors import InputError
 from tests.detection.tiny import CLASSES, build_detector, build_words, scene
 from tests.second_device import HostWaits, SecondDevice
@@ -160,6 +160,25 @@ def test_clips_statistics_are_the_towers(tower):
     mean, std = (torch.tensor(x) / 255 for x in PIXEL_STATS["clip"])
     torch.testing.assert_close(mean, tower().pixel_mean.flatten())
     torch.testing.assert_close(std, tower().pixel_std.flatten())
+
+
+def test_the_host_waits_for_a_gpu_as_little_as_it_can(tower):
+    """For the proposals of all images (a suppression ends with a wait of its own) and for what a step logs.
+
+    Masks are of objects' regions alone, of which the host must know the number.
+    """
+    for masks in (False, True):
+        with SecondDevice():
+            model = build_detector(tower("tiny-vit-8"), masks=masks).to("cuda").train()
+            batch = [scene(0, masks=masks), scene(1, 0, masks=masks), scene(2, 4, masks=masks)]
+            trainer = Trainer(model, [batch, batch], AdamW(list(model.parameters()), fused=True))
+            with StepStorage(0) as trainer.storage:
+                trainer.iter = 0
+                trainer.run_step()  # makes tables
+                trainer.storage.step()
+                with HostWaits() as waits:
+                    trainer.run_step()
+        assert [line.partition(":")[0] for line in waits.lines] == ["nms"] + ["tolist"] * (2 + masks), waits.lines
 
 
 # ---- evaluation ----

@@ -88,7 +88,22 @@ def test_box_loss_against_a_loop(regions, seed):
         if fg
         for d, t in zip(row, other, strict=True)
     )
-    assert box_loss(deltas, targets, foreground).item() == pytest.approx(expected / regions, rel=1e-5)
+    deltas.requires_grad_()
+    loss = box_loss(deltas, targets, foreground)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(deltas.grad, (deltas - targets).sign().where(foreground[:, None], 0))
+
+
+def test_regions_of_no_label_are_left_out():
+    logits = torch.randn(6, 6, requires_grad=True)
+    labels, weights = torch.tensor([0, -1, 5, 3, -1, 2]), class_weights(SEEN, 0.6)
+    loss = classification_loss(logits, labels, weights)
+    loss.backward()
+    assert loss.item() == pytest.approx(
+        naive_classification(logits[labels >= 0], labels[labels >= 0], weights.tolist()), rel=1e-5
+    )
+    assert not logits.grad[labels < 0].any()
 
 
 def test_bfloat16_logits_are_summed_in_fp32():

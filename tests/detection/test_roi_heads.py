@@ -123,6 +123,25 @@ def test_the_sample():
     assert (matcher.negative, matcher.positive, matcher.best) == (0.5, 0.5, None)
 
 
+def test_too_little_background(storage):
+    """Places that it leaves free hold regions of no class, which change no loss."""
+    boxes = random_boxes(4).round()
+    found = [Instances((SIDE, SIDE), proposal_boxes=Boxes(boxes.repeat(5, 1)), objectness_logits=torch.zeros(20))]
+    wanted = [Instances((SIDE, SIDE), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([0, 1, 2, 0]))]
+    heads = build(batch_size_per_image=16, positive_fraction=0.25).train()
+    heads.num_classes = 5
+    (sampled,) = heads.label_and_sample_proposals(found, wanted)
+    assert sorted(sampled.gt_classes.tolist())[:12] == [-1] * 12 and (sampled.gt_classes[:4] >= 0).all()
+    maps = features(1)
+    torch.manual_seed(0)
+    losses = heads.losses(maps, found, wanted, VOCABULARY)
+    torch.manual_seed(0)
+    (sampled,) = heads.label_and_sample_proposals(found, wanted)
+    heads.label_and_sample_proposals = lambda *_: [sampled[:4]]
+    for name, expected in heads.losses(maps, found, wanted, VOCABULARY).items():
+        torch.testing.assert_close(losses[name], expected)
+
+
 @pytest.mark.parametrize("match_best", [False, True])
 def test_the_sample_against_a_loop(storage, match_best):
     """Proposals are matched among themselves, then each object joins them as its own."""
@@ -213,6 +232,20 @@ def test_the_mask_loss_of_objects_that_fill_their_boxes(storage):
     losses = heads.losses(features(), proposals((0, 0)), targets(masks=True), VOCABULARY)
     assert losses["loss_mask"].item() == pytest.approx(math.log1p(math.exp(-2)), rel=1e-5)
     assert set(losses) == {"loss_cls", "loss_box_reg", "loss_mask"}
+
+
+def test_the_mask_loss_is_detectron2s(storage):
+    """Of the regions of objects alone."""
+    heads = build(mask_head=mask_head()).train()
+    nn.init.normal_(heads.mask_head.predictor.weight)
+    maps, found, wanted = features(), proposals(), targets((4, 0), masks=True)
+    torch.manual_seed(0)
+    loss = heads.losses(maps, found, wanted, VOCABULARY)["loss_mask"]
+    torch.manual_seed(0)
+    sampled = [x[x.gt_classes < 5] for x in heads.label_and_sample_proposals(found, wanted)]
+    levels = [maps[name] for name in heads.level_names]
+    regions = heads.mask_pooler(levels, [x.proposal_boxes.tensor for x in sampled])
+    torch.testing.assert_close(loss, heads.mask_head(regions, sampled)["loss_mask"])
 
 
 def test_the_mask_head_reads_14_bins_and_answers_28(storage):

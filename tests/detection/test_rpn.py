@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import nn
 from torchvision.ops import box_iou
@@ -141,6 +142,30 @@ def test_losses_against_a_loop(strides, storage):
     assert positives > 2
     assert losses["loss_rpn_cls"].item() == pytest.approx(objectness / (2 * count), rel=1e-4)
     assert losses["loss_rpn_loc"].item() == pytest.approx(localisation / (2 * count), rel=1e-3)
+
+
+def test_losses_of_a_sample_are_detectron2s(storage):
+    """Whose method takes the labels of all anchors, -1 where an anchor was not drawn."""
+    rpn = build_rpn(B16, channels=8, batch_size_per_image=64).train()
+    nn.init.normal_(rpn.rpn_head.deltas.weight, std=0.5)
+    levels, targets = list(levels_of(B16, 112).values()), random_targets()
+    targets[1] = targets[1][:0]
+    anchors = rpn.anchor_generator(levels)
+    logits, deltas = rpn.rpn_head(levels)
+    logits = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
+    deltas = [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas]
+    sample, matched = rpn.label_and_sample_anchors(anchors, targets)
+    assert (sample.labels == 0).sum(dim=1).tolist()[1] == 64 and (sample.labels[0] == 1).sum() > 2
+
+    boxes = Boxes.cat(anchors).tensor
+    labels, objects = [], []
+    for target, index, label in zip(targets, sample.indices, sample.labels, strict=True):
+        labels.append(torch.full((len(boxes),), -1).scatter(0, index, label.long()))
+        best = rpn.anchor_matcher(target.gt_boxes.tensor, boxes)[0]
+        objects.append(target.gt_boxes.tensor[best] if len(target) else boxes)
+    found = rpn.losses(anchors, logits, sample, deltas, matched)
+    for name, expected in RPN.losses(rpn, anchors, logits, labels, deltas, objects).items():
+        torch.testing.assert_close(found[name], expected)
 
 
 def test_an_image_without_objects_teaches_background(storage):

@@ -106,8 +106,9 @@ def match_by_loop(
         label = 1 if max(column) >= positive else 0 if max(column) < negative else -1
         found.append((column.index(max(column)), label))
     for index, row in enumerate(overlaps):
+        largest = max(row)
         for box, overlap in enumerate(row):
-            if best is not None and max(row) >= best and overlap == max(row):
+            if best is not None and largest >= best and overlap == largest:
                 found[box] = (index, 1)
     return found
 
