@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# uv installs without bytecode: the first process writes it, or every process would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test lint docs lock clean
 install: $(STAMP)
@@ -12,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
