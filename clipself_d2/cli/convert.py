@@ -1,12 +1,13 @@
 """Convert CLIP weights of any published format to open_clip's, OpenAI's, transformers' or CAT-Seg's.
 
-Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel),
-official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
+Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel and
+SiglipModel), official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
 
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
   openai     OUTPUT.pt, a state dict with OpenAI's names; for plain ViTs and ResNets with QuickGELU.
-  transformers  OUTPUT, a folder that CLIPModel.from_pretrained and CLIPProcessor load; for plain ViTs.
+  transformers  OUTPUT, a folder that CLIPModel.from_pretrained and CLIPProcessor load, or SiglipModel and
+             SiglipProcessor; for plain ViTs, and for SigLIP and SigLIP2.
   cat-seg    OUTPUT.pth, a Detectron2 checkpoint for the official CAT-Seg's MODEL.WEIGHTS; for plain QuickGELU ViTs.
              Its dense map adds the class token's residual to every patch; CLIPSelf trained each patch with its own.
   plugin     OUTPUT.safetensors, image tower and text embeddings for clipself_d2/panoptic/standalone, which runs in the
@@ -43,7 +44,7 @@ def convert(args: argparse.Namespace) -> None:
     import torch
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
-    from clipself_d2.clip.build import build_model, build_towers
+    from clipself_d2.clip.build import build_model, build_tokenizer, build_towers
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
     from clipself_d2.clip.formats import to_cat_seg, to_openai
     from clipself_d2.clip.transformers_format import save_transformers
@@ -65,7 +66,7 @@ def convert(args: argparse.Namespace) -> None:
         return
     model, mean, std = build_model(args.model, str(source), args.resize_positions)
     if form == "transformers":
-        save_transformers(model, output, mean, std)
+        save_transformers(model, build_tokenizer(args.model), output, mean, std)
     elif form == "open_clip":
         save_checkpoint(model.state_dict(), output, {"model": args.model, "source": source.name})
     else:

@@ -20,14 +20,15 @@ from torch.overrides import TorchFunctionMode
 
 from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
 from clipself_d2.clip.checkpoint import load_checkpoint
-from clipself_d2.clip.download import find_weights, offline_unless_hub_answers, read_model_config
+from clipself_d2.clip.download import default_statistics, find_weights, offline_unless_hub_answers, read_model_config
 from clipself_d2.clip.formats import REPOSITORIES, uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
+from clipself_d2.clip.siglip import register_siglip
 from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.vit import ViTTower
-from clipself_d2.errors import InputError, require
+from clipself_d2.errors import InputError, first_line, require
 
 # To add a family, write its `ImageTower` in a file of its own and name it here.
 IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, CoCaTower, TimmTower, TimmPoolTower, ResNetTower)
@@ -43,7 +44,7 @@ def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTow
     Args:
         name: a model that open_clip knows (``EVA02-B-16``, ``ViT-B-16-quickgelu``); the path of a JSON config in
             open_clip's form, which is then registered with open_clip under the file's name; or ``hf-hub:OWNER/NAME`` or
-            ``local-dir:FOLDER``, a repository of open_clip or of transformers' `CLIPModel`.
+            ``local-dir:FOLDER``, a repository of open_clip or of transformers' `CLIPModel` or `SiglipModel`.
         pretrained: one of open_clip's tags, ``hf-hub:OWNER/NAME`` (both are downloaded at the first use),
             ``local-dir:FOLDER``, or the path of a checkpoint in any published format. None: random weights; the
             repository's own where the name is one.
@@ -74,7 +75,7 @@ def build_model(
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     """The whole open_clip model, and the RGB mean and standard deviation (0..1 units) that its images need.
 
-    A tag or a repository brings its own pixel statistics and activation; a file uses OpenAI's statistics and the
+    A tag or a repository brings its own pixel statistics and activation; a file uses `default_statistics` and the
     activation of the model named. Files of OpenAI's or of CLIPSelf's OpenAI weights therefore need a ``-quickgelu``
     name (checked for OpenAI's own files).
     """
@@ -95,11 +96,26 @@ def build_model(
     except _BUILD_ERRORS as error:
         raise InputError(f"model '{name}': open_clip cannot build it from its config ({error})") from None
     if weights is None:
-        return model.eval(), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+        return model.eval(), *default_statistics(named)
     if weights.quick_gelu is False and uses_quick_gelu(model):
         raise InputError(f"pretrained '{pretrained}' has no QuickGELU: choose the model's name without '-quickgelu'")
     load_checkpoint(model, weights.path, resize_positions)
-    return model.eval(), weights.mean, weights.std
+    return model.eval(), *(weights.statistics or default_statistics(named))
+
+
+def build_tokenizer(name: str) -> Any:
+    """open_clip's tokenizer of a model; see `build_towers` for the name and errors."""
+    repository = model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    try:
+        with _text_files(name, repository):
+            return open_clip.get_tokenizer(_register(name))
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises many kinds
+        raise InputError(
+            f"model '{name}': its text tower needs the tokenizer of '{repository}', which transformers cannot read "
+            f"({first_line(error)})"
+        ) from None
 
 
 def reads_hub(text_config: Mapping[str, Any]) -> bool:
@@ -160,10 +176,7 @@ def _image_tower(name: str, visual: Any, mean: tuple[float, ...], std: tuple[flo
 
 
 def _text_tower(name: str, model: Any) -> TextTower:
-    config = open_clip.get_model_config(registered := _register(name))
-    with _text_files(name, config["text_cfg"].get("hf_tokenizer_name")):
-        tokenizer = open_clip.get_tokenizer(registered)
-    return TextTower(model, tokenizer, config["embed_dim"]).eval()
+    return TextTower(model, build_tokenizer(name), model_config(name)["embed_dim"]).eval()
 
 
 @contextmanager
@@ -201,13 +214,13 @@ def _register(name: str) -> str:
 
 def _register_repository(source: str) -> str:
     """The config of a repository under a name of its content: its own could mean another of open_clip's tokenizers."""
-    text = json.dumps(read_model_config(source), sort_keys=True)
+    text = json.dumps(config := read_model_config(source), sort_keys=True)
     name = f"repository-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     if name not in open_clip.list_models():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{name}.json")
             path.write_text(text)
-            open_clip.add_model_config(path)
+            _add_config(path, config)
     return name
 
 
@@ -223,8 +236,15 @@ def _register_config(path: Path) -> str:
         raise InputError(f"{path}: this model config lacks {fields}")
     if path.stem in _SHIPPED:
         raise InputError(f"{path}: open_clip has its own model of this name, rename the file")
-    open_clip.add_model_config(path)
+    _add_config(path, config)
     return path.stem
+
+
+def _add_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Let open_clip know a config, and timm the SigLIP in it."""
+    if isinstance(config["vision_cfg"], dict):
+        register_siglip(str(config["vision_cfg"].get("timm_model_name")))
+    open_clip.add_model_config(path)
 
 
 @contextmanager

@@ -20,11 +20,20 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntr
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 
 from clipself_d2.clip.formats import REPOSITORIES
-from clipself_d2.clip.transformers_format import from_transformers_config
+from clipself_d2.clip.transformers_config import from_transformers_config
 from clipself_d2.errors import InputError, first_line
 
 HUB_PREFIX, FOLDER_PREFIX = REPOSITORIES
+_CONFIGS = ("open_clip_config.json", "config.json")
+_CONFIG_ERRORS = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)  # of a config that is none
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors", "pytorch_model.bin")
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class AbsentFileError(InputError):
+    """A repository has none of the files, or none of them is in the cache and the hub cannot be reached."""
 
 
 class Weights(NamedTuple):
@@ -32,13 +41,12 @@ class Weights(NamedTuple):
 
     Attributes:
         path: of the file.
-        mean, std: RGB statistics of its images, in 0..1 units.
+        statistics: RGB mean and standard deviation of its images, in 0..1 units; None if unknown.
         quick_gelu: whether its activation is QuickGELU; None if unknown.
     """
 
     path: str
-    mean: tuple[float, ...] = open_clip.OPENAI_DATASET_MEAN
-    std: tuple[float, ...] = open_clip.OPENAI_DATASET_STD
+    statistics: Statistics | None = None
     quick_gelu: bool | None = None
 
 
@@ -57,7 +65,7 @@ def find_weights(name: str, pretrained: str) -> Weights:
     tag = get_pretrained_cfg(name, pretrained)
     if tag:
         quick_gelu = tag.get("quick_gelu", False)
-        return Weights(_download_tag(f"tag '{pretrained}' of '{name}'", tag), tag["mean"], tag["std"], quick_gelu)
+        return Weights(_download_tag(f"tag '{pretrained}' of '{name}'", tag), (tag["mean"], tag["std"]), quick_gelu)
     if not Path(pretrained).is_file():
         raise InputError(_unknown(name, pretrained))
     return Weights(pretrained)
@@ -88,48 +96,93 @@ def fetch(source: str, files: Sequence[str]) -> str:
     what = f"'{source}'"
     if source.startswith(HUB_PREFIX):
         return _download_hub(what, source.removeprefix(HUB_PREFIX), files)
-    folder = Path(source.removeprefix(FOLDER_PREFIX)).expanduser()
+    folder = _folder(source)
     if not folder.is_dir():
         raise InputError(f"{what}: no such folder")
     found = next((folder / file for file in files if (folder / file).is_file()), None)
     if found is None:
-        raise InputError(f"{what}: the folder has no file {' or '.join(files)}")
+        raise AbsentFileError(f"{what}: the folder has no file {' or '.join(files)}")
     return str(found)
 
 
 def read_model_config(source: str) -> dict[str, Any]:
     """The config of a repository's model in open_clip's form; an InputError as `fetch`, or for another config."""
-    path = fetch(source, ["open_clip_config.json", "config.json"])
+    path = fetch(source, _CONFIGS)
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
-        model = config["model_cfg"] if Path(path).name.startswith("open_clip") else from_transformers_config(config)
+        config = _read_json(path)
+        of_open_clip = Path(path).name == _CONFIGS[0]
+        model = config["model_cfg"] if of_open_clip else from_transformers_config(config, _own_tokenizer(source))
         if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
             return dict(model)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _CONFIG_ERRORS:
         pass
     raise InputError(_not_a_config(source))
 
 
+def _own_tokenizer(source: str) -> str:
+    """A repository's name for transformers, which reads its tokenizer there."""
+    return source.removeprefix(HUB_PREFIX) if source.startswith(HUB_PREFIX) else str(_folder(source).resolve())
+
+
+def _folder(source: str) -> Path:
+    return Path(source.removeprefix(FOLDER_PREFIX)).expanduser()
+
+
 def _not_a_config(source: str) -> str:
-    return f"'{source}': its model config is not one of open_clip or of transformers' CLIP"
+    return (
+        f"'{source}': its model config is not one of open_clip or of transformers' CLIP or SigLIP (of one image size)"
+    )
+
+
+def default_statistics(name: str) -> Statistics:
+    """RGB mean and standard deviation of a model's images, 0..1 units, for weights that do not bring their own.
+
+    They are those of its repository, or those that all tags of its name share (SigLIP), or else OpenAI's.
+    """
+    if name.startswith(REPOSITORIES):
+        of_open_clip = Path(fetch(name, _CONFIGS)).name == _CONFIGS[0]
+        return _read_settings(name, of_open_clip)[0]
+    tags = [get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
+    found = {(tuple(tag["mean"]), tuple(tag["std"])) for tag in tags}
+    return found.pop() if len(found) == 1 else (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
 
 
 def _from_repository(source: str) -> Weights:
     path = fetch(source, _FILES)
-    of_open_clip = Path(path).name.startswith("open_clip")
+    return Weights(path, *_read_settings(source, Path(path).name.startswith("open_clip")))
+
+
+def _read_settings(source: str, of_open_clip: bool) -> tuple[Statistics, bool]:
+    """The statistics of a repository's images, and whether its activation is QuickGELU."""
     try:
-        config_path = fetch(source, ["open_clip_config.json" if of_open_clip else "config.json"])
-        config = json.loads(Path(config_path).read_text(encoding="utf-8"))
-        if not of_open_clip:  # transformers' default is QuickGELU
-            return Weights(path, quick_gelu=config["vision_config"].get("hidden_act", "quick_gelu") == "quick_gelu")
-        images, quick_gelu = config.get("preprocess_cfg", {}), config["model_cfg"].get("quick_gelu", False)
-        default = Weights(path)
-        mean, std = (tuple(map(float, images.get(key, getattr(default, key)))) for key in ("mean", "std"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        config = _read_json(fetch(source, [_CONFIGS[0 if of_open_clip else 1]]))
+        if of_open_clip:
+            model, images = config["model_cfg"], config.get("preprocess_cfg", {})
+        else:
+            model, images = from_transformers_config(config, _own_tokenizer(source)), _image_processor(source)
+        siglip = (0.5, 0.5, 0.5) if not of_open_clip and config["model_type"] == "siglip" else None
+        mean = images.get("mean", siglip or open_clip.OPENAI_DATASET_MEAN)
+        std = images.get("std", siglip or open_clip.OPENAI_DATASET_STD)
+        return (tuple(map(float, mean)), tuple(map(float, std))), model.get("quick_gelu", False)
+    except _CONFIG_ERRORS as error:
         if isinstance(error, InputError):
             raise
         raise InputError(_not_a_config(source)) from None
-    return Weights(path, mean, std, quick_gelu)
+
+
+def _image_processor(source: str) -> dict[str, Any]:
+    """transformers' statistics of a repository's images; a processor's file has them inside."""
+    try:
+        path = fetch(source, ["preprocessor_config.json", "processor_config.json"])
+    except AbsentFileError:
+        return {}
+    config = _read_json(path)
+    settings = config.get("image_processor", config)
+    return {key.removeprefix("image_"): value for key, value in settings.items()}
+
+
+def _read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
@@ -160,12 +213,14 @@ def _download_hub(what: str, repository: str, files: Sequence[str]) -> str:
                 _check_hash(what, path)
             return path
     if not isinstance(absent, LocalEntryNotFoundError):
-        raise InputError(f"{what}: {repository} has no file {' or '.join(files)}: {advice.removeprefix('or ')}")
+        raise AbsentFileError(f"{what}: {repository} has no file {' or '.join(files)}: {advice.removeprefix('or ')}")
     where = f"{constants.HF_HUB_CACHE} (HF_HUB_CACHE)"
     if constants.HF_HUB_OFFLINE:
-        raise InputError(f"{what}: HF_HUB_OFFLINE is set and it is not in {where}: download it once online, {advice}")
+        raise AbsentFileError(
+            f"{what}: HF_HUB_OFFLINE is set and it is not in {where}: download it once online, {advice}"
+        )
     hub = f"{constants.ENDPOINT} (HF_ENDPOINT)"
-    raise InputError(f"{what}: not in {where}, and {hub} cannot be reached: check the connection, {advice}")
+    raise AbsentFileError(f"{what}: not in {where}, and {hub} cannot be reached: check the connection, {advice}")
 
 
 def hub_answers() -> bool:

@@ -1,16 +1,17 @@
 """Weight names of each published format, and their translation to open_clip's.
 
 Read: open_clip, OpenAI, transformers, official EVA-CLIP, CLIPSelf (EVA or OpenAI names) and CAT-Seg, ours.
-Written: open_clip, OpenAI, CAT-Seg; transformers in `clip.transformers_format`.
+Written: open_clip, OpenAI, CAT-Seg; transformers in `clip.transformers_format`, its names in `clip.transformers_names`.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clipself_d2.clip.transformers_names import from_transformers_names, fuse_projections, split_projections
 from clipself_d2.errors import InputError
 
 CAT_SEG_PREFIX = "sem_seg_head.predictor.clip_model."
@@ -22,6 +23,7 @@ REPOSITORIES = ("hf-hub:", "local-dir:")
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 POSITION_TABLES = ("visual.positional_embedding", "visual.trunk.pos_embed", "visual.attnpool.positional_embedding")
 _WRAPPERS = ("state_dict", "model", "module", "model_state_dict")
+_WORDS = "token_embedding.weight"
 _FLAT_TEXT = ("positional_embedding", "text_projection", "token_embedding.", "transformer.", "ln_final.")
 # official EVA-CLIP -> timm, in this order (w12 is absent from the EVA-02-CLIP models)
 _EVA_NAMES = (
@@ -34,26 +36,6 @@ _EVA_NAMES = (
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"^visual\.", "visual.trunk."),
 )
-TRANSFORMERS_NAMES = (
-    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
-    ("visual.conv1.", "vision_model.embeddings.patch_embedding."),
-    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    ("visual.ln_pre.", "vision_model.pre_layrnorm."),  # so spelled there
-    ("visual.ln_post.", "vision_model.post_layernorm."),
-    ("visual.transformer.resblocks.", "vision_model.encoder.layers."),
-    ("visual.proj", "visual_projection.weight"),
-    ("token_embedding.", "text_model.embeddings.token_embedding."),
-    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
-    ("ln_final.", "text_model.final_layer_norm."),
-    ("transformer.resblocks.", "text_model.encoder.layers."),
-    ("text_projection", "text_projection.weight"),
-    (".attn.", ".self_attn."),
-    (".ln_1.", ".layer_norm1."),
-    (".ln_2.", ".layer_norm2."),
-    (".mlp.c_fc.", ".mlp.fc1."),
-    (".mlp.c_proj.", ".mlp.fc2."),
-)
-"""open_clip's names and those of transformers' `CLIPModel`, for `rename`; there, queries, keys and values are apart."""
 
 # prefixes of DistributedDataParallel and torch.compile, around the whole model or a part of it
 _MODULE_PREFIXES = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
@@ -95,18 +77,23 @@ def to_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if any(key.startswith("visual.blocks.") for key in renamed):
         renamed = {_eva_name(key): value for key, value in renamed.items() if ".rope." not in key}
     if any(key.startswith("vision_model.encoder.layers.") for key in renamed):
-        renamed = _from_transformers(renamed)
+        renamed = from_transformers_names(renamed)
     dropped = (*OPENAI_NUMBERS, "embeddings.position_ids")
     return {key: value for key, value in renamed.items() if not key.endswith(dropped)}
 
 
 def match_text_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put the text tower's names where a model expects them: ``text.*`` (CustomTextCLIP) or at the top (CLIP)."""
-    if "text_projection" in state and "text.text_projection" in expected:
+    if _WORDS in state and f"text.{_WORDS}" in expected:
         return {f"text.{key}" if key.startswith(_FLAT_TEXT) else key: value for key, value in state.items()}
-    if "text.text_projection" in state and "text_projection" in expected:
+    if f"text.{_WORDS}" in state and _WORDS in expected:
         return {key.removeprefix("text."): value for key, value in state.items()}
     return dict(state)
+
+
+def text_at_top(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An open_clip model's weights with the text tower's names at the top, as in OpenAI's CLIP."""
+    return match_text_names(state, {_WORDS: torch.empty(0)})
 
 
 def is_openai(state: Mapping[str, Tensor]) -> bool:
@@ -128,7 +115,7 @@ def to_openai(model: Any) -> dict[str, Tensor]:
     Raises:
         InputError: any other model, from whose weights OpenAI's loader would build another network.
     """
-    state = match_text_names(model.state_dict(), {"text_projection": torch.empty(0)})
+    state = text_at_top(model.state_dict())
     if "visual.proj" not in state and "visual.attnpool.c_proj.weight" not in state:
         raise InputError(
             "only plain CLIP ViTs and ResNets have an OpenAI format; EVA-02's rotary positions, inner norms and SwiGLU "
@@ -203,49 +190,8 @@ def _is_cat_seg(state: Mapping[str, Tensor]) -> bool:
 def _from_cat_seg(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The CLIP in a CAT-Seg checkpoint; see `to_cat_seg`."""
     clip = {key.removeprefix(CAT_SEG_PREFIX): value for key, value in state.items() if key.startswith(CAT_SEG_PREFIX)}
-    _fuse_projections(clip, "_proj_weight", "in_proj_weight")
+    fuse_projections(clip, "_proj_weight", "in_proj_weight")
     return clip
-
-
-def rename(key: str, names: Iterable[tuple[str, str]]) -> str:
-    """Replace each old name in a key by the new one.
-
-    Args:
-        key: of a state dict.
-        names: old and new, in this order. A name that begins with a dot stands anywhere in the key, another that ends
-            with one at its beginning, and one without is the whole key.
-    """
-    for old, new in names:
-        if old.startswith("."):
-            key = key.replace(old, new)
-        elif key == old or (old.endswith(".") and key.startswith(old)):
-            key = new + key[len(old) :]
-    return key
-
-
-def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    names, renamed = [(theirs, ours) for ours, theirs in TRANSFORMERS_NAMES], {}
-    for key, value in state.items():
-        key = rename(key, names)
-        renamed[key] = value.T if key in ("visual.proj", "text_projection") and value.ndim == 2 else value
-    _fuse_projections(renamed, "_proj.weight", "in_proj_weight")
-    _fuse_projections(renamed, "_proj.bias", "in_proj_bias")
-    return renamed
-
-
-def _fuse_projections(state: dict[str, Tensor], part: str, fused: str) -> None:
-    """Concatenate ``q*``, ``k*`` and ``v*`` of each attention that has all three."""
-    for parent in [key.removesuffix(f"q{part}") for key in state if key.endswith(f".q{part}")]:
-        names = [f"{parent}{name}{part}" for name in "qkv"]
-        if all(name in state and state[name].shape == state[names[0]].shape for name in names):
-            state[f"{parent}{fused}"] = torch.cat([state.pop(name) for name in names])
-
-
-def split_projections(state: dict[str, Tensor], fused: str, part: str) -> None:
-    """Split the fused projection of each attention into ``q*``, ``k*`` and ``v*``, tensors of their own."""
-    for parent in [key.removesuffix(fused) for key in state if key.endswith(f".{fused}")]:
-        parts = zip("qkv", state.pop(f"{parent}{fused}").chunk(3), strict=True)
-        state |= {f"{parent}{name}{part}": value.clone() for name, value in parts}
 
 
 def _eva_name(key: str) -> str:

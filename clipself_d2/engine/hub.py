@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from detectron2.config import LazyConfig
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
@@ -15,7 +14,8 @@ from omegaconf import DictConfig
 
 from clipself_d2.clip.build import build_model, model_config
 from clipself_d2.clip.checkpoint import read_checkpoint, save_tensors, write_atomically
-from clipself_d2.clip.download import fetch, hub_answers
+from clipself_d2.clip.download import default_statistics, fetch, hub_answers
+from clipself_d2.clip.siglip import is_siglip_name
 from clipself_d2.engine.checkpoint import Checkpointer, read, write_state
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.resume import flatten
@@ -39,6 +39,7 @@ def write_repository(source: Path, folder: Path, repository: str, license: str) 
         InputError: no card or no checkpoint; a config that names a file of this machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    open_clip_alone = False
     if source.is_dir():
         facts = _write_run(source, folder, repository)
     else:
@@ -48,9 +49,11 @@ def write_repository(source: Path, folder: Path, repository: str, license: str) 
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{source}: has no card with 'model' beside it: give a tower.safetensors") from None
         save_tensors(read_checkpoint(source), folder / _CLIP)
-        _write_clip_config(name, folder, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        config = _write_clip_config(name, folder, *default_statistics(name))
+        open_clip_alone = not is_siglip_name(str(config["vision_cfg"].get("timm_model_name")))
     facts = {key: Path(value).name if _is_path(value) else value for key, value in facts.items()}
-    write_atomically(folder / "README.md", lambda file: file.write_text(_card(facts, repository, license), "utf-8"))
+    card = _card(facts, repository, license, open_clip_alone)
+    write_atomically(folder / "README.md", lambda file: file.write_text(card, "utf-8"))
 
 
 def push(source: Path, folder: Path, repository: str, license: str) -> str:
@@ -111,17 +114,21 @@ def _write_run(source: Path, folder: Path, repository: str) -> dict[str, Any]:
     }
 
 
-def _write_clip_config(name: str, folder: Path, mean: Any, std: Any) -> None:
-    content = {"model_cfg": model_config(name), "preprocess_cfg": {"mean": list(mean), "std": list(std)}}
+def _write_clip_config(name: str, folder: Path, mean: Any, std: Any) -> dict[str, Any]:
+    config = model_config(name)
+    if _is_path(tokenizer := config["text_cfg"].get("hf_tokenizer_name")):
+        raise InputError(f"{tokenizer}: others do not have this tokenizer: name the CLIP by hf-hub:OWNER/NAME")
+    content = {"model_cfg": config, "preprocess_cfg": {"mean": list(mean), "std": list(std)}}
     text = json.dumps(content, indent=2)
     write_atomically(folder / "open_clip_config.json", lambda file: file.write_text(text, "utf-8"))
+    return config
 
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and Path(value).is_absolute()
 
 
-def _card(facts: dict[str, Any], repository: str, license: str) -> str:
+def _card(facts: dict[str, Any], repository: str, license: str, open_clip_alone: bool) -> str:
     tower = "architecture" not in facts
     what = "CLIP whose dense map was trained by CLIPSelf" if tower else f"clipself_d2 model, {facts['architecture']}"
     use = (
@@ -130,6 +137,7 @@ def _card(facts: dict[str, Any], repository: str, license: str) -> str:
         else f"from clipself_d2.visualization.predictor import Predictor\n\n"
         f'predictor = Predictor.from_pretrained("hf-hub:{repository}", [["cat"], ["red car"]])\n'
     )
+    alone = f"open_clip loads it too: `open_clip.create_model_and_transforms('hf-hub:{repository}')`."
     rows = "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in sorted(facts.items()))
     return f"""---
 license: {license}
@@ -149,5 +157,5 @@ A {what}, made from {facts["model"]} ({facts.get("pretrained")}).
 
 ```python
 {use}```
-{"" if not tower else f"open_clip loads it too: `open_clip.create_model_and_transforms('hf-hub:{repository}')`."}
+{alone if open_clip_alone else ""}
 """

@@ -287,3 +287,22 @@ def test_a_tokenizer_of_the_hub_that_cannot_be_reached(hub, tmp_path, monkeypatc
     with pytest.raises(InputError, match=r"tiny-bert.json': its text tower needs 'a/bert' of the hub, which is not in"):
         build_towers(str(tmp_path / "tiny-bert.json"), None)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("ViT-B-16-SigLIP", (0.5, 0.5, 0.5)),
+        ("MobileCLIP-B", (0.0, 0.0, 0.0)),
+        ("ViT-L-14", open_clip.OPENAI_DATASET_MEAN),  # its tags differ
+        ("tiny.json", open_clip.OPENAI_DATASET_MEAN),
+    ],
+)
+def test_statistics_of_a_file_are_those_that_all_tags_share(name, mean):
+    assert module.default_statistics(name)[0] == mean
+
+
+def test_statistics_of_a_file_for_a_repository_are_the_repositorys(repository, tmp_path):
+    shutil.copy(repository / FILE, tmp_path / "distilled.safetensors")
+    tower = build_image_tower(f"local-dir:{repository}", str(tmp_path / "distilled.safetensors"))
+    assert tower.pixel_mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])

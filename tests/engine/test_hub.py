@@ -76,6 +76,15 @@ def test_open_clip_loads_it_alone(tower, tmp_path):
     torch.testing.assert_close(model.eval().encode_image(images), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_tokenizer_of_this_machine_is_not_pushed(tower, tmp_path, capsys):
+    config = dict(open_clip.get_model_config(miniature.MODEL))
+    config["text_cfg"] = {**config["text_cfg"], "hf_tokenizer_name": "/home/me/tokenizer"}
+    (tmp_path / "mine.json").write_text(json.dumps(config))
+    tower.with_suffix(".json").write_text(json.dumps({"model": str(tmp_path / "mine.json")}))
+    assert push(tower, "someone/clip", "--dry-run", tmp_path / "folder") == 2
+    assert "/home/me/tokenizer: others do not have this tokenizer" in capsys.readouterr().err
+
+
 def test_a_detector_comes_back_from_the_hub_and_from_a_folder(hub, run, tmp_path):
     assert push(run, "someone/detector") == 0
     words = [["red star"], ["lawn"]]
