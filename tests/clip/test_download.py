@@ -18,8 +18,8 @@ from clipself_d2.clip.formats import to_openai
 from clipself_d2.errors import InputError
 
 from .conftest import CONFIGS
+from .files import as_module, official_eva
 from .hub import point_at, serve
-from .test_formats import as_module, official_eva
 
 FILE = "open_clip_model.safetensors"
 

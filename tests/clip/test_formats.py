@@ -1,59 +1,19 @@
 """Every published format loads to the same embeddings; weights of another model never do."""
 
-import json
 import re
 
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.checkpoint import DetectionCheckpointer
-from open_clip.openai import load_openai_model
 from safetensors.torch import save_file
 
 from clipself_d2.clip import build_towers, load_checkpoint, read_checkpoint
 from clipself_d2.clip.build import build_model
-from clipself_d2.clip.formats import to_cat_seg, to_openai
 from clipself_d2.errors import InputError
 
 from .conftest import CONFIGS, FAMILIES, randomize
-
-
-def answers(name, path):
-    """Embeddings of the towers that a file gives."""
-    image, text = build_towers(name, str(path))
-    pixels = torch.linspace(-2, 2, 3 * 64 * 96).view(1, 3, 64, 96)
-    with torch.no_grad():
-        return image.dense_embeddings(pixels), image.image_embeddings(pixels), text(["a cat", "two dogs"])
-
-
-def assert_same(one, other):
-    for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
-
-
-def official_eva(state, width):
-    """Our tiny EVA under the names of the official release, with its duplicated rotary buffers."""
-    table = {
-        "attn.norm.": "attn.inner_attn_ln.",
-        "attn.q_proj.bias": "attn.q_bias",
-        "attn.v_proj.bias": "attn.v_bias",
-        "mlp.norm.": "mlp.ffn_ln.",
-        "mlp.fc1_g.": "mlp.w1.",
-        "mlp.fc1_x.": "mlp.w2.",
-        "mlp.fc2.": "mlp.w3.",
-        "visual.trunk.": "visual.",
-    }
-    out = {}
-    for key, value in state.items():
-        if key.startswith("visual."):
-            for ours, theirs in table.items():
-                key = key.replace(ours, theirs)
-        out[key] = value
-    for prefix in ["visual.rope", *(f"visual.blocks.{i}.attn.rope" for i in range(3))]:
-        out[f"{prefix}.freqs_cos"] = torch.rand(16, width)
-        out[f"{prefix}.freqs_sin"] = torch.rand(16, width)
-    return out
+from .files import answers, assert_same, official_eva
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -205,202 +165,6 @@ def test_positions_that_belong_to_no_map(configs, checkpoint, tmp_path):
             build_model(configs["tiny-vit"], str(tmp_path / "other.pt"), resize_positions=True)
 
 
-# ---- OpenAI ----
-
-
-@pytest.fixture
-def openai_file(configs, checkpoint, tmp_path):
-    model, _, _ = build_model(configs["tiny-vit-quickgelu"], str(checkpoint("tiny-vit-quickgelu")))
-    torch.save(to_openai(model), tmp_path / "openai.pt")
-    return tmp_path / "openai.pt", model
-
-
-def test_openai_export_is_read_by_open_clips_loader(openai_file):
-    path, model = openai_file
-    theirs = load_openai_model(str(path), precision="fp32", device="cpu")
-    images, tokens = torch.randn(2, 3, 32, 32), torch.randint(1, 999, (2, 20))
-    with torch.no_grad():  # their loader rounds the weights to fp16
-        for ours, other in (
-            (model.encode_image(images), theirs.encode_image(images)),
-            (model.encode_text(tokens), theirs.encode_text(tokens)),
-        ):
-            torch.testing.assert_close(ours, other, atol=0.02, rtol=0.02)
-
-
-def test_openai_file_comes_back(openai_file, configs, tmp_path):
-    path, model = openai_file
-    torch.save(model.state_dict(), tmp_path / "same.pt")
-    name = configs["tiny-vit-quickgelu"]
-    assert_same(answers(name, path), answers(name, tmp_path / "same.pt"))
-    state = torch.load(path, weights_only=True)
-    assert (state["input_resolution"], state["context_length"], state["vocab_size"]) == (32, 20, 49408)
-    assert not set(read_checkpoint(path)) & {"input_resolution", "context_length", "vocab_size"}
-
-
-def test_openai_torchscript_archive(openai_file, configs, tmp_path):
-    """OpenAI's download is a TorchScript archive whose parameters and three numbers are its state dict."""
-    path, _ = openai_file
-    archive = tmp_path / "archive.pt"
-    torch.jit.save(torch.jit.script(as_module(torch.load(path, weights_only=True))), archive)
-    assert_same(answers(configs["tiny-vit-quickgelu"], archive), answers(configs["tiny-vit-quickgelu"], path))
-
-
-def as_module(state):
-    """Nested modules whose state dict has these names."""
-    root = torch.nn.Module()
-    for key, value in state.items():
-        *parents, leaf = key.split(".")
-        module = root
-        for parent in parents:
-            if not hasattr(module, parent):
-                module.add_module(parent, torch.nn.Module())
-            module = getattr(module, parent)
-        module.register_buffer(leaf, value)
-    return root
-
-
-def test_openai_weights_need_quick_gelu(openai_file, configs):
-    with pytest.raises(InputError, match=r"openai\.pt: OpenAI's weights need QuickGELU.*-quickgelu"):
-        build_towers(configs["tiny-vit"], str(openai_file[0]))
-
-
-@pytest.mark.parametrize(
-    "name, reason", [("tiny-vit", "QuickGELU"), ("tiny-resnet", "QuickGELU"), ("tiny-eva", "EVA-02")]
-)
-def test_models_that_have_no_openai_format(configs, name, reason):
-    with pytest.raises(InputError, match=reason):
-        to_openai(build_model(configs[name], None)[0])
-
-
-def test_openai_export_refuses_other_heads(tmp_path):
-    config = {**CONFIGS["tiny-vit-quickgelu"]}
-    config["vision_cfg"] = {**config["vision_cfg"], "head_width": 32}
-    path = tmp_path / "tiny-narrow.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match="heads of 64"):
-        to_openai(build_model(str(path), None)[0])
-
-
-@pytest.mark.parametrize(
-    "change, reason",
-    [
-        ({"ls_init_value": 0.5}, "layer scale"),
-        ({"mlp_ratio": 2.0}, "four times as wide"),
-        ({"no_ln_pre": True}, "no norm before"),
-        ({"image_size": [32, 64]}, "32 x 64"),
-        ({"pool_type": "avg"}, "pools by 'avg'"),
-    ],
-)
-def test_openai_export_refuses_what_its_loader_would_build_otherwise(tmp_path, change, reason):
-    config = {**CONFIGS["tiny-vit-quickgelu"]}
-    config["vision_cfg"] = {**config["vision_cfg"], **change}
-    path = tmp_path / "tiny-other.json"
-    path.write_text(json.dumps(config))
-    with pytest.raises(InputError, match=reason):
-        to_openai(build_model(str(path), None)[0])
-
-
-def test_openai_export_is_a_plain_open_clip_models_state(openai_file):
-    path, model = openai_file
-    plain = open_clip.create_model("tiny-vit-quickgelu")  # no name of ours is on the way
-    state = torch.load(path, weights_only=True)
-    plain.load_state_dict({key: value for key, value in state.items() if value.ndim or key == "logit_scale"})
-    images, tokens = torch.randn(2, 3, 32, 32), torch.randint(1, 999, (2, 20))
-    with torch.no_grad():
-        assert torch.equal(plain.eval().encode_image(images), model.encode_image(images))
-        assert torch.equal(plain.encode_text(tokens), model.encode_text(tokens))
-
-
-# ---- CAT-Seg ----
-
-
-@pytest.fixture
-def cat_seg_file(configs, checkpoint, tmp_path):
-    """What CAT-Seg's checkpointer would write after training with our CLIP, and the CLIP."""
-    model, _, _ = build_model(configs["tiny-vit-quickgelu"], str(checkpoint("tiny-vit-quickgelu")))
-    content = to_cat_seg(model)
-    content["model"]["sem_seg_head.predictor.transformer.conv1.weight"] = torch.zeros(3)
-    content["model"]["upsample1.weight"] = torch.zeros(3)
-    torch.save({**content, "iteration": 5}, tmp_path / "cat_seg.pth")
-    return tmp_path / "cat_seg.pth", model
-
-
-def test_cat_seg_export_comes_back_to_the_bit(cat_seg_file, configs):
-    path, model = cat_seg_file
-    expected, state = model.state_dict(), read_checkpoint(path)
-    assert state.keys() == expected.keys()
-    assert all(torch.equal(state[key], value) for key, value in expected.items())
-    image, text = build_towers(configs["tiny-vit-quickgelu"], str(path))
-    assert all(torch.equal(value, expected[key]) for key, value in {**image.state_dict(), **text.state_dict()}.items())
-
-
-def test_cat_seg_names_are_its_models(cat_seg_file):
-    """As its attention is built: by OpenAI's names, with queries, keys and values in three matrices and one bias."""
-    path, model = cat_seg_file
-    exported = {
-        key.removeprefix("sem_seg_head.predictor.clip_model.")
-        for key in torch.load(path, weights_only=True)["model"]
-        if ".clip_model." in key
-    }
-    expected = set()
-    for key in model.state_dict():
-        names = [f"{x}_proj_weight" for x in "qkv"] if key.endswith("in_proj_weight") else ["in_proj_weight"]
-        expected |= {key.replace("in_proj_weight", name) for name in names}
-    assert exported == expected
-    assert "visual.transformer.resblocks.2.attn.v_proj_weight" in exported
-    assert "transformer.resblocks.0.attn.in_proj_bias" in exported
-
-
-def test_cat_seg_attention_is_the_same(cat_seg_file):
-    path, model = cat_seg_file
-    state = torch.load(path, weights_only=True)["model"]
-    for tower, heads in (("visual.", 2), ("", 1)):
-        prefix = f"{tower}transformer.resblocks.0.attn."
-        weights = {name: state[f"sem_seg_head.predictor.clip_model.{prefix}{name}"] for name in (
-            "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias",
-        )}  # fmt: skip
-        width = len(weights["out_proj.bias"])
-        tokens = torch.randn(5, 2, width)
-        theirs, _ = F.multi_head_attention_forward(
-            tokens, tokens, tokens, width, heads, None, weights["in_proj_bias"], None, None, False, 0.0,
-            weights["out_proj.weight"], weights["out_proj.bias"], use_separate_proj_weight=True,
-            **{name: weights[name] for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")},
-        )  # fmt: skip
-        ours = model.get_submodule(prefix[:-1])(tokens.transpose(0, 1), tokens.transpose(0, 1), tokens.transpose(0, 1))
-        torch.testing.assert_close(ours[0].transpose(0, 1), theirs, atol=1e-5, rtol=1e-5)
-
-
-def test_detectron2_reads_the_cat_seg_export(cat_seg_file):
-    path, _ = cat_seg_file
-    names = torch.load(path, weights_only=True)["model"]
-    network = as_module({key: torch.zeros_like(value) for key, value in names.items()})
-    DetectionCheckpointer(network).load(str(path))
-    assert all(torch.equal(network.state_dict()[key], value) for key, value in names.items())
-
-
-def test_cat_seg_weights_need_quick_gelu(cat_seg_file, configs):
-    with pytest.raises(InputError, match=r"cat_seg\.pth: OpenAI's weights need QuickGELU"):
-        build_towers(configs["tiny-vit"], str(cat_seg_file[0]))
-
-
-def test_a_gap_in_a_cat_seg_file_is_an_error(cat_seg_file, configs, tmp_path):
-    content = torch.load(cat_seg_file[0], weights_only=True)
-    del content["model"]["sem_seg_head.predictor.clip_model.visual.transformer.resblocks.1.attn.k_proj_weight"]
-    torch.save(content, tmp_path / "gap.pth")
-    with pytest.raises(InputError, match=r"1 missing: visual\.transformer\.resblocks\.1\.attn\.in_proj_weight"):
-        build_towers(configs["tiny-vit-quickgelu"], str(tmp_path / "gap.pth"))
-
-
-@pytest.mark.parametrize(
-    "name, reason", [("tiny-vit", "QuickGELU"), ("tiny-resnet", "ResNet"), ("tiny-eva", "EVA-02's rotary positions")]
-)
-def test_models_that_have_no_cat_seg_format(name, reason, tmp_path):
-    path = tmp_path / f"{name}-cat-seg.json"
-    path.write_text(json.dumps({**CONFIGS[name], "quick_gelu": name != "tiny-vit"}))
-    with pytest.raises(InputError, match=reason):
-        to_cat_seg(build_model(str(path), None)[0])
-
-
 # ---- what does not fit ----
 
 
@@ -450,14 +214,3 @@ def test_nothing_is_loaded_when_something_is_wrong(configs, checkpoint, tmp_path
 def test_registered_configs_are_open_clips(configs):
     build_towers(configs["tiny-vit"], None)
     assert open_clip.get_model_config("tiny-vit") == CONFIGS["tiny-vit"]
-
-
-def test_openai_resnet_export(tmp_path):
-    """OpenAI's loader rebuilds a ResNet from the weights' shapes; its text tower needs QuickGELU too."""
-    path = tmp_path / "tiny-resnet-quickgelu.json"
-    path.write_text(json.dumps({**CONFIGS["tiny-resnet"], "quick_gelu": True}))
-    model, _, _ = build_model(str(path), None)
-    torch.save(to_openai(model), tmp_path / "openai.pt")
-    theirs = load_openai_model(str(tmp_path / "openai.pt"), precision="fp32", device="cpu")
-    assert theirs.visual.image_size == 64
-    build_towers(str(path), str(tmp_path / "openai.pt"))

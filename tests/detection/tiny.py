@@ -166,6 +166,19 @@ def scene(draw: int, objects: int = 3, size: tuple[int, int] = (48, 60), masks: 
     return {"image": image, "image_id": draw, "instances": instances, "height": height, "width": width}
 
 
+def random_image(rows: int = 48, columns: int = 60, **frame: int) -> dict[str, Any]:
+    """A sample of random pixels as in evaluation; `frame` may give its `height` and `width`."""
+    return {"image": torch.randint(0, 256, (3, rows, columns), dtype=torch.uint8), **frame}
+
+
+def everything(model: FViT) -> FViT:
+    """Let every proposal be a detection of every class, its box as proposed."""
+    heads = model.roi_heads
+    heads.score_thresh, heads.nms_thresh, heads.detections_per_image = -1.0, 1.0, -1
+    torch.nn.init.zeros_(heads.box_head.box[1].weight)
+    return model
+
+
 # Numbers of objects of the images of each step's batch on two ranks: uneven; one rank without objects, or both.
 STEPS: list[tuple[list[int], list[int]]] = [
     ([3, 1], [2, 4]),

@@ -10,12 +10,7 @@ from torchvision.ops import roi_align
 from clipself_d2.distillation import CLIPSelf
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import crop_and_resize, letterbox
-from tests.distillation.tiny import build, perturb, sample, write_model
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
+from tests.distillation.tiny import build, perturb, sample
 
 
 @pytest.fixture

@@ -13,12 +13,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
 from tests.distillation import captioned
 from tests.distillation.captioned import STEPS, build, sample
-from tests.distillation.tiny import perturb, write_model
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
+from tests.distillation.tiny import perturb
 
 
 @pytest.fixture

@@ -18,12 +18,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
 from clipself_d2.vocabulary import TextClassifier, save_text_embeddings
 from tests.distillation.named import NOUNS, build, sample, write_rows
-from tests.distillation.tiny import perturb, write_model
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
+from tests.distillation.tiny import perturb
 
 
 @pytest.fixture(scope="module")
