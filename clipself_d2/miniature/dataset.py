@@ -17,7 +17,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.miniature.render import render
 from clipself_d2.miniature.world import CLASSES, STUFF, THINGS, Scene, frequency, is_novel, sample_scene
 
-VERSION = "v1"
+VERSION = "v2"
 """Part of the folder's name. Change it whenever the drawn scenes change."""
 
 SPLITS: dict[str, int] = {"train": 1500, "val": 250}

@@ -17,7 +17,7 @@ and on the tower of a distillation:
 | decoder              | 64, 32 channels               | 16, 8                                          |
 | dense map            | residual of the class token   | of the patch                                   |
 | list of classes      | filled up to 256              | not filled up                                  |
-| classes seen, novel  | 171, those of other data sets | 80, 24                                         |
+| classes seen, novel  | 171, those of other data sets | 70, 34                                         |
 | tower                | queries, values; lr x 0.01    | the same                                       |
 | windows              | 2 x 2 of 384 in 640, and all  | none                                           |
 | crop, mirror, colors | yes                           | no: colors and sides are what the classes tell |

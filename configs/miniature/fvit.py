@@ -13,7 +13,7 @@ and on the tower of a distillation:
 | levels                    | strides 4..64, 256 channels | strides 4, 8, 16, 96 channels                 |
 | anchors                   | 8 x stride                  | 6 x stride                                    |
 | proposals                 | 1,000                       | 100                                           |
-| classes seen, novel       | 48, 17                      | 72, 24                                        |
+| classes seen, novel       | 48, 17                      | 62, 34                                        |
 | jitter, mirror            | 0.1..2, yes                 | 0.8..1.25, no: shapes have a left and a right |
 | alpha, beta, temperatures | 0.1, 0.8, 50 (learned), 75  | the same                                      |
 | batch, steps, lr          | 64, 3 epochs, 1e-4 constant | 16, 400, 1e-3, cosine to 0                    |
