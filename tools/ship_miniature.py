@@ -4,7 +4,7 @@ TOWER is what CLIPSelf made of the shipped CLIP, DETECTOR an F-ViT on it. The sh
 row, whose runs lie in output/reproduce/runs:
 
   python tools/reproduce.py 3a
-  python tools/ship_miniature.py --tower RUN/tower.safetensors --detector RUN/checkpoint_0000400.pth
+  python tools/ship_miniature.py --tower RUN/tower.safetensors --detector RUN/checkpoint_0000200.pth
 """
 
 import argparse

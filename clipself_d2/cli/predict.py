@@ -14,7 +14,7 @@ Examples:
   clipself predict photo.jpg --words "red star, blue heart/love heart, lawn"
   clipself predict photos/ --words "cat, red car, street" --clip EVA02-B-16 --pretrained tower.safetensors
   clipself predict photos/ --words "red star, blue heart" --config-file miniature/fvit \\
-      --weights output/fvit/checkpoint_0000400.pth --save-txt
+      --weights output/fvit/checkpoint_0000200.pth --save-txt
   clipself predict "videos/*.mp4" --words "dog, lawn/grass, sky" \\
       --config-file panoptic/mask2former_openai_l14_336_coco model.generator.download=true
 """

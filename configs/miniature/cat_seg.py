@@ -22,7 +22,8 @@ and on the tower of a distillation:
 | windows              | 2 x 2 of 384 in 640, and all  | none                                           |
 | crop, mirror, colors | yes                           | no: colors and sides are what the classes tell |
 | classes of an image  | all, in training too          | in training its own and others, 24 together    |
-| batch, steps, lr     | 4, 80,000, 2e-4 cosine        | 4, 600, 2e-3 cosine, 20 of them warm-up        |
+| optimizer, lr        | AdamW, 2e-4 cosine            | Muon, 8e-3 cosine                              |
+| batch, steps         | 4, 80,000                     | 4, 300, 20 of them warm-up                     |
 | gradient clipped to  | 0.01                          | 1                                              |
 
 Without the aggregation, by text alone, the same tower is evaluated by configs/miniature/zero_shot_semantic.py.
@@ -30,7 +31,8 @@ Without the aggregation, by text alone, the same tower is evaluated by configs/m
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
-from ..common.semantic import clip, dataloader, lr_multiplier, model, optimizer, shape, train
+from ..common.muon import optimizer
+from ..common.semantic import clip, dataloader, lr_multiplier, model, shape, train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
 shape.update(embed_dim=128, block_dim=192)
@@ -42,11 +44,12 @@ dataloader.train.update(dataset="ov_shapes_train_semantic", total_batch_size=4, 
 dataloader.train.mapper.update(size=128, flip=0.0, colors=False)
 dataloader.test.update(dataset="ov_shapes_val_semantic", num_workers=0, batch_size=5)
 dataloader.evaluator.novel_classes = None  # the data set's own
-optimizer.lr = 2e-3
+optimizer.params.update(weight_decay=1e-4, lr_factors=dict(trained_tower=0.01))
+optimizer.lr = 8e-3
 lr_multiplier.warmup_iters = 20
 train.update(
-    max_iter=600,
+    max_iter=300,
     log_period=25,
     clip_grad_norm=1.0,
-    checkpointer=dict(period=300),
+    checkpointer=dict(period=150),
 )

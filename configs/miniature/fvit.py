@@ -16,14 +16,15 @@ and on the tower of a distillation:
 | classes seen, novel       | 48, 17                      | 62, 34                                        |
 | jitter, mirror            | 0.1..2, yes                 | 0.8..1.25, no: shapes have a left and a right |
 | alpha, beta, temperatures | 0.1, 0.8, 50 (learned), 75  | the same                                      |
-| batch, steps, lr          | 64, 3 epochs, 1e-4 constant | 16, 400, 1e-3, cosine to 0                    |
+| optimizer, lr             | AdamW, 1e-4 constant        | Muon, 4e-3, cosine to 0                       |
+| batch, steps              | 64, 3 epochs                | 16, 200                                       |
 | normalization             | ImageNet's (released code)  | the tower's own                               |
 """
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
 from ..common.detection import clip, dataloader, model, shape, simple_pyramid
-from ..common.optim import lr_multiplier, optimizer
+from ..common.muon import lr_multiplier, optimizer
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)
@@ -41,6 +42,5 @@ model.vocabulary.text.templates = list(TEMPLATES)
 dataloader.train.update(dataset="ov_shapes_train_base", total_batch_size=16, num_workers=1)
 dataloader.train.mapper.update(scale_range=[0.8, 1.25], flip=0.0)
 dataloader.test.update(dataset="ov_shapes_val", num_workers=0, batch_size=10)
-optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
-train.update(max_iter=400, log_period=50, clip_grad_norm=1.0, checkpointer=dict(period=200))
+train.update(max_iter=200, log_period=50, clip_grad_norm=1.0, checkpointer=dict(period=100))

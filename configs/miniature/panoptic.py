@@ -25,7 +25,7 @@ from .panoptic_masks import model as _masks
 
 _masks.vocabulary = "${model.vocabulary}"
 clip.update(name=MODEL, pretrained=WEIGHTS)
-model.generator = L(trained_masks)(model=_masks, checkpoint="output/panoptic_masks/checkpoint_0000400.pth")
+model.generator = L(trained_masks)(model=_masks, checkpoint="output/panoptic_masks/checkpoint_0000200.pth")
 model.update(size=128, temperature=20.0, mask_resize="area")
 model.vocabulary.text.update(templates=list(TEMPLATES), synonyms="mean")
 dataloader.test.update(dataset="ov_shapes_val_panoptic", num_workers=0, batch_size=10)

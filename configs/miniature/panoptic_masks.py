@@ -6,8 +6,8 @@
 |------------------|-----------------------------------------------------|
 | image            | 128 px                                              |
 | masks, cells     | strides 4 and 8, from the pyramid of blocks 2 and 5 |
-| batch, steps     | 16, 400                                             |
-| lr, weight decay | 1e-3, 0.1                                           |
+| batch, steps     | 16, 200                                             |
+| Muon             | lr 4e-3, weight decay 0.1                           |
 """
 
 from detectron2.config import LazyCall as L
@@ -18,7 +18,7 @@ from clipself_d2.data import build_train_loader
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 from clipself_d2.miniature.solo_masks import SegmentMapper, SOLOHead, SOLOMasks
 
-from ..common.optim import lr_multiplier, optimizer
+from ..common.muon import lr_multiplier, optimizer
 from ..common.panoptic import clip
 from ..common.panoptic import model as _named
 from ..common.train import train
@@ -39,6 +39,5 @@ model = L(SOLOMasks)(
 )
 _data = dict(dataset="ov_shapes_train_panoptic", mapper=L(SegmentMapper)(), total_batch_size=16)
 dataloader = dict(train=L(build_train_loader)(**_data, seed="${train.seed}", num_workers=1))
-optimizer.lr = 1e-3
 lr_multiplier.warmup_iters = 50
-train.update(max_iter=400, log_period=25, clip_grad_norm=1.0)
+train.update(max_iter=200, log_period=25, clip_grad_norm=1.0)
