@@ -33,8 +33,8 @@ class OptimizerState:
         self.known = set(names.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's own, and the `names` of the parameters that it numbers."""
-        return self.optimizer.state_dict() | {"names": list(self.parameters)}
+        """The optimizer's `state`, and the `names` of the parameters that it numbers."""
+        return {"state": self.optimizer.state_dict()["state"], "names": list(self.parameters)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the moments of the parameters that train.
@@ -45,29 +45,34 @@ class OptimizerState:
         saved = {state_dict["names"][number]: moments for number, moments in state_dict["state"].items()}
         if unknown := set(saved) - self.known:
             raise ValueError(f"it has moments of {min(map(str, unknown))}, which the model does not have")
-        example = self._example()
+        groups = self.optimizer.state_dict()["param_groups"]
+        group_of = {number: group for group in groups for number in group["params"]}
+        expected: dict[Any, dict[str, str]] = {}  # by what an optimizer may decide by
         state = {}
         for number, (name, parameter) in enumerate(self.parameters.items()):
             if name in saved:
-                shapes = {key: value.shape for key, value in saved[name].items()}
-                expected = {key: parameter.shape if value.ndim else value.shape for key, value in example.items()}
-                if shapes != expected:
-                    raise ValueError(f"the moments of {name} are {_text(shapes)} instead of {_text(expected)}")
+                group = group_of[number]
+                kind = id(group), parameter.shape
+                if kind not in expected:
+                    expected[kind] = _kinds(self._example(group, parameter))
+                if _kinds(saved[name]) != expected[kind]:
+                    raise ValueError(
+                        f"the moments of {name} are {_text(_kinds(saved[name]))} instead of {_text(expected[kind])}"
+                    )
                 state[number] = saved[name]
-        groups = self.optimizer.state_dict()["param_groups"]
         for group in groups:
             group["initial_lr"] = group["lr"]  # the schedule multiplies it
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    def _example(self) -> dict[str, Tensor]:
-        """What this optimizer keeps of a parameter, a vector."""
-        parameter = nn.Parameter(torch.zeros(3))
-        parameter.grad = torch.zeros(3)
+    def _example(self, group: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+        """What this optimizer keeps of a parameter of a group."""
+        other = nn.Parameter(torch.zeros_like(parameter))
+        other.grad = torch.zeros_like(parameter)
         optimizer = copy.copy(self.optimizer)
-        optimizer.param_groups = [{**self.optimizer.param_groups[0], "params": [parameter]}]
+        optimizer.param_groups = [{**group, "params": [other]}]
         optimizer.state = defaultdict(dict)
         optimizer.step()
-        return {key: value for key, value in optimizer.state[parameter].items() if value is not None}
+        return optimizer.state[other]
 
 
 class ConfigRecord:
@@ -131,5 +136,14 @@ def _flatten(value: Any, key: str, values: dict[str, str]) -> None:
         values[key] = type(value).__qualname__
 
 
-def _text(shapes: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items()) or "none"
+def _kinds(moments: dict[str, Any]) -> dict[str, str]:
+    """The shapes of moments, and the types of what is no tensor."""
+    found = {}
+    for key, value in moments.items():
+        if value is not None:
+            found[key] = str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+    return found
+
+
+def _text(kinds: dict[str, str]) -> str:
+    return ", ".join(f"{key} {kind}" for key, kind in kinds.items()) or "none"

@@ -4,9 +4,9 @@ Things are compounds of a color and a shape ("red star"); stuff is textured grou
 square, and any window of it can be drawn at any resolution (:mod:`clipself_d2.miniature.render`). All randomness comes
 from a seed.
 
-A third of the compounds are novel classes: all of two shapes, all of one color, and some pairs of a color and a shape
-that base classes have apart. CLIP reads captions of all classes, as web CLIP does; detectors are trained on base classes
-only.
+A third of the compounds are novel classes: all of two shapes, all of one color, and some pairs of which base classes
+have the color and the shape apart. CLIP reads captions of all classes, as web CLIP does; detectors are trained on base
+classes only.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from timm.optim import Muon
 from torch import nn
 
 from clipself_d2.engine import checkpoint
@@ -220,6 +222,31 @@ def test_moments_are_kept_by_name_and_settings_are_the_optimizers(tmp_path):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.01]
     for parameter in (model.weight, model.bias):  # of the gradient 1
         torch.testing.assert_close(optimizer.state[parameter]["exp_avg"], torch.full_like(parameter, 0.1))
+
+
+def test_an_optimizer_that_treats_matrices_and_vectors_apart_goes_on_to_the_bit(tmp_path):
+    """Muon has another state for each, and flags beside tensors; a config hands it lists of its own kind."""
+    torch.manual_seed(0)
+    model, data = nn.Linear(8, 8), torch.randn(6, 4, 8)
+
+    def muon(model):
+        return Muon(model.parameters(), lr=0.1, betas=OmegaConf.create([0.9, 0.99]))
+
+    def train(model, optimizer, batches):
+        for batch in batches:
+            optimizer.zero_grad()
+            model(batch).square().sum().backward()
+            optimizer.step()
+
+    optimizer = muon(model)
+    train(model, optimizer, data[:3])
+    Checkpointer(tmp_path, model=model, optimizer=OptimizerState(optimizer, model)).save(3)
+    train(model, optimizer, data[3:])
+    other = nn.Linear(8, 8)
+    resumed = muon(other)
+    assert Checkpointer(tmp_path, model=other, optimizer=OptimizerState(resumed, other)).resume() == 3
+    train(other, resumed, data[3:])
+    assert torch.equal(other.weight, model.weight) and torch.equal(other.bias, model.bias)
 
 
 def test_another_model_is_said_in_one_line(tmp_path):
