@@ -153,5 +153,6 @@ def _call(tool: Path, arguments: Sequence[str], log: Path) -> None:
     with log.open("a") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    _PROCESSES.set_forkserver_preload([])  # its own workers need less
     sys.argv = [str(tool), *arguments]
     runpy.run_path(str(tool), run_name="__main__")
