@@ -11,7 +11,7 @@ from clipself_d2.errors import InputError
 
 # Whose code a config from somebody else may import, and what of it it may call: parts of models, data and evaluation.
 # The rest of these packages can start commands, load libraries or read Python files.
-_PACKAGES = ("clipself_d2.", "detectron2.", "fvcore.", "torch.", "torchvision.")
+_PACKAGES = ("clipself_d2.", "detectron2.", "fvcore.", "timm.", "torch.", "torchvision.")
 _HARMLESS = (
     *(f"clipself_d2.{part}." for part in ("clip", "vocabulary", "regions", "backbones", "data", "evaluation")),
     *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic")),
@@ -20,6 +20,7 @@ _HARMLESS = (
     "clipself_d2.engine.optim.",
     *(f"detectron2.{part}." for part in ("modeling", "layers", "data", "evaluation", "solver", "structures")),
     "fvcore.common.param_scheduler.",
+    "timm.optim.",
     *(f"torch.{part}." for part in ("nn", "optim")),
     *(f"torchvision.{part}." for part in ("models", "ops", "transforms")),
 )

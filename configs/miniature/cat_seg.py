@@ -31,7 +31,7 @@ Without the aggregation, by text alone, the same tower is evaluated by configs/m
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
-from ..common.muon import optimizer
+from ..common.optim import muon as optimizer
 from ..common.semantic import clip, dataloader, lr_multiplier, model, shape, train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)

@@ -28,7 +28,8 @@ from clipself_d2.distillation import TowerGuide
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
 from ..common.distillation import clip, correlations, dataloader, export, model, proposals
-from ..common.muon import lr_multiplier, optimizer
+from ..common.optim import lr_multiplier
+from ..common.optim import muon as optimizer
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)

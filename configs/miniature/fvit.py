@@ -24,7 +24,8 @@ and on the tower of a distillation:
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 
 from ..common.detection import clip, dataloader, model, shape, simple_pyramid
-from ..common.muon import lr_multiplier, optimizer
+from ..common.optim import lr_multiplier
+from ..common.optim import muon as optimizer
 from ..common.train import train
 
 clip.update(name=MODEL, pretrained=WEIGHTS)

@@ -18,7 +18,8 @@ from clipself_d2.data import build_train_loader
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
 from clipself_d2.miniature.solo_masks import SegmentMapper, SOLOHead, SOLOMasks
 
-from ..common.muon import lr_multiplier, optimizer
+from ..common.optim import lr_multiplier
+from ..common.optim import muon as optimizer
 from ..common.panoptic import clip
 from ..common.panoptic import model as _named
 from ..common.train import train

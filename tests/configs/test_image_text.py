@@ -17,7 +17,7 @@ PAIRS = {  # ours -> CLIPSelf's, the data set, and the learning rate
         "coco_2017_train_captions",
         1e-5,
     ),
-    "miniature/image_text.py": ("clipself_patches.py", "ov_shapes_train_captions", 1e-4),
+    "miniature/image_text.py": ("clipself_patches.py", "ov_shapes_train_captions", 4e-4),
 }
 
 

@@ -69,4 +69,4 @@ def test_only_the_tower_that_names_the_masks_is_varied(panoptic_world, tmp_path)
     assert content_hash(model.embedder.tower.state_dict()) != shipped
     assert model.vocabulary.names == generator.vocabulary.names
     assert torch.equal(model.vocabulary.is_base, generator.vocabulary.is_base)
-    assert int((~model.vocabulary.is_base).sum()) == 24
+    assert int((~model.vocabulary.is_base).sum()) == 34
