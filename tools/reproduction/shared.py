@@ -22,7 +22,7 @@ OBJECTIVES = {
 PREDICTED, CLIP_ONLY = ("model.alpha=0", "model.beta=0"), ("model.alpha=1", "model.beta=1")
 TRUE_MASKS = ("model.generator=${ground_truth}", *CLIP_ONLY)
 FUSED_ABOVE = {"fused, original": "predicted only"}
-"""Table 6 fuses the original tower's scores with the generator's because that gains, as ODISE's paper measured."""
+"""Table 6 fuses the original tower's scores with the generator's because that gains over the generator's alone."""
 
 
 def towers(run: Run, **distilled: Run) -> dict[str, Run]:
