@@ -12,6 +12,8 @@ Examples:
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from clipself_d2.command_line import ArgumentParser, exit_codes
@@ -30,16 +32,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--all", action="store_true", help="also list those that are refused, and why")
     args = parser.parse_args(argv)
 
+    names = {name for name in _known_names() if args.filter.lower() in name.lower()}
+    if not names:
+        raise InputError(f"'{args.filter}': no name of open_clip contains it")
+    print(f"{len(names)} of open_clip's names:", flush=True)
+
     import open_clip
     from tabulate import tabulate
+    from tqdm import tqdm
 
     from clipself_d2.clip.build import image_tower_shape, model_config, reads_hub
 
-    names = [name for name in open_clip.list_models() if args.filter.lower() in name.lower()]
-    if not names:
-        raise InputError(f"'{args.filter}': no name of open_clip contains it")
     taken, refused = [], []
-    for name in names:
+    for name in tqdm(list(filter(names.__contains__, open_clip.list_models())), "towers", leave=False, disable=None):
         try:
             tower = image_tower_shape(name)
         except InputError as error:
@@ -51,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{len(taken)} taken, {len(refused)} refused{'' if args.all or not refused else ' (--all lists them)'}")
     for line in refused if args.all else ():
         print(line)
+
+
+def _known_names() -> list[str]:
+    """open_clip's names, from the files of its configs: importing it takes seconds."""
+    package = find_spec("open_clip")
+    folders = package.submodule_search_locations if package else None
+    return [file.stem for folder in folders or () for file in Path(folder, "model_configs").glob("*.json")]
 
 
 def _describe(tower: Any) -> list[Any]:

@@ -1,11 +1,20 @@
 """`clipself towers`: the list of what is taken."""
 
+import open_clip
+
 from clipself_d2.cli import main
+from clipself_d2.cli.towers import _known_names
+
+
+def test_names_are_those_of_open_clip():
+    shipped = [name for name in open_clip.list_models() if name in _known_names()]
+    assert len(shipped) == len(_known_names()) >= 144
 
 
 def test_names_that_are_taken_and_refused(capsys):
     assert main(["towers", "mobileCLIP2", "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "6 of open_clip's names:"
     assert [line.split() for line in lines if line.startswith("MobileCLIP2-")] == [
         ["MobileCLIP2-B", "ViT", "class", "86", "16", "224", "512"],
         ["MobileCLIP2-L-14", "ViT", "class", "304", "14", "224", "768"],
