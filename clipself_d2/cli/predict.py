@@ -104,6 +104,14 @@ def parse_args(
 
 def predict(args: argparse.Namespace) -> None:
     """Run a model on the inputs, which the ranks share."""
+    from clipself_d2.visualization.media import Stream, check_stream, find_files, is_stream
+
+    # What is not there is said before the imports and the model, which take longer.
+    streams = [Stream(path) for path in args.inputs if is_stream(path)]
+    args.files = [*find_files([path for path in args.inputs if not is_stream(path)]), *streams]
+    for stream in streams:
+        check_stream(stream)
+
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.launch import launch
 
@@ -117,7 +125,6 @@ def predict_share(args: argparse.Namespace) -> None:
     from tabulate import tabulate
 
     from clipself_d2.engine.config import load_config
-    from clipself_d2.visualization.media import Stream, find_files, is_stream
     from clipself_d2.visualization.predict_files import predict_files
     from clipself_d2.visualization.predictor import Predictor
     from clipself_d2.vocabulary import describe_classes, read_vocabulary
@@ -126,22 +133,18 @@ def predict_share(args: argparse.Namespace) -> None:
         return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
 
     words = read_vocabulary(args.words)
-    streams = [path for path in args.inputs if is_stream(path)]
-    files = find_files([path for path in args.inputs if path not in streams])
     output = Path(args.output).expanduser()
     if comm.is_main_process():
         print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)
     options = {"novel": names(args.novel), "stuff": names(args.stuff)}
     predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
-    found, failures = predict_files(
-        predictor, [*files, *map(Stream, streams)], output, save_txt=args.save_txt, resume=args.resume
-    )
+    found, failures = predict_files(predictor, args.files, output, save_txt=args.save_txt, resume=args.resume)
     if not comm.is_main_process():
         return
     print(tabulate(found.rows(), ("word", "found", "in images", "best score"), "simple_outline", floatfmt=".2f"))
     if failures:
-        print(f"{failures:,} of {len(files) + len(streams):,} inputs could not be read and were left out")
+        print(f"{failures:,} of {len(args.files):,} inputs could not be read and were left out")
     print(f"written to {output}")
 
 

@@ -87,6 +87,11 @@ def is_stream(text: str) -> bool:
     return bool(_STREAM.fullmatch(text)) and not Path(text).exists()
 
 
+def check_stream(stream: Stream) -> None:
+    """Raise an ImageError for a stream that does not answer within `_PATIENCE`."""
+    _open_video(stream)
+
+
 def find_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the files among `paths`, and the images and videos that their folders and patterns (``*.png``) hold.
 
@@ -102,7 +107,8 @@ def find_files(paths: Sequence[str | Path]) -> list[Path]:
             continue
         matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         if not matches:
-            raise InputError(f"{path}: there is no such file or folder")
+            hint = f"; a webcam is webcam:{path}" if str(path).isdecimal() else ""
+            raise InputError(f"{path}: there is no such file or folder{hint}")
         inside = [file for match in matches for file in _known_files(match)]
         if not inside:
             raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(_KNOWN))})")

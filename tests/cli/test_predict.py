@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,21 @@ def test_a_stopped_command_goes_on(world):
     assert results("red") == [] and [r["name"] for r in results("0042")] == ["blue"]
     assert run() == 0
     assert [r["name"] for r in results("red")] == ["red"]
+
+
+def test_what_is_not_there_is_said_before_a_config_is_read(world, monkeypatch, capfd):
+    monkeypatch.setattr("clipself_d2.engine.config.load_config", None)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closed = f"127.0.0.1:{listener.getsockname()[1]}"
+    for source, reason in (
+        ("0", "0: there is no such file or folder; a webcam is webcam:0"),
+        ("webcam:93", "webcam:93: the stream cannot be opened"),
+        (f"rtsp://me:secret@{closed}/live", f"rtsp://{closed}/live: the stream cannot be opened"),
+        (f"http://{closed}/a.mp4", "the stream cannot be opened: check its address, and that it is on"),
+    ):
+        assert run(sources=("images/red.png", source)) == 2
+        [line] = capfd.readouterr().err.splitlines()
+        assert reason in line
 
 
 def test_ctrl_c_ends_a_stream_and_keeps_its_results(world, monkeypatch, capsys):
