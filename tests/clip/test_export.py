@@ -23,7 +23,9 @@ from clipself_d2.errors import InputError, RunError
 SHAPES = [(batch, 3, *size) for batch in (1, 3) for size in ((32, 32), (24, 40), (64, 16))]
 
 
-@pytest.mark.parametrize("family", ["tiny-vit-quickgelu", "tiny-eva"])
+@pytest.mark.parametrize(
+    "family", ["tiny-vit-quickgelu", "tiny-eva", "tiny-pooled", "tiny-pe", "tiny-coca", "tiny-mobileclip"]
+)
 def test_onnx_gives_the_towers_map_at_any_batch_and_size(family, towers, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     encoder = DenseEncoder(towers(family)[0])
