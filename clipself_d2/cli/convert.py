@@ -44,7 +44,7 @@ def convert(args: argparse.Namespace) -> None:
     import torch
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
-    from clipself_d2.clip.build import build_model, build_tokenizer, build_towers
+    from clipself_d2.clip.build import build_model, build_tokenizer, build_towers, name_for_card
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
     from clipself_d2.clip.formats import to_cat_seg, to_openai
     from clipself_d2.clip.transformers_format import save_transformers
@@ -68,7 +68,8 @@ def convert(args: argparse.Namespace) -> None:
     if form == "transformers":
         save_transformers(model, build_tokenizer(args.model), output, mean, std)
     elif form == "open_clip":
-        save_checkpoint(model.state_dict(), output, {"model": args.model, "source": source.name})
+        name = name_for_card(args.model, output)
+        save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
     else:
         content = to_openai(model) if form == "openai" else to_cat_seg(model)
         write_atomically(output, lambda file: torch.save(content, file))

@@ -19,7 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
-from clipself_d2.clip.checkpoint import load_checkpoint
+from clipself_d2.clip.checkpoint import load_checkpoint, write_atomically
 from clipself_d2.clip.download import default_statistics, find_weights, offline_unless_hub_answers, read_model_config
 from clipself_d2.clip.formats import REPOSITORIES, uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
@@ -127,6 +127,21 @@ def model_config(name: str) -> dict[str, Any]:
     """The config of a model in open_clip's form; see `build_towers` for the name and errors."""
     config: dict[str, Any] = open_clip.get_model_config(_register(name))
     return config
+
+
+def name_for_card(name: str, weights: Path) -> str:
+    """A model's name for the card of its weights, without folders of this machine.
+
+    A JSON config is written beside the weights, ``NAME.safetensors``, as ``NAME_model.json``; `read_card` finds it.
+    """
+    if name.startswith(REPOSITORIES[1]):
+        return REPOSITORIES[1] + Path(name.removeprefix(REPOSITORIES[1])).name
+    if not name.endswith(".json"):
+        return name
+    text = json.dumps(model_config(name), indent=2)
+    path = weights.with_name(f"{weights.stem}_model.json")
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+    return path.name
 
 
 def image_tower_shape(name: str) -> ImageTower:

@@ -151,6 +151,23 @@ def save_checkpoint(model_state: Mapping[str, Tensor], path: str | Path, card: M
     write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))
 
 
+def read_card(path: Path) -> dict[str, Any]:
+    """The card ``NAME.json`` of weights; its ``model`` is a name for `build_towers`.
+
+    Raises:
+        InputError: no such file, or one without ``model``.
+    """
+    try:
+        card = dict(json.loads(path.read_text(encoding="utf-8")))
+        if card["model"].endswith(".json"):
+            card["model"] = str(path.parent / card["model"])
+    except OSError as error:
+        raise InputError(f"{path}: the card of the tower cannot be read ({error.strerror}): check the path") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is not the card of a tower, which has 'model': check the path") from error
+    return card
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write one safetensors file atomically, with a hash of its content; OSError if the disk refuses."""
     content = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipself_d2.clip import build_text_tower, save_checkpoint
+from clipself_d2.clip.build import name_for_card
 from clipself_d2.distillation.student import Student
 
 
@@ -34,7 +35,8 @@ class CLIPExporter:
         text = build_text_tower(self.name, self.pretrained).state_dict()
         recorded = ("alpha", "student_size", "teacher_size", "trainable_blocks")
         settings = {name: getattr(model, name) for name in recorded}
-        is_file = self.pretrained is not None and Path(self.pretrained).is_file()
-        start = Path(str(self.pretrained)).name if is_file else self.pretrained  # folders are private
-        source = {"model": self.name, "pretrained": start}
+        start = self.pretrained
+        if start and (start.startswith("local-dir:") or Path(start).is_file()):
+            start = Path(start).name  # folders are private
+        source = {"model": name_for_card(self.name, Path(path)), "pretrained": start}
         save_checkpoint({**model.ensembled_state_dict(), **text}, path, {**source, **settings, **card})

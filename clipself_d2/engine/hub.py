@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from omegaconf import DictConfig
 
 from clipself_d2.clip.build import build_model, model_config
-from clipself_d2.clip.checkpoint import read_checkpoint, save_tensors, write_atomically
+from clipself_d2.clip.checkpoint import read_card, read_checkpoint, save_tensors, write_atomically
 from clipself_d2.clip.download import default_statistics, fetch, hub_answers
 from clipself_d2.clip.siglip import is_siglip_name
 from clipself_d2.engine.checkpoint import Checkpointer, read, write_state
@@ -43,11 +43,8 @@ def write_repository(source: Path, folder: Path, repository: str, license: str) 
     if source.is_dir():
         facts = _write_run(source, folder, repository)
     else:
-        try:
-            facts = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
-            name = facts["model"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{source}: has no card with 'model' beside it: give a tower.safetensors") from None
+        facts = read_card(source.with_suffix(".json"))
+        name = facts["model"]
         save_tensors(read_checkpoint(source), folder / _CLIP)
         config = _write_clip_config(name, folder, *default_statistics(name))
         open_clip_alone = not is_siglip_name(str(config["vision_cfg"].get("timm_model_name")))
@@ -97,7 +94,7 @@ def _write_run(source: Path, folder: Path, repository: str) -> dict[str, Any]:
     config.clip.name, config.clip.pretrained = f"hf-hub:{repository}", None  # the CLIP that is written here
     config.train.output_dir, config.train.init_checkpoint = "output/hub", ""
     for key, value in flatten(config).items():
-        if _is_path(value):
+        if _is_path(value) or (len(value) < 255 and Path(value).is_file()):
             raise InputError(f"{file}: {key}={value} is a file that others do not have: train without it")
     model, mean, std = build_model(name, pretrained)
     save_tensors(model.state_dict(), folder / _CLIP)

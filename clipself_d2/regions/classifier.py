@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipself_d2 import clip
+from clipself_d2.clip.checkpoint import read_card
 from clipself_d2.clip.formats import REPOSITORIES
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
@@ -130,13 +130,7 @@ def _read_card(path: Path) -> tuple[str, str, int | None]:
     card, weights = path.with_suffix(".json"), path.with_suffix(".safetensors")
     if path.suffix not in (".json", ".safetensors"):
         raise InputError(f"{path}: give a tower.safetensors, or name the weights of this model with pretrained=...")
-    try:
-        content = json.loads(card.read_text(encoding="utf-8"))
-        model = content["model"]
-    except OSError as error:
-        raise InputError(f"{card}: the card of the tower cannot be read ({error.strerror}): check the path") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{card}: is not the card of a tower, which has 'model': check the path") from error
+    content = read_card(card)
     if not weights.is_file():
         raise InputError(f"{weights}: the weights of the card are missing: put them beside it")
-    return model, str(weights), content.get("student_size")
+    return content["model"], str(weights), content.get("student_size")

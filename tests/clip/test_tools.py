@@ -32,7 +32,8 @@ def test_convert_to_open_clip(configs, checkpoint, tmp_path, capsys):
     theirs = open_clip.create_model("tiny-eva", pretrained=str(output)).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs.encode_image(images), ours.image_embeddings(images), atol=1e-5, rtol=1e-5)
-    assert json.loads(output.with_suffix(".json").read_text())["source"] == "tiny-eva.pt"
+    assert json.loads(output.with_suffix(".json").read_text()) == {"model": "eva_model.json", "source": "tiny-eva.pt"}
+    assert json.loads((output.parent / "eva_model.json").read_text())["embed_dim"] == 24
 
 
 def test_convert_to_openai_and_back(configs, checkpoint, tmp_path):

@@ -66,6 +66,7 @@ def test_it_learns(whole):
 
 def test_the_exported_clip_is_open_clips(folder, whole):
     card = json.loads((whole / "tower.json").read_text())
+    assert card["model"] == "tower_model.json" and str(folder) not in json.dumps(card)
     assert (card["alpha"], card["steps"], card["data"]) == (0.7, STEPS, "tiny_photographs")
     assert (card["student_size"], card["teacher_size"], card["trainable_blocks"]) == (64, 32, 3)
     assert RegionClassifier.from_pretrained(whole / "tower.safetensors", ["cat"]).embedder.size == 64

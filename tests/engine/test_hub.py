@@ -14,6 +14,7 @@ from clipself_d2 import miniature
 from clipself_d2.cli import main
 from clipself_d2.clip import build_towers
 from clipself_d2.clip.checkpoint import read_checkpoint
+from clipself_d2.engine.checkpoint import write_state
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.hub import read_run
 from clipself_d2.errors import InputError
@@ -100,6 +101,46 @@ def test_a_detector_comes_back_from_the_hub_and_from_a_folder(hub, run, tmp_path
         assert str(Path(miniature.WEIGHTS).parent).encode() not in file.read_bytes()
 
 
+def segmenter(task):
+    """CAT-Seg, or a panoptic segmenter whose mask generator stands on the same CLIP."""
+    config = load_config("miniature/cat_seg" if task == "semantic" else "miniature/panoptic", ["train.device=cpu"])
+    if task == "panoptic":
+        config.model.generator.model.backbone.tower.update(name="${clip.name}", pretrained="${clip.pretrained}")
+    return config
+
+
+@pytest.mark.parametrize("task", ["semantic", "panoptic"])
+def test_a_segmenter_comes_back_from_the_hub(hub, tmp_path, task):
+    """With random weights; the panoptic segmenter's checkpoint has its mask generator's too."""
+    config = segmenter(task)
+    if task == "panoptic":
+        config.model.generator = config.model.generator.model
+    words, run = [["star"], ["lawn"]], tmp_path / "run"
+    run.mkdir()
+    LazyConfig.save(config, str(run / "config.yaml"))
+    expected = Predictor(config, words, weights="null")
+    write_state({"model": expected.model.state_dict()}, run / "checkpoint_0000001.pth")
+    assert push(run, f"someone/{task}") == 0
+    predictor = Predictor.from_pretrained(f"hf-hub:someone/{task}", words)
+    state, model = predictor.model.state_dict(), expected.model.state_dict()
+    assert state.keys() == model.keys() and all(torch.equal(state[key], model[key]) for key in state)
+    image = torch.randint(256, (3, 96, 64), dtype=torch.uint8)
+    ids, segments = predictor(image)["panoptic_seg"]
+    assert torch.equal(ids, expected(image)["panoptic_seg"][0]) and segments == expected(image)["panoptic_seg"][1]
+
+
+def test_a_file_of_this_machine_is_not_pushed(run, tmp_path, monkeypatch, capsys):
+    """The mask generator of the miniature is a file of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    config = segmenter("panoptic")
+    LazyConfig.save(config, str(run / "config.yaml"))
+    masks = Path(config.model.generator.checkpoint)
+    masks.parent.mkdir(parents=True)
+    masks.touch()
+    assert push(run, "someone/panoptic", "--dry-run", tmp_path / "folder") == 2
+    assert f"model.generator.checkpoint={masks} is a file that others do not have" in capsys.readouterr().err
+
+
 def test_a_config_of_the_hub_calls_no_other_code(run, tmp_path):
     assert push(run, "someone/detector", "--dry-run", tmp_path / "folder") == 0
     config = tmp_path / "folder/config.yaml"
@@ -111,7 +152,11 @@ def test_a_config_of_the_hub_calls_no_other_code(run, tmp_path):
 def test_what_cannot_be_pushed_is_one_line(hub, tower, run, tmp_path, monkeypatch, capsys):
     tower.with_suffix(".json").unlink()
     (run / "checkpoint_0000001.pth").unlink()
-    for source, reason in ((tower, "has no card"), (run, "is no output folder"), (tmp_path / "none", "no such file")):
+    for source, reason in (
+        (tower, "the card of the tower cannot be read"),
+        (run, "is no output folder"),
+        (tmp_path / "none", "no such file"),
+    ):
         assert push(source, "someone/clip") == 2
         assert reason in capsys.readouterr().err
     hub.gated.add("someone/theirs")
