@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import register_image_list
@@ -30,7 +31,9 @@ def folder(tmp_path_factory):
     write_photographs(folder)
     register_image_list("tiny_photographs", None, folder / "coco/unlabeled2017")
     write_model(folder)
-    return folder
+    yield folder
+    DatasetCatalog.pop("tiny_photographs")  # a worker may come back to this file
+    MetadataCatalog.pop("tiny_photographs")
 
 
 def arguments(folder, name, *more, dataset="tiny_photographs") -> list[str]:
