@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from timm.models import is_model, register_model
 from timm.models.vision_transformer import VisionTransformer
@@ -44,7 +44,7 @@ def register_siglip(name: str) -> None:
         return
     width, mlp, layers, heads, patch, image = map(int, match.groups()[:-1])
 
-    def build(num_classes: int = 0, global_pool: str = "map", **_: Any) -> VisionTransformer:
+    def build(num_classes: int = 0, global_pool: Literal["", "map"] = "map", **_: Any) -> VisionTransformer:
         return VisionTransformer(
             img_size=image,
             patch_size=patch,
