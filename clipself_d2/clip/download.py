@@ -107,16 +107,22 @@ def fetch(source: str, files: Sequence[str]) -> str:
 
 def read_model_config(source: str) -> dict[str, Any]:
     """The config of a repository's model in open_clip's form; an InputError as `fetch`, or for another config."""
-    path = fetch(source, _CONFIGS)
+    _, _, model = _read_config(source, _CONFIGS)
+    if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
+        return model
+    raise InputError(_not_a_config(source))
+
+
+def _read_config(source: str, files: Sequence[str]) -> tuple[bool, dict[str, Any], dict[str, Any]]:
+    """Whether the first of `files`, names of `_CONFIGS`, is open_clip's; its content; its model in open_clip's form."""
+    path = fetch(source, files)
     try:
         config = _read_json(path)
         of_open_clip = Path(path).name == _CONFIGS[0]
         model = config["model_cfg"] if of_open_clip else from_transformers_config(config, _own_tokenizer(source))
-        if {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
-            return dict(model)
+        return of_open_clip, dict(config), dict(model)
     except _CONFIG_ERRORS:
-        pass
-    raise InputError(_not_a_config(source))
+        raise InputError(_not_a_config(source)) from None
 
 
 def _own_tokenizer(source: str) -> str:
@@ -140,8 +146,7 @@ def default_statistics(name: str) -> Statistics:
     They are those of its repository, or those that all tags of its name share (SigLIP), or else OpenAI's.
     """
     if name.startswith(REPOSITORIES):
-        of_open_clip = Path(fetch(name, _CONFIGS)).name == _CONFIGS[0]
-        return _read_settings(name, of_open_clip)[0]
+        return _read_settings(name, _CONFIGS)[0]
     tags = [get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
     found = {(tuple(tag["mean"]), tuple(tag["std"])) for tag in tags}
     return found.pop() if len(found) == 1 else (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
@@ -149,17 +154,15 @@ def default_statistics(name: str) -> Statistics:
 
 def _from_repository(source: str) -> Weights:
     path = fetch(source, _FILES)
-    return Weights(path, *_read_settings(source, Path(path).name.startswith("open_clip")))
+    of_open_clip = Path(path).name.startswith("open_clip")
+    return Weights(path, *_read_settings(source, _CONFIGS[:1] if of_open_clip else _CONFIGS[1:]))
 
 
-def _read_settings(source: str, of_open_clip: bool) -> tuple[Statistics, bool]:
-    """The statistics of a repository's images, and whether its activation is QuickGELU."""
+def _read_settings(source: str, files: Sequence[str]) -> tuple[Statistics, bool]:
+    """The statistics of a repository's images, and whether its activation is QuickGELU; see `_read_config`."""
+    of_open_clip, config, model = _read_config(source, files)
     try:
-        config = _read_json(fetch(source, [_CONFIGS[0 if of_open_clip else 1]]))
-        if of_open_clip:
-            model, images = config["model_cfg"], config.get("preprocess_cfg", {})
-        else:
-            model, images = from_transformers_config(config, _own_tokenizer(source)), _image_processor(source)
+        images = config.get("preprocess_cfg", {}) if of_open_clip else _image_processor(source)
         siglip = (0.5, 0.5, 0.5) if not of_open_clip and config["model_type"] == "siglip" else None
         mean = images.get("mean", siglip or open_clip.OPENAI_DATASET_MEAN)
         std = images.get("std", siglip or open_clip.OPENAI_DATASET_STD)
