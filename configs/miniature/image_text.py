@@ -7,7 +7,8 @@
 | image size    | that of the student | 128                                                    |
 | captions      | COCO's              | a list of what is in the scene, the first 18 tokens    |
 | negatives     | -                   | the other 7 captions of the batch                      |
-| learning rate | -                   | 4e-4: at 4e-3 the tower forgets what it knows of crops |
+| learning rate | -                   | 4e-4, a tenth of CLIPSelf's, at which (by AdamW) the   |
+|               |                     | tower forgot what it knew of crops                     |
 
 All else is as in clipself_patches.py.
 """
