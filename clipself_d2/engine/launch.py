@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -103,12 +104,26 @@ def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, 
         dist.destroy_process_group()
     except Interrupted as error:  # all ranks stop together: none has failed
         errors.put(error)
+        _leave()
     except Exception as error:
         line = lack_of_resources(error) or error
         if not isinstance(line, InputError | RunError):
             raise
         errors.put(line)
         sys.exit(1)
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End this process without the interpreter's shutdown.
+
+    DistributedDataParallel keeps gloo's threads. One that lets go of its last tensor while the interpreter shuts down
+    aborts the process (pytorch/pytorch#179291).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _run_in_torchrun(function: Callable[..., Any], args: tuple[Any, ...], device: str, env: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from detectron2.utils import comm
 from clipself_d2.engine import launch as launch_module
 from clipself_d2.engine.launch import launch
 from clipself_d2.errors import InputError
-from tests.engine.workers import fail_on_rank_1
+from tests.engine.workers import fail_on_rank_1, leave_a_tensor_to_gloo
 
 
 def test_one_rank_runs_here():
@@ -20,6 +20,10 @@ def test_one_rank_runs_here():
 def test_an_error_of_one_rank_comes_out_as_itself():
     with pytest.raises(InputError, match="coco is not there"):
         launch(fail_on_rank_1, ("coco is not there",), device="cpu", ranks_per_machine=2)
+
+
+def test_a_rank_ends_while_gloo_holds_a_tensor(spawned_ranks):
+    launch(leave_a_tensor_to_gloo, device="cpu", ranks_per_machine=2)
 
 
 def test_torchruns_environment_is_followed(monkeypatch):

@@ -1,8 +1,11 @@
 """Functions that processes run: importable, and quick to import."""
 
+import atexit
+import ctypes
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -15,6 +18,18 @@ def fail_on_rank_1(message: str) -> None:
     if torch.distributed.get_rank() == 1:
         raise InputError(message)
     torch.distributed.barrier()
+
+
+def leave_a_tensor_to_gloo() -> None:
+    """Return on rank 1 while one of gloo's threads holds a tensor, which it lets go as the interpreter shuts down."""
+    torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))  # keeps the threads
+    rank = torch.distributed.get_rank()
+    if rank == 0:
+        time.sleep(1)
+    torch.distributed.all_reduce(torch.ones(2), async_op=rank == 1)
+    if rank == 1:
+        atexit._clear()  # the last thing before the shutdown holds the interpreter's lock, for which the thread waits
+        atexit.register(ctypes.PyDLL(None).usleep, 2_000_000)
 
 
 def train_until_stopped(folder: Path, starter: int) -> None:
