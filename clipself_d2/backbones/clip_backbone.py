@@ -19,7 +19,7 @@ from clipself_d2.errors import InputError
 class CLIPBackbone(HoldsTower, Backbone):
     """Levels ``p2``, ``p3``, .. of a pyramid on a tower's blocks, and the tower's ``dense`` map.
 
-    A frozen tower is not part of the state dict, see `HoldsTower`.
+    What does not train of the tower is not part of the state dict, see `HoldsTower`.
 
     Args:
         tower: a CLIP image tower whose blocks have a single scale (a plain ViT).
@@ -68,9 +68,7 @@ class CLIPBackbone(HoldsTower, Backbone):
         self.level_names = level_names(len(pyramid.scales))
         if trainable:
             tower.set_trainable_blocks(tower.num_blocks, dense_mode)
-            self.trained_tower = tower
-        else:
-            self.hold_tower(tower)
+        self.hold_tower(tower, trainable)
 
     @property
     def size_divisibility(self) -> int:

@@ -40,8 +40,8 @@ _LONG_EDGE = 2560
 class CATSeg(HoldsTower):
     """Return a loss in training and class scores in evaluation; the vocabulary is an argument of the call.
 
-    Training uses the base classes of the vocabulary alone; pixels of other classes have no loss. The state dict has the
-    tower only if it trains (`HoldsTower`).
+    Training uses the base classes of the vocabulary alone; pixels of other classes have no loss. The state dict has of
+    the tower what trains (`HoldsTower`).
 
     Args:
         tower: a CLIP image tower, a plain ViT.
@@ -121,9 +121,7 @@ class CATSeg(HoldsTower):
         self.decoder = decoder
         if trainable:
             train_queries_and_values(tower, dense_mode)
-            self.trained_tower = tower
-        else:
-            self.hold_tower(tower)
+        self.hold_tower(tower, trainable)
 
     @property
     def device(self) -> torch.device:

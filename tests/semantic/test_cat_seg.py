@@ -46,16 +46,24 @@ def test_a_frozen_tower_is_not_in_the_state_dict(tower, tmp_path):
         other.load_state_dict(state)
 
 
-def test_a_checkpoint_brings_the_trained_tower_back(tower, tmp_path):
-    model = build(copy.deepcopy(tower)).train()
+def test_a_checkpoint_brings_the_trained_tower_back(tower):
+    """It has of the tower what trains, and is refused beside another tower."""
+    model, another = build(copy.deepcopy(tower)).train(), copy.deepcopy(tower)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
     model([sample(1)])["loss_sem_seg"].backward()
     optimizer.step()
+    state = model.state_dict()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained < state.keys() and {n for n in state if n.startswith("trained_tower.")} < trained
     other = build(tower, seed=5)
     before = scores(other, [sample(3)])[0]
-    other.load_state_dict(model.state_dict())
+    other.load_state_dict(state)
     after = scores(other, [sample(3)])[0]
     assert torch.equal(after, scores(model, [sample(3)])[0]) and not torch.allclose(after, before, atol=1e-4)
+    with torch.no_grad():
+        next(another.parameters()).add_(1e-3)
+    with pytest.raises(InputError, match="another image tower"):
+        build(another).load_state_dict(state)
 
 
 def test_a_few_steps_learn(vit):
