@@ -1,13 +1,15 @@
 """Whether the models compute on a device what they compute on the CPU: losses, gradients and predictions, in fp32.
 
-Every model is its recipe of `configs/miniature` with untrained heads, on two images of OV-Shapes. Their tower is a
-plain ViT: the other families are compared as they are published, with random weights.
+Every model is a recipe, most of `configs/miniature`, with untrained heads, on two images of OV-Shapes. Their tower is
+a plain ViT: the other families are compared as they are published, with random weights.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,18 @@ from torch import Tensor
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.engine.config import build, load_config
+from clipself_d2.miniature.dataset import VERSION, ensure_ov_shapes
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs/miniature"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DATASETS = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
 @dataclass(frozen=True)
 class Model:
-    """A recipe of the miniature.
+    """A recipe.
 
     Args:
-        config: its file.
+        config: its file below `configs`.
         overrides: that leave nothing to chance, because a GPU draws other random numbers than the CPU.
         draws: its losses are of places that are drawn on the device: they must be finite, but differ.
     """
@@ -39,15 +43,49 @@ class Model:
     draws: bool = False
 
 
+_ALL_BOXES = (
+    "model.rpn.batch_size_per_image=100000",
+    "model.roi_heads.batch_size_per_image=100000",
+    "model.roi_heads.score_thresh=0",  # as many detections, whatever the rounding
+)
+_MASK_HEAD = (  # OV-LVIS's and its evaluator, with the miniature's channels
+    "model.roi_heads.mask_head={_target_: detectron2.modeling.roi_heads.MaskRCNNConvUpsampleHead, num_classes: 1, "
+    "conv_dims: [96, 96], conv_norm: GN, "
+    "input_shape: {_target_: detectron2.layers.ShapeSpec, channels: 96}}",
+    "model.roi_heads.mask_resolution=14",
+    "model.roi_heads.match_best=True",
+    "dataloader.train.mapper.masks=True",
+    "dataloader.evaluator={_target_: clipself_d2.evaluation.OpenVocabularyLVISEvaluator, tasks: [segm, bbox], "
+    "dataset_name: ov_shapes_val, output_dir: null}",
+)
+_PROPOSALS = (  # OV-COCO's, on the miniature's images
+    "model.backbone.bottom_up.weights=null",
+    "model.rpn.batch_size_per_image=100000",
+    "model.rpn.post_nms_topk=[100,100]",
+    "model.short_edge=128",
+    "dataloader.train.dataset=ov_shapes_train_base",
+    "dataloader.train.mapper.size=128",
+    "dataloader.test.dataset=ov_shapes_val",
+)
+_NAMED_REGIONS = (
+    f"dataloader.train.mapper.regions.json_file={DATASETS}/ov_shapes_{VERSION}/annotations/instances_train.json"
+)
+
 MODELS = {
-    "CLIPSelf": Model("clipself_patches.py"),
-    "image-text": Model("image_text.py"),
-    "CLIP": Model("clip.py"),
-    "F-ViT": Model("fvit.py", ("model.rpn.batch_size_per_image=100000", "model.roi_heads.batch_size_per_image=100000")),
-    "mask generator": Model("panoptic_masks.py", draws=True),
-    "panoptic segmentation": Model("panoptic.py", ("model.generator=${ground_truth}",)),
-    "CAT-Seg": Model("cat_seg.py"),
-    "zero-shot segmentation": Model("zero_shot_semantic.py"),
+    "CLIPSelf": Model("miniature/clipself_patches.py"),
+    "CLIPSelf with a correlation": Model(
+        "miniature/clipself_patches.py", ("model.correlation=${correlations.denserc}",)
+    ),
+    "region-text": Model("miniature/region_text.py", (_NAMED_REGIONS,)),
+    "image-text": Model("miniature/image_text.py"),
+    "CLIP": Model("miniature/clip.py"),
+    "region proposals": Model("detection/rpn_r50_fpn_ovcoco.py", _PROPOSALS),
+    "F-ViT": Model("miniature/fvit.py", _ALL_BOXES),
+    "F-ViT with masks": Model("miniature/fvit.py", (*_ALL_BOXES, *_MASK_HEAD)),
+    "mask generator": Model("miniature/panoptic_masks.py", draws=True),
+    "panoptic segmentation": Model("miniature/panoptic.py", ("model.generator=${ground_truth}",)),
+    "CAT-Seg": Model("miniature/cat_seg.py"),
+    "zero-shot segmentation": Model("miniature/zero_shot_semantic.py"),
 }
 
 TOWERS = ("EVA02-B-16", "ViT-B-16-quickgelu", "ViT-B-16-SigLIP", "RN50")
@@ -62,16 +100,25 @@ class Outputs:
         losses: by name; empty for a model without training.
         gradient: of the sum of the losses, all parameters in one vector.
         predictions: tensors of the evaluation, in order; the scores alone of instances.
+        results: the evaluator's of these predictions. They are not compared: ranks of untrained scores are chance.
     """
 
     losses: dict[str, float]
     gradient: Tensor
     predictions: list[Tensor]
+    results: dict[str, Any] = field(default_factory=dict)
 
 
 def run(model: Model, device: str) -> Outputs:
-    """Build a model, take a training step's losses and gradients, and predict."""
-    cfg = load_config(CONFIGS / model.config, [*model.overrides, f"train.device={device}"])
+    """Build a model, take a training step's losses and gradients, predict, and evaluate the predictions."""
+    ensure_ov_shapes(DATASETS)
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [*model.overrides, f"train.device={device}", f"train.output_dir={folder}"]
+        return run_config(load_config(CONFIGS / model.config, overrides), device)
+
+
+def run_config(cfg: DictConfig, device: str) -> Outputs:
+    """`run` of a config."""
     torch.manual_seed(0)
     module: torch.nn.Module = build(cfg, "model").to(device)
     losses, gradient = {}, torch.zeros(0)
@@ -83,11 +130,15 @@ def run(model: Model, device: str) -> Outputs:
         sum(values.values()).backward()
         losses = {name: value.item() for name, value in values.items()}
         gradient = torch.cat([p.grad.flatten().cpu() for p in module.parameters() if p.grad is not None])
-    predictions: list[Tensor] = []
-    if "test" in cfg.dataloader:
-        with torch.inference_mode():
-            predictions = [tensor.cpu() for tensor in tensors(module.eval()(first_batch(cfg, "test")))]
-    return Outputs(losses, gradient, predictions)
+    if "test" not in cfg.dataloader:
+        return Outputs(losses, gradient, [])
+    inputs, evaluator = first_batch(cfg, "test"), build(cfg, "dataloader.evaluator")
+    with torch.inference_mode():
+        outputs = module.eval()(inputs)
+        predictions = [tensor.cpu() for tensor in tensors(outputs)]
+        evaluator.reset()
+        evaluator.process(inputs, outputs)
+    return Outputs(losses, gradient, predictions, evaluator.evaluate())
 
 
 def run_tower(name: str, device: str) -> Outputs:
@@ -141,7 +192,8 @@ def tensors(outputs: Any) -> Iterator[Tensor]:
     if isinstance(outputs, Tensor):
         yield outputs
     elif isinstance(outputs, Instances):
-        yield outputs.scores.sort(descending=True).values
+        scores = outputs.scores if outputs.has("scores") else outputs.objectness_logits
+        yield scores.sort(descending=True).values
     elif isinstance(outputs, Mapping):
         for value in outputs.values():
             yield from tensors(value)

@@ -3,8 +3,8 @@
   python benchmarks/gpu.py --minutes 8
   python benchmarks/gpu.py --device cpu --rows 9        (to try the script: one row, without a GPU)
 
-From a plain checkout, with random weights. First every recipe of configs/miniature, and a tower of each family, must
-compute the same losses, gradients and predictions in fp32 on both devices. Then each row is one of the other
+From a plain checkout, with random weights. First every model, and a tower of each family, must compute the same losses,
+gradients and predictions in fp32 on both devices, and its evaluator must run. Then each row is one of the other
 benchmarks, in bf16. Writes gpu-DEVICE.json and gpu-DEVICE.md to `--output` after each row. Rows that do not fit into
 the time are named as left out.
 """

@@ -22,6 +22,7 @@ from clipself_d2.evaluation.semantic_coherence import (
 )
 from clipself_d2.miniature import MODEL
 from clipself_d2.regions import letterbox
+from tests.second_device import SecondDevice
 
 
 def histogram(cosines, together):
@@ -220,6 +221,19 @@ def test_wrong_values_and_nothing_to_compare():
     evaluator.process([blank], [{"f": features(0)}])
     with pytest.raises(InputError, match="'toys' gave no patches"):
         evaluator.evaluate()
+
+
+def test_features_on_a_second_device():
+    tower = build_image_tower(MODEL, None).eval()
+    evaluator = SemanticCoherenceEvaluator("toys")
+    with SecondDevice():
+        evaluator.process(
+            [sample(i, 8) for i in range(2)],
+            tower_features(
+                {"a": tower.to("cuda")}, [{"image": torch.randint(256, (3, 64, 64), dtype=torch.uint8)}] * 2, 64
+            ),
+        )
+        assert set(evaluator.evaluate()["a, no_attn"]) == {"object", "class", "class_across"}
 
 
 def test_features_of_towers():

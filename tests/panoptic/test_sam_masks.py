@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from clipself_d2.panoptic import sam_masks as module
 from tests.panoptic.color_tower import ColorTower
 from tests.panoptic.sam import write_sam
 from tests.panoptic.words import vocabulary
+from tests.second_device import SecondDevice
 
 EVERYTHING = {"points_per_side": 3, "min_iou": 0.0, "min_stability": 0.0, "nms": 1.0}
 
@@ -51,6 +53,17 @@ def test_it_gives_what_the_model_computes_for_each_point(folder, transformers):
     for mask, score in zip(found.masks > 0, found.mask_iou, strict=True):  # points of equal IoUs come in any order
         assert (masks[(iou - score).abs() < 1e-5] == mask).flatten(1).float().mean(dim=1).max() > 0.999
     torch.testing.assert_close(found.log_scores.exp(), torch.tensor([0.5, 0.5, 0.0]).expand(27, 3))
+
+
+def test_masks_on_a_second_device(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())  # the library's pipeline sets it
+    sample, words = {"image": image(48, 60)}, vocabulary("cat", "sky")
+    generator = SAMMasks(folder, **EVERYTHING)
+    panoptic = OpenVocabularyPanoptic(generator, ColorTower(), words, [True, False], 64)
+    [expected] = panoptic([sample])
+    with SecondDevice():
+        [found] = panoptic.to("cuda")([sample])
+        assert torch.equal(found["panoptic_seg"][0].cpu(), expected["panoptic_seg"][0])
 
 
 def test_points_cover_the_whole_image_and_masks_have_its_aspect(folder):

@@ -7,6 +7,7 @@ from clipself_d2.errors import InputError
 from clipself_d2.panoptic.transformers_masks import TransformersMasks
 from clipself_d2.vocabulary import Vocabulary
 from tests.panoptic.words import text, vocabulary
+from tests.second_device import CUDA, SecondDevice
 
 
 @pytest.fixture(scope="module", params=["mask2former", "maskformer"])
@@ -63,6 +64,16 @@ def test_it_gives_what_the_library_computes(folder, transformers):
     expected = output.class_queries_logits[0].log_softmax(dim=1)[:, [2, 1, 0, 3]]
     torch.testing.assert_close(found.log_scores, expected, rtol=1e-3, atol=1e-4)
     assert found.mask_iou is None
+
+
+def test_masks_on_a_second_device(folder):
+    generator, sample, words = build(folder), {"image": image(64, 96)}, vocabulary("wall", "dog")
+    [expected] = generator([sample], words)
+    with SecondDevice():
+        [found] = generator.to("cuda")([sample], words.to("cuda"))
+        assert found.masks.device == found.log_scores.device == CUDA
+        torch.testing.assert_close(found.masks.cpu(), expected.masks)
+        torch.testing.assert_close(found.log_scores.cpu(), expected.log_scores)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 120), (333, 100), (7, 9)])

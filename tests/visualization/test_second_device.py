@@ -1,0 +1,43 @@
+"""What users look at, drawn from a model on a simulated second device."""
+
+import numpy as np
+import torch
+
+from clipself_d2 import miniature
+from clipself_d2.clip import build_image_tower
+from clipself_d2.engine import inference
+from clipself_d2.engine.config import load_config
+from clipself_d2.visualization import predictor
+from clipself_d2.visualization.web import Models
+from tests.second_device import CUDA, SecondDevice
+
+WORDS = [("red star",), ("blue heart", "heart"), ("grass",)]
+
+
+def draw(device):
+    """The pictures of all tabs of the page: heat maps, boxes, segments, K-Means; then with other words."""
+
+    def predict(name):
+        cfg = load_config(f"miniature/{name}", [f"train.device={device}", "train.precision=fp32"])
+        return predictor.Predictor(cfg, WORDS, weights="null" if name == "zero_shot_semantic" else "")
+
+    before = build_image_tower(miniature.MODEL, miniature.WEIGHTS).to(device)
+    models = Models(predict("zero_shot_semantic"), before, predict("detector"))
+    image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert next(models.detector.model.parameters()).device.type == device
+    return [
+        np.asarray(view.draw(image, words, view.slider.low if view.slider else 0))
+        for words in (WORDS, WORDS[:2])
+        for view in models.views()
+    ]
+
+
+def test_every_tab_of_the_page(monkeypatch):
+    expected = draw("cpu")
+    for module in (inference, predictor):
+        monkeypatch.setattr(module, "resolve_device", lambda name: name)
+    with SecondDevice():
+        found = draw(CUDA.type)
+    assert len(found) == len(expected) == 8
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
