@@ -11,6 +11,7 @@ Examples:
 """
 
 import argparse
+import gc
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"'{args.filter}': no name of open_clip contains it")
     print(f"{len(names)} of open_clip's names:", flush=True)
 
+    gc.disable()  # what is imported and built lives to the end: searching it for cycles is a fifth of the time
+    try:
+        _print_towers(names, args.all)
+    finally:
+        gc.enable()
+
+
+def _print_towers(names: set[str], with_refused: bool) -> None:
     import open_clip
     from tabulate import tabulate
     from tqdm import tqdm
@@ -53,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             hub = "hub" if reads_hub(model_config(name)["text_cfg"]) else ""
             taken.append([name, *_describe(tower), hub])
     print(tabulate(taken, ["name", "network", "reads", "M", "stride", "image", "width", "text"], floatfmt=".0f"))
-    print(f"\n{len(taken)} taken, {len(refused)} refused{'' if args.all or not refused else ' (--all lists them)'}")
-    for line in refused if args.all else ():
+    print(f"\n{len(taken)} taken, {len(refused)} refused{'' if with_refused or not refused else ' (--all lists them)'}")
+    for line in refused if with_refused else ():
         print(line)
 
 
