@@ -26,6 +26,11 @@ from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.data.image import IMAGE_SUFFIXES, ImageError, find_images, read_image
 from clipself_d2.errors import InputError
 
+try:
+    from cv2.utils.logging import setLogLevel as set_log_level  # OpenCV 5
+except ImportError:
+    from cv2 import setLogLevel as set_log_level
+
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is one line of ours
 
 logger = logging.getLogger(__name__)
@@ -229,7 +234,7 @@ def _animation_frames(image: Image.Image) -> Iterator[Tensor]:
 
 
 def _open_video(path: Path | Stream) -> FrameSource:
-    level = cv2.setLogLevel(0)
+    level = set_log_level(0)
     if isinstance(path, Path):
         capture = cv2.VideoCapture(str(path))
     elif path.address.lower().startswith("webcam"):
@@ -237,7 +242,7 @@ def _open_video(path: Path | Stream) -> FrameSource:
     else:
         patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE]
         capture = cv2.VideoCapture(path.address, cv2.CAP_FFMPEG, patience)
-    cv2.setLogLevel(level)
+    set_log_level(level)
     if not capture.isOpened():
         if isinstance(path, Stream):
             raise ImageError(f"{path}: the stream cannot be opened: check its address, and that it is on")
