@@ -27,6 +27,7 @@ from clipself_d2.clip.siglip import register_siglip
 from clipself_d2.clip.text import TextTower
 from clipself_d2.clip.timm_vit import TimmTower
 from clipself_d2.clip.tower import ImageTower
+from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError, first_line, require
 
@@ -58,11 +59,30 @@ def build_towers(name: str, pretrained: str | None) -> tuple[ImageTower, TextTow
     return _image_tower(name, model.visual, mean, std), _text_tower(name, model)
 
 
-def build_image_tower(name: str, pretrained: str | None) -> ImageTower:
-    """The image tower alone; see `build_towers`. The checkpoint must still fit the whole model."""
+def build_image_tower(name: str, pretrained: str | None, guide: nn.Module | None = None) -> ImageTower:
+    """The image tower alone; see `build_towers`. The checkpoint must still fit the whole model.
+
+    Args:
+        name: see `build_towers`.
+        pretrained: see `build_towers`.
+        guide: of the dense mode "proxyclip", such as `distillation.TimmGuide`: maps images, B x 3 x H x W in 0..1, to
+            features, B x C x gh x gw, which are resampled to the tower's grid.
+
+    Raises:
+        InputError: see `build_towers`; a guide that is no module, or for a family without that mode.
+    """
     image_tower_shape(name)
     model, mean, std = build_model(name, pretrained)
-    return _image_tower(name, model.visual, mean, std)
+    tower = _image_tower(name, model.visual, mean, std)
+    if guide is not None:
+        if not isinstance(guide, nn.Module):
+            made = f"{{_target_: clipself_d2.distillation.TimmGuide, name: {guide}, size: 448}}"
+            raise InputError(f"guide={guide}: must be a module, such as guide='{made}'")
+        if not isinstance(tower, TransformerTower) or "proxyclip" not in tower.dense_modes:
+            modes = ", ".join(tower.dense_modes)
+            raise InputError(f"guide: the image tower of '{name}' has no dense mode that reads one, only {modes}")
+        tower.hold_frozen("guide", guide)
+    return tower
 
 
 def build_text_tower(name: str, pretrained: str | None) -> TextTower:

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from clipself_d2.clip.attention import attend
-from clipself_d2.clip.dense_modes import DENSE_MODES, DenseMode, neighborhood_scores
+from clipself_d2.clip.dense_modes import DENSE_MODES, DenseMode, guided_weights, neighborhood_scores
+from clipself_d2.clip.frozen import FrozenModules
 from clipself_d2.clip.positions import upper_left
 from clipself_d2.clip.tower import ImageTower, TowerFeatures
+from clipself_d2.errors import InputError
 
 
-class TransformerTower(ImageTower):
+class TransformerTower(FrozenModules, ImageTower):
     """A ViT, run at any image size.
 
     Tokens are ``B x (t + h * w) x D``: the class token, if there is one (``t`` is 1 or 0), then patches row by row. A
@@ -24,9 +26,13 @@ class TransformerTower(ImageTower):
 
     The image's embedding is read from the class token, or from the mean over the patches (`mean_pool`), or by an
     attention pool (`clip.attention_pool`).
+
+    Attributes:
+        guide: held frozen for the dense modes that need one; see `clip.build_image_tower`.
     """
 
     dense_modes = tuple(DENSE_MODES)
+    guide: nn.Module | None = None
     single_scale = True
     mean_pool = False
 
@@ -101,18 +107,19 @@ class TransformerTower(ImageTower):
         return self.add_mlp(block, self.add_attention(block, tokens, join_heads(attended)))
 
     def dense_block(
-        self, block: Any, tokens: Tensor, rotary: Tensor | None, mode: DenseMode, nearby: Tensor | None
+        self, block: Any, tokens: Tensor, rotary: Tensor | None, mode: DenseMode, pairs: Tensor | None
     ) -> Tensor:
-        """The block as a dense mode reads it; ``nearby`` is added to the scores."""
+        """The block as a dense mode reads it; see `_pairs`."""
         if mode.attention:
             query, key, value = self.queries_keys_values(block, tokens, rotary if mode.rotary else None)
             left = right = {"q": query, "k": key}
             if not mode.scaled:  # undoes the scale of `attend`
                 right = {name: side * query.shape[-1] ** 0.5 for name, side in left.items()}
-            maps = [attend(left[pair[0]], right[pair[1]], value, nearby) for pair in mode.attention]
+            maps = [attend(left[pair[0]], right[pair[1]], value, pairs) for pair in mode.attention]
             attended = join_heads(torch.stack(maps).sum(0) if len(maps) > 1 else maps[0])
         else:
             attended = self.values(block, tokens)
+            attended = attended if pairs is None else pairs.to(attended.dtype) @ attended
         if mode.residual != "token":
             tokens = tokens[:, :1] if mode.residual == "class" else torch.zeros_like(tokens[:, :1])
         tokens = self.add_attention(block, tokens, attended)
@@ -187,11 +194,11 @@ class TransformerTower(ImageTower):
         full_block, dense_block = self.checkpointed(self.full_block), self.checkpointed(self.dense_block)
         tokens, rotary = self.embed(images, padded_size)
         mode, size, maps, read = DENSE_MODES[dense_mode], self.map_size(images), {}, []
-        nearby, first = self._nearby(mode, size, tokens), self.num_prefix
+        pairs, first = self._pairs(mode, images, size), self.num_prefix
         for i, block in enumerate(self.trainable_units()):
             last = i == self.num_blocks - 1
             if i >= self.num_blocks - mode.num_blocks:
-                read.append(dense_block(block, tokens, rotary, mode, nearby))
+                read.append(dense_block(block, tokens, rotary, mode, pairs))
             tokens = read[-1] if last else full_block(block, tokens, rotary)
             if i in blocks:
                 maps[i] = to_map(tokens[:, first:], size)
@@ -199,11 +206,26 @@ class TransformerTower(ImageTower):
         dense = F.normalize(self.project(tokens[:, first:]).float(), dim=-1)
         return TowerFeatures(to_map(dense, size), [maps[i] for i in blocks])
 
-    def _nearby(self, mode: DenseMode, size: tuple[int, int], tokens: Tensor) -> Tensor | None:
+    @override
+    def check_dense_mode(self, dense_mode: str) -> None:
+        super().check_dense_mode(dense_mode)
+        if DENSE_MODES[dense_mode].guided and self.guide is None:
+            raise InputError(
+                f"dense mode '{dense_mode}' needs a guide: give the tower one, such as "
+                "guide='{_target_: clipself_d2.distillation.TimmGuide, name: vit_base_patch8_224.dino, size: 448}'"
+            )
+
+    def _pairs(self, mode: DenseMode, images: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """What a mode has for all pairs of tokens: scores, which are added to its own, or a guide's weights."""
+        if mode.guided:
+            assert self.guide is not None  # see check_dense_mode
+            with torch.no_grad():
+                weights = guided_weights(self.guide(images * self.pixel_std + self.pixel_mean), size)
+            return F.pad(weights, (self.num_prefix, 0, self.num_prefix, 0))
         if not mode.neighborhood:
             return None
-        key = ("neighborhood", mode.neighborhood, size, tokens.device)
-        table = self.tables.get(key, lambda: neighborhood_scores(size, mode.neighborhood, tokens.device))
+        key = ("neighborhood", mode.neighborhood, size, images.device)
+        table = self.tables.get(key, lambda: neighborhood_scores(size, mode.neighborhood, images.device))
         return table if self.num_prefix else table[1:, 1:]
 
     @override

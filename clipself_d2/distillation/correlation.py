@@ -8,16 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipself_d2.clip.dense_modes import patch_correlation
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.errors import InputError
 from clipself_d2.regions.dense import DenseFeatures, LetterboxedImages
-
-
-def patch_correlation(features: Tensor) -> Tensor:
-    """Cosines of all pairs of locations: B x C x h x w -> B x N x N with N = h * w, in fp32."""
-    locations = F.normalize(features.float().flatten(2), dim=1)
-    return locations.mT @ locations
 
 
 def row_distances(student: Tensor, guide: Tensor, visible: Tensor, temperature: float | None = None) -> Tensor:

@@ -1,4 +1,7 @@
-"""Guides: frozen models whose patches resemble each other as the objects of an image do; see `CorrelationLoss`."""
+"""Guides: frozen models whose patches resemble each other as the objects of an image do.
+
+`CorrelationLoss` teaches their correlations; the dense mode `proxyclip` reads a tower's map by them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class TowerGuide(nn.Module):
         tower.check_blocks([] if block is None else [block])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of images B x 3 x S x S in 0..1, with a side that is a multiple of the tower's stride."""
+        """Features of images B x 3 x H x W in 0..1, with sides that are multiples of the tower's stride."""
         pixels = self.tower.normalize(images * 255)
         if self.block is None:
             return self.tower.dense_embeddings(pixels)
@@ -35,11 +38,11 @@ class TowerGuide(nn.Module):
 
 
 class TimmGuide(nn.Module):
-    """A vision transformer of timm by its name, such as DINOv2 (DeCLIP's and DenseRC's guide).
+    """A vision transformer of timm by its name, such as DINOv2 (DeCLIP's and DenseRC's guide) or DINO (ProxyCLIP's).
 
     Args:
         name: of timm, e.g. "vit_base_patch14_dinov2.lvd142m". Its weights are downloaded when the guide is built.
-        size: side in pixels that images are resized to, a multiple of the model's patch; DeCLIP reads 560.
+        size: longer side in pixels that images are resized to, a multiple of the model's patch; DeCLIP reads 560.
         pretrained: False leaves the weights random.
 
     Raises:
@@ -55,23 +58,26 @@ class TimmGuide(nn.Module):
         import timm  # here, because timm takes a second to import
 
         if not timm.is_model(name):
-            raise InputError(f"model.correlation.guide: timm does not know '{name}'; timm.list_models() lists all")
+            raise InputError(f"guide: timm does not know '{name}'; timm.list_models() lists all")
         try:
             self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
         except (OSError, RuntimeError) as error:
-            raise InputError(f"model.correlation.guide: the weights of '{name}' cannot be had: {error}") from error
+            raise InputError(f"guide: the weights of '{name}' cannot be had: {error}") from error
         except TypeError as error:
-            raise InputError(f"model.correlation.guide: '{name}' is no vision transformer of any image size") from error
-        patch = self.model.patch_embed.patch_size[0]
-        if size % patch:
-            raise InputError(f"model.correlation.guide.size={size}: not a multiple of the patch of '{name}', {patch}")
+            raise InputError(f"guide: '{name}' is no vision transformer of any image size") from error
+        self.patch: int = self.model.patch_embed.patch_size[0]
+        if size % self.patch:
+            raise InputError(f"guide.size={size}: not a multiple of the patch of '{name}', {self.patch}")
         self.size = size
         mean, std = self.model.pretrained_cfg["mean"], self.model.pretrained_cfg["std"]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The last block's features, normalized by the model's norm, of images B x 3 x S x S in 0..1."""
-        images = F.interpolate(images, (self.size, self.size), mode="bicubic", align_corners=False, antialias=True)
+        """The last block's features, normalized by the model's norm, of images B x 3 x H x W in 0..1."""
+        height, width = images.shape[-2:]
+        patches = (max(1, round(side * self.size / max(height, width) / self.patch)) for side in (height, width))
+        sides = [n * self.patch for n in patches]
+        images = F.interpolate(images, sides, mode="bicubic", align_corners=False, antialias=True)
         pixels = (images - self.mean) / self.std
         return self.model.forward_intermediates(pixels, indices=1, norm=True, intermediates_only=True)[0]

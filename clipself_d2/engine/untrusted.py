@@ -15,7 +15,7 @@ _PACKAGES = ("clipself_d2.", "detectron2.", "fvcore.", "timm.", "torch.", "torch
 _HARMLESS = (
     *(f"clipself_d2.{part}." for part in ("clip", "vocabulary", "regions", "backbones", "data", "evaluation")),
     *(f"clipself_d2.{part}." for part in ("distillation", "detection", "panoptic", "semantic")),
-    *(f"clipself_d2.miniature.{part}" for part in ("captions", "contrastive", "registration", "solo")),
+    *(f"clipself_d2.miniature.{part}" for part in ("build_guide", "captions", "contrastive", "registration", "solo")),
     "clipself_d2.engine.config.on_device",
     "clipself_d2.engine.optim.",
     *(f"detectron2.{part}." for part in ("modeling", "layers", "data", "evaluation", "solver", "structures")),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import open_clip
 
+from clipself_d2.clip import build_image_tower
+from clipself_d2.distillation import TowerGuide
 from clipself_d2.miniature.captions import TEMPLATES, SceneCaptionMapper, caption_roles
 from clipself_d2.miniature.contrastive import CLIPExport, ImageTextCLIP
 from clipself_d2.miniature.registration import register_ov_shapes
@@ -22,6 +24,12 @@ CLIPSELF_WEIGHTS = str(Path(__file__).parent / "ov_shapes_clipself.safetensors")
 
 DETECTOR = str(Path(__file__).parent / "ov_shapes_fvit.pth")
 """F-ViT on that tower, by `configs/miniature/fvit.py`; tools/ship_miniature.py wrote both."""
+
+
+def build_guide() -> TowerGuide:
+    """The shipped CLIP's fourth block, which plays DINO for the dense mode `proxyclip`."""
+    return TowerGuide(build_image_tower(MODEL, WEIGHTS), block=3)
+
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 register_ov_shapes()
@@ -38,5 +46,6 @@ __all__ = [
     "CLIPExport",
     "ImageTextCLIP",
     "SceneCaptionMapper",
+    "build_guide",
     "caption_roles",
 ]

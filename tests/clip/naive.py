@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -49,6 +50,19 @@ def positions(embedding: Tensor, native: int, size: tuple[int, int]) -> Tensor:
     grid = embedding[1:].reshape(native, native, -1).permute(2, 0, 1)[None]
     grid = F.interpolate(grid, size=size, mode="bicubic", align_corners=False, antialias=False)
     return torch.cat([embedding[:1], grid[0].permute(1, 2, 0).reshape(size[0] * size[1], -1)])
+
+
+def guided_weights(patches: Tensor, beta: float = 1.2, gamma: float = 3.0) -> Tensor:
+    """ProxyCLIP's attention of patches ``N x C`` to each other, pair by pair."""
+    cosines = [[float(a @ b / (a.norm() * b.norm())) for b in patches] for a in patches]
+    mean = sum(map(sum, cosines)) / len(patches) ** 2
+    weights = torch.zeros(len(patches), len(patches), dtype=torch.double)
+    for i, row in enumerate(cosines):
+        scores = {j: gamma * (cosine - beta * mean) for j, cosine in enumerate(row)}
+        kept = {j: math.exp(score) for j, score in scores.items() if score >= 0 or j == i}
+        for j, share in kept.items():
+            weights[i, j] = share / sum(kept.values())
+    return weights
 
 
 class NaiveViT:
@@ -145,12 +159,28 @@ class NaiveViT:
         if mode == "declip":
             plain = self.unrotated_query(last, x) * (x.shape[1] // self.heads) ** 0.25
             return self.after(last, nothing, attention(plain, plain, value, self.heads), mlp=False)
+        if mode == "proxyclip":
+            return self.after(last, nothing, self.guided(image) @ value, mlp=False)
         assert mode == "naclip"
         near = attention(key, key, value, self.heads, added=self.neighborhood(image, std=5))
         return self.after(last, nothing, near, mlp=False)
 
     def unrotated_query(self, i: int, x: Tensor) -> Tensor:
         return self.qkv(i, x, (0, 0), len(x) - 1)[0]
+
+    def guided(self, image: Tensor) -> Tensor:
+        """By the patches' mean colors (`guide.MeanColors`); the class token gives and takes nothing."""
+        colors = image * torch.tensor(OPENAI_DATASET_STD)[:, None, None]
+        colors = (colors + torch.tensor(OPENAI_DATASET_MEAN)[:, None, None] - 0.5).double()
+        height, width = self.size(image)
+        squares = [
+            colors[:, y * self.patch : (y + 1) * self.patch, x * self.patch : (x + 1) * self.patch]
+            for y in range(height)
+            for x in range(width)
+        ]
+        weights = torch.zeros(1 + len(squares), 1 + len(squares), dtype=torch.double)
+        weights[1:, 1:] = guided_weights(torch.stack([square.mean(dim=(1, 2)) for square in squares]))
+        return weights
 
     def neighborhood(self, image: Tensor, std: float) -> Tensor:
         height, width = self.size(image)

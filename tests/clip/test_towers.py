@@ -13,11 +13,15 @@ from clipself_d2.clip.dense_modes import DENSE_MODES
 from clipself_d2.errors import InputError
 
 from .conftest import FAMILIES, TRANSFORMERS, randomize
+from .guide import MeanColors
 
 
 @pytest.fixture(params=FAMILIES)
 def tower(request, towers):
-    return towers(request.param)[0]
+    found = towers(request.param)[0]
+    if "proxyclip" in found.dense_modes:
+        found.hold_frozen("guide", MeanColors(found.stride))
+    return found
 
 
 def images_for(tower, height: int = 3, width: int = 2, batch: int = 2):

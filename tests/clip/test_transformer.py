@@ -6,6 +6,7 @@ from torch import Tensor
 
 from clipself_d2.clip.dense_modes import DENSE_MODES
 
+from .guide import MeanColors
 from .naive import NaiveEVA, NaiveViT
 
 PAPER = ["no_attn", "full"]
@@ -27,6 +28,7 @@ def assert_equal(ours: Tensor, expected: Tensor) -> None:
 @pytest.fixture(params=FAMILIES)
 def pair(request, towers):
     tower, _ = towers(request.param)
+    tower.hold_frozen("guide", MeanColors(tower.stride))
     return tower.requires_grad_(False), naive_twin(request.param, tower.state_dict())
 
 

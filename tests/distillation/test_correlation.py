@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clipself_d2.clip.dense_modes import patch_correlation
 from clipself_d2.distillation import CorrelationLoss, TimmGuide, TowerGuide
-from clipself_d2.distillation.correlation import patch_correlation, row_distances
+from clipself_d2.distillation.correlation import row_distances
 from clipself_d2.errors import InputError
 from clipself_d2.regions.crops import letterbox
 from tests.distillation.tiny import build, perturb, sample, write_model
@@ -144,6 +145,10 @@ def test_a_guide_of_timm_gives_its_normalized_last_features():
     expected = tokens.mT.unflatten(2, (4, 4))
     torch.testing.assert_close(guide(images), expected, atol=1e-5, rtol=1e-5)
     assert guide(torch.rand(1, 3, 32, 32)).shape[-2:] == (4, 4)
+    wide = torch.rand(1, 3, 45, 90)
+    resized = F.interpolate(wide, (32, 64), mode="bicubic", antialias=True)
+    torch.testing.assert_close(guide(wide), guide(resized))
+    assert guide(wide).shape[-2:] == (2, 4)
 
 
 def test_a_tower_guides_by_its_dense_map(model_file):

@@ -209,12 +209,17 @@ def test_coherence_compares_towers_in_one_run_and_ways_in_several(planner):
 
 def test_dense_modes_are_compared_on_the_same_two_towers(planner):
     rows = find("dense-modes", "miniature").rows
-    assert set(shared.DENSE_MODES) == set(DENSE_MODES)
+    assert {*shared.DENSE_MODES, "proxyclip"} == set(DENSE_MODES)
     assert len(rows) == 4 * len(DENSE_MODES)
     jobs = [planner.job(row.run) for row in rows]
     for row, job in zip(rows, jobs, strict=True):
         assert (TOWER in job.sources) == row.label.endswith("CLIPSelf")
         assert row.label.split(", ")[1] == job.config.model.get("dense_mode", "no_attn")
+        assert ("guide" in job.config.model.tower) == ("proxyclip" in row.label)
+    guide = instantiate(jobs[-1].config.model.tower.guide)
+    assert (guide.tower.num_blocks, guide.block) == (6, 3)
+    guided = [planner.job(row.run) for row in find("dense-modes", "paper").rows if "proxyclip" in row.label]
+    assert all("guide: timm's vit_base_patch8_224.dino, downloaded at the first use" in needs(job) for job in guided)
     default = planner.job(find("2", "miniature").rows[0].run)
     assert jobs[0].folder == default.folder  # no_attn is the config's own: nothing runs twice
 

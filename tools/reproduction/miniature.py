@@ -147,7 +147,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
             towers(ZERO_SHOT, CLIPSelf=PATCHES),
         )
     ),
-    "dense-modes": tuple(dense_modes("", PATCHES, ZERO_SHOT)),
+    "dense-modes": tuple(dense_modes("", PATCHES, ZERO_SHOT, "{_target_: clipself_d2.miniature.build_guide}")),
     "successors": tuple(successors("", PATCHES, DETECTOR, ZERO_SHOT)),
 }
 NOTE = "The miniature shows effects and orderings, not the paper's values."

@@ -23,8 +23,9 @@ def needs(job: Job) -> dict[str, bool]:
     train, test = (job.config.dataloader.get(name, {}).get("dataset") for name in ("train", "test"))
     for name in [job.run.dataset] if job.run.dataset else [train if job.run.trains else None, test]:
         found |= _dataset(name, captions=job.run.tool == "make_region_text") if name else {}
-    if job.run.trains and (guide := OmegaConf.select(job.config, "model.correlation.guide.name")):
-        found[f"guide: timm's {guide}, downloaded at the first use"] = True
+    for key in ["model.tower.guide.name", *(["model.correlation.guide.name"] if job.run.trains else [])]:
+        if guide := OmegaConf.select(job.config, key):
+            found[f"guide: timm's {guide}, downloaded at the first use"] = True
     made = {str(source.product) for source in job.sources.values()}
     for key in FILES:
         file = OmegaConf.select(job.config, key)

@@ -28,6 +28,7 @@ EVA_L_CLIP = ("clip.name=EVA02-L-14-336", "clip.pretrained=merged2b_s6b_b61k")
 RN50X4 = ("clip.name=RN50x4", "clip.pretrained=openai", "model.teacher_size=null", "model.trainable_blocks=null")
 OBJECTS365 = ("dataloader.test.dataset=objects365_v1_val", "model.roi_heads.alpha=0.3", "model.roi_heads.beta=0.3")
 ADE20K = "dataloader.test.dataset=ade20k_val_panoptic_ov"
+DINO = "{_target_: clipself_d2.distillation.TimmGuide, name: vit_base_patch8_224.dino, size: 512}"
 
 # Towers.
 EVA_B, EVA_L, OPENAI_B, OPENAI_L = (
@@ -191,7 +192,7 @@ ROWS: dict[str, Iterable[Row]] = {
         *_untrained("OpenAI B/16", ZERO_SHOT_B, OPENAI_B),
         *_untrained("OpenAI L/14-336", ZERO_SHOT_L, OPENAI_L),
     ),
-    "dense-modes": dense_modes("OpenAI B/16: ", OPENAI_B, ZERO_SHOT_B),
+    "dense-modes": dense_modes("OpenAI B/16: ", OPENAI_B, ZERO_SHOT_B, DINO),
     "successors": successors("EVA-02 B/16: ", EVA_B, FVIT_EVA_B, ZERO_SHOT_EVA_B),
 }
 ROWS = {name: tuple(rows) for name, rows in ROWS.items()}

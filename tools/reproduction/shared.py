@@ -10,7 +10,7 @@ from reproduction.tables import Row, Run, rows_of
 COMPARED = ("original", "CLIPSelf")
 """What `tools/probe_coherence.py` calls the tower that a run starts from, and the one that it exports."""
 CROPS = ("crops.top1",)
-# Those of `clip.dense_modes`, whose module would import torch.
+# Those of `clip.dense_modes`, whose module would import torch, but for `proxyclip`, which needs a guide.
 DENSE_MODES = ("no_attn", "full", "class_residual", "qq", "kk", "sclip", "clearclip", "declip", "naclip", "values")
 OBJECTIVES = {
     "CLIPSelf": ((), "no_attn"),
@@ -63,16 +63,18 @@ def coherence(name: str, probe: Run, segmented: Mapping[str, Run]) -> Iterable[R
             yield Row(f"{name}segmentation, {way}, {tower}", run.having(*overrides), metrics=metrics)
 
 
-def dense_modes(name: str, run: Run, segmented: Run) -> Iterable[Row]:
+def dense_modes(name: str, run: Run, segmented: Run, guide: str) -> Iterable[Row]:
     """What every dense mode gives before and after CLIPSelf: regions' classes, then segmentation by text alone.
 
     Args:
         name: what the rows' labels begin with.
         run: of CLIPSelf.
         segmented: of segmentation by text alone, on the tower that `run` starts from.
+        guide: `model.tower.guide` of `proxyclip`.
     """
-    for mode in DENSE_MODES:
-        overrides = _reading(mode)
+    readings = {mode: _reading(mode) for mode in DENSE_MODES}
+    readings["proxyclip"] = (*_reading("proxyclip"), f"model.tower.guide={guide}")
+    for mode, overrides in readings.items():
         classified = {"original": run.before(*overrides), "CLIPSelf": run.after(*overrides)}
         for tower, each in classified.items():
             metrics = (*KINDS_TOP1.values(), *("",) * len(SEMANTIC))
