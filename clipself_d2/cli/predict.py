@@ -1,7 +1,8 @@
 """Look for your words in images and videos. For each input, OUTPUT gets the image drawn, and a COCO json.
 
-Without --config-file, the small detector that ships looks for shapes such as "red star"; with --clip, that CLIP names
-every pixel by the text alone. A config of a trained model gives what it predicts:
+Without --config-file, the small detector that ships looks for shapes such as "red star" (miniature/panoptic_segmenter
+and miniature/semantic_segmenter ship too); with --clip, that CLIP names every pixel by the text alone. A config of a
+trained model gives what it predicts:
   detection/*  boxes (dashed: a base class, which has training labels); COCO results
   panoptic/*   a name for every pixel, one color per word; segments with masks as COCO's RLE
   semantic/*   the same with one segment per word, by CAT-Seg or (zero_shot_*) by the text alone
@@ -13,6 +14,7 @@ cannot be read are skipped, logged and counted; results of several folders keep 
 Examples:
   clipself predict photo.jpg --words "red star, blue heart/love heart, lawn"
   clipself predict photos/ --words "cat, red car, street" --clip EVA02-B-16 --pretrained tower.safetensors
+  clipself predict photo.jpg --words "red star, blue heart, lawn" --config-file miniature/panoptic_segmenter
   clipself predict photos/ --words "red star, blue heart" --config-file miniature/fvit \\
       --weights output/fvit/checkpoint_0000200.pth --save-txt
   clipself predict "videos/*.mp4" --words "dog, lawn/grass, sky" \\
@@ -29,6 +31,8 @@ from clipself_d2.command_line import exit_codes
 from clipself_d2.errors import InputError
 
 DETECTOR = "miniature/detector"
+PANOPTIC = "miniature/panoptic_segmenter"
+SEMANTIC = "miniature/semantic_segmenter"
 BY_TEXT = "semantic/zero_shot_openai_b16_ade20k"
 BY_SAM = "panoptic/sam_openai_l14_336_coco"
 

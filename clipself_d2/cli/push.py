@@ -1,11 +1,12 @@
 """Push a distilled CLIP, or a trained detector or segmenter, to the Hugging Face hub, with a model card.
 
-SOURCE is a tower.safetensors (its card tower.json lies beside it), or the output folder of a run. No path of this
-machine is uploaded. Log in first: hf auth login.
+SOURCE is a tower.safetensors (its card tower.json lies beside it), the output folder of a training, or a config whose
+train.init_checkpoint has the weights. No path of this machine is uploaded. Log in first: hf auth login.
 
 Examples:
   clipself push output/mine/tower.safetensors OWNER/my-clip --license mit
   clipself push output/fvit OWNER/my-detector --license apache-2.0
+  clipself push miniature/panoptic_segmenter OWNER/my-segmenter --license apache-2.0
   clipself push output/mine/tower.safetensors OWNER/my-clip --license mit --dry-run my-clip
 """
 
@@ -23,13 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     parser = ArgumentParser("clipself push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("source", type=Path, help="a tower.safetensors, or the output folder of a run")
+    add("source", type=Path, help="a tower.safetensors, the output folder of a training, or a config")
     add("repository", metavar="OWNER/NAME", help="of the hub; made if it does not exist")
     add("--license", required=True, help="of the weights, as the hub names it (mit, apache-2.0, other)")
     add("--dry-run", type=Path, metavar="FOLDER", help="write the files to FOLDER, and upload nothing")
     args = parser.parse_args(argv)
-    if not args.source.exists():
-        raise InputError(f"{args.source}: no such file or folder")
     if args.repository.count("/") != 1:
         raise InputError(f"{args.repository}: give OWNER/NAME")
 

@@ -2,7 +2,7 @@
 
 Its tabs: a heat map per word, boxes, segments, and the K-Means clusters of the dense map; heat maps and clusters also
 before CLIPSelf. The page is on this machine alone, unless --host says otherwise, and needs no network. The CLIP is the
-small one that ships with its detector, or --clip, whose boxes need a detector of --config-file.
+small one that ships with a detector and two segmenters, or --clip, whose boxes need a detector of --config-file.
 
 Examples:
   clipself web
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from clipself_d2.cli.arguments import add_clip, check_clip
 from clipself_d2.cli.overrides import clip_overrides
-from clipself_d2.cli.predict import BY_TEXT, DETECTOR
+from clipself_d2.cli.predict import BY_TEXT, DETECTOR, PANOPTIC, SEMANTIC
 from clipself_d2.cli.segment import SHIPPED
 from clipself_d2.command_line import ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError, require
@@ -72,12 +72,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
         size = f"model.size={args.size or 2 * image_tower_shape(name).native_size}"
         segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
-        detector_config = args.config_file or (None if args.clip else DETECTOR)
+        trained = {} if args.clip else {"Boxes": DETECTOR, "Panoptic": PANOPTIC, "CAT-Seg": SEMANTIC}
+        if args.config_file:
+            trained["Boxes"] = args.config_file
         models = Models(
             segmenter,
             build_image_tower(name, weights(before)).to(segmenter.cfg.train.device) if before else None,
-            Predictor(load_config(detector_config, []), read_words(words), weights=args.weights)
-            if detector_config
-            else None,
+            {
+                title: Predictor(
+                    load_config(config), read_words(words), weights=args.weights if config == args.config_file else ""
+                )
+                for title, config in trained.items()
+            },
         )
         serve(models, about, example, words, listener)

@@ -29,8 +29,8 @@ def write_repository(source: Path, folder: Path, repository: str, license: str) 
     """Write the files of a repository: weights, configs, and a model card. No path of this machine is in them.
 
     Args:
-        source: a distilled ``tower.safetensors`` with its card beside it, or the output folder of a detector's or
-            segmenter's run.
+        source: a distilled ``tower.safetensors`` with its card beside it; the output folder of a detector's or
+            segmenter's training; or a config (its path or name) whose ``train.init_checkpoint`` has the weights.
         folder: is made.
         repository: ``OWNER/NAME``, which the model card shows.
         license: of the weights, as the hub names it (mit, apache-2.0).
@@ -40,7 +40,7 @@ def write_repository(source: Path, folder: Path, repository: str, license: str) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     open_clip_alone = False
-    if source.is_dir():
+    if source.suffix != ".safetensors":
         facts = _write_run(source, folder, repository)
     else:
         facts = read_card(source.with_suffix(".json"))
@@ -86,27 +86,35 @@ def read_run(source: str) -> tuple[DictConfig, str]:
 
 
 def _write_run(source: Path, folder: Path, repository: str) -> dict[str, Any]:
-    file, checkpoints = source / "config.yaml", Checkpointer(source).checkpoints()
-    config = load_config(file, untrusted=True) if file.is_file() else None
-    if config is None or not checkpoints or "clip" not in config:
-        raise InputError(f"{source}: is no output folder of a trained detector or segmenter with a CLIP")
+    if source.is_dir():
+        output, file, weights = source, source / "config.yaml", next(iter(Checkpointer(source).checkpoints()), None)
+        config = load_config(file, untrusted=True) if file.is_file() else None
+    else:
+        file, config = source, load_config(source)
+        output, weights = Path(config.train.output_dir), config.train.init_checkpoint
+    if config is None or not weights or "clip" not in config:
+        raise InputError(
+            f"{source}: is no output folder of a trained detector or segmenter with a CLIP, nor the config of one with "
+            "train.init_checkpoint"
+        )
     name, pretrained = config.clip.name, config.clip.pretrained
     config.clip.name, config.clip.pretrained = f"hf-hub:{repository}", None  # the CLIP that is written here
     config.train.output_dir, config.train.init_checkpoint = "output/hub", ""
-    for key, value in flatten(config).items():
+    values = flatten(config)
+    for key, value in values.items():
         if _is_path(value) or (len(value) < 255 and Path(value).is_file()):
             raise InputError(f"{file}: {key}={value} is a file that others do not have: train without it")
     model, mean, std = build_model(name, pretrained)
     save_tensors(model.state_dict(), folder / _CLIP)
     _write_clip_config(name, folder, mean, std)
-    weights = {"model": read(checkpoints[0])["model"]}
-    write_atomically(folder / _MODEL, partial(write_state, weights))
+    state = {"model": read(Path(weights))["model"]}
+    write_atomically(folder / _MODEL, partial(write_state, state))
     write_atomically(folder / "config.yaml", lambda file: LazyConfig.save(config, str(file)))
-    results = source / "results.json"
+    results = output / "results.json"
     return {
         "model": name,
         "pretrained": pretrained,
-        "architecture": config.model._target_,
+        "architecture": values["model._target_"],
         "metrics": json.loads(results.read_text()) if results.is_file() else {},
     }
 

@@ -22,8 +22,10 @@ WEIGHTS = str(Path(__file__).parent / "ov_shapes_clip.safetensors")
 CLIPSELF_WEIGHTS = str(Path(__file__).parent / "ov_shapes_clipself.safetensors")
 """The same after CLIPSelf with proposals: the tower of the last row of table 3a."""
 
-DETECTOR = str(Path(__file__).parent / "ov_shapes_fvit.pth")
-"""F-ViT on that tower, by `configs/miniature/fvit.py`; tools/ship_miniature.py wrote both."""
+# On that tower, by the configs of these names; tools/ship_miniature.py wrote all four.
+DETECTOR = str(Path(__file__).parent / "ov_shapes_detector.pth")
+PANOPTIC_SEGMENTER = str(Path(__file__).parent / "ov_shapes_panoptic_segmenter.pth")
+SEMANTIC_SEGMENTER = str(Path(__file__).parent / "ov_shapes_semantic_segmenter.pth")
 
 
 def build_guide() -> TowerGuide:
@@ -39,6 +41,8 @@ __all__ = [
     "CLIPSELF_WEIGHTS",
     "DETECTOR",
     "MODEL",
+    "PANOPTIC_SEGMENTER",
+    "SEMANTIC_SEGMENTER",
     "STUFF",
     "TEMPLATES",
     "THINGS",

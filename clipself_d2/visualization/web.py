@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,6 +40,12 @@ _MAX_LETTERS = 2000
 _HEAT_MAPS = 4  # more are too small to be seen
 _CSS = "#picture img { margin-top: 2.2rem; max-height: 62vh; object-fit: contain }"  # below the buttons
 _KEPT_SECONDS = 24 * 3600  # how long an upload is kept
+_PREDICTED = {  # what a tab shows, and the lowest score that is drawn
+    "Boxes": ("What a detector finds that was trained with some classes, and is asked for any.", 0.3),
+    "Panoptic": ("Masks of a generator that was trained with some classes; CLIP names those of any.", 0.0),
+    "CAT-Seg": ("The best word for every pixel, by a model that was trained with some classes.", 0.0),
+    "Segments": ("The best word for every pixel, by the text alone. Name what surrounds your things too.", 0.0),
+}
 
 
 class Slider(NamedTuple):
@@ -75,12 +81,12 @@ class Models:
     Attributes:
         segmenter: a `ZeroShotSegmenter`, whose towers also make the heat maps and the K-Means maps.
         before: the image tower of the same CLIP before CLIPSelf, for comparison.
-        detector: what finds boxes.
+        trained: detectors and segmenters by the titles of their tabs: Boxes, Panoptic, CAT-Seg.
     """
 
     segmenter: Predictor
     before: ImageTower | None = None
-    detector: Predictor | None = None
+    trained: Mapping[str, Predictor] = field(default_factory=dict)
 
     @property
     def towers(self) -> dict[str, ImageTower]:
@@ -90,18 +96,18 @@ class Models:
 
     def views(self) -> list[View]:
         """The tabs."""
-        views = [
+        predicted = []
+        for title, predictor in {**self.trained, "Segments": self.segmenter}.items():
+            text, threshold = _PREDICTED[title]
+            slider = Slider("Lowest score", 0, 1, 0.01, threshold)
+            predicted.append(View(title, text, partial(_predict, predictor), slider))
+        return [
             View(
                 "Heat map",
                 f"The cosine of every location of the dense map with each word (the first {_HEAT_MAPS}), on one scale.",
                 self.draw_heat_maps,
             ),
-            View(
-                "Segments",
-                "The best word for every pixel, by the text alone. Name what surrounds your things too.",
-                partial(_predict, self.segmenter),
-                Slider("Lowest score", 0, 1, 0.01, 0),
-            ),
+            *predicted,
             View(
                 "K-Means",
                 "Locations of the dense map that are alike; words play no part. One thing should be one cluster.",
@@ -109,11 +115,6 @@ class Models:
                 Slider("Clusters", 2, 16, 1, 6),
             ),
         ]
-        if self.detector:
-            text = "What a detector finds that was trained with some classes, and is asked for any."
-            draw = partial(_predict, self.detector)
-            views.insert(1, View("Boxes", text, draw, Slider("Lowest score", 0, 1, 0.01, 0.3)))
-        return views
 
     def draw_heat_maps(self, image: Tensor, words: Words, _: float) -> Image.Image:
         """Draw the heat maps of the first words."""

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from clipself_d2.cli.predict import main
 from tests.cli.images import make_world, results, run, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -87,14 +86,3 @@ def test_wrong_input_is_one_line_and_exit_code_2(world, capsys, arguments, messa
     assert run(*arguments) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
-
-
-def test_cat_seg_looks_for_the_users_words(tmp_path, monkeypatch):
-    """The miniature's config with random weights: the classes of its data sets are not embedded."""
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save("a.png")
-    config = str(ROOT / "configs/miniature/cat_seg.py")
-    arguments = ["a.png", "--config-file", config, "--weights", "null"]
-    assert main([*arguments, "--words", "red star/ruby star, lawn", "--output", "out", "train.device=cpu"]) == 0
-    listed = results("a")
-    assert {r["name"] for r in listed} <= {"red star", "lawn"} and sum(r["area"] for r in listed) == 40 * 60

@@ -1,4 +1,4 @@
-"""What ships answers at once: the detector finds novel things, and heat maps are brightest on them."""
+"""What ships answers at once: novel things are found and segmented, and heat maps are brightest on them."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torchvision.ops import box_iou
 
 from clipself_d2 import miniature
@@ -15,7 +16,7 @@ from clipself_d2.clip import build_towers
 from clipself_d2.data import read_image
 from clipself_d2.miniature.dataset import scene_of
 from clipself_d2.miniature.render import render
-from clipself_d2.miniature.world import THINGS, is_novel
+from clipself_d2.miniature.world import CLASSES, THINGS, is_novel
 from clipself_d2.visualization.heatmaps import word_maps
 from clipself_d2.vocabulary import TextClassifier, Vocabulary
 
@@ -24,7 +25,7 @@ SCENES = 10
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """A folder of held-out scenes, and per scene the novel things of some size: name and box."""
+    """A folder of held-out scenes, and per scene the novel things of some size: name and mask."""
     folder, novel = tmp_path_factory.mktemp("scenes"), []
     for number in range(SCENES):
         scene = scene_of("val", number)
@@ -32,24 +33,44 @@ def scenes(tmp_path_factory):
         Image.fromarray(pixels).save(folder / f"{number}.png")
         novel.append([])
         for j, thing in enumerate(scene.things):
-            rows, columns = (segments == len(scene.grounds) + j).nonzero()
-            if is_novel(thing.category) and len(rows) > 100:
-                box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-                novel[-1].append((THINGS[thing.category], [float(side) for side in box]))
+            mask = segments == len(scene.grounds) + j
+            if is_novel(thing.category) and mask.sum() > 100:
+                novel[-1].append((THINGS[thing.category], mask))
     return folder, novel
+
+
+def box_of(mask):
+    rows, columns = mask.nonzero()
+    return [float(side) for side in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+
+
+def found(folder, words, *arguments):
+    """The records of each scene."""
+    assert predict.main([str(folder), "--words", ", ".join(words), *arguments, "train.device=cpu"]) == 0
+    return [json.loads(Path(f"output/predict/{number}.json").read_text()) for number in range(SCENES)]
 
 
 def test_the_detector_finds_what_it_never_trained_on(scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, novel = scenes
-    assert predict.main([str(folder), "--words", ", ".join(THINGS), "--output", "out", "train.device=cpu"]) == 0
     hits = []
-    for number, things in enumerate(novel):
-        records = json.loads(Path(f"out/{number}.json").read_text())
-        for name, box in things:
+    for things, records in zip(novel, found(folder, THINGS), strict=True):
+        for name, mask in things:
             [(x, y, w, h)] = [r["bbox"] for r in records if r["name"] == name][:1] or [(0, 0, 0, 0)]
-            hits.append(float(box_iou(torch.tensor([[x, y, x + w, y + h]]), torch.tensor([box]))) > 0.5)
+            hits.append(float(box_iou(torch.tensor([[x, y, x + w, y + h]]), torch.tensor([box_of(mask)]))) > 0.5)
     assert len(hits) >= 5 and np.mean(hits) > 0.4  # AP50 of novel classes is 42
+
+
+@pytest.mark.parametrize("config", ["miniature/panoptic_segmenter", "miniature/semantic_segmenter"])
+def test_the_segmenters_name_what_they_never_trained_on(scenes, tmp_path, monkeypatch, config):
+    monkeypatch.chdir(tmp_path)
+    folder, novel = scenes
+    ious = []
+    for things, records in zip(novel, found(folder, CLASSES, "--config-file", config), strict=True):
+        for name, mask in things:
+            masks = [coco_mask.decode(r["segmentation"]).astype(bool) for r in records if r["name"] == name]
+            ious.append(max((np.sum(m & mask) / np.sum(m | mask) for m in masks), default=0))
+    assert len(ious) >= 5 and np.mean(ious) > 0.3
 
 
 def test_heat_maps_are_brightest_on_the_thing(scenes):
@@ -57,7 +78,8 @@ def test_heat_maps_are_brightest_on_the_thing(scenes):
     tower, text = build_towers(miniature.MODEL, miniature.CLIPSELF_WEIGHTS)
     inside = []
     for number, things in enumerate(novel):
-        for name, (x0, y0, x1, y1) in things:
+        for name, mask in things:
+            x0, y0, x1, y1 = box_of(mask)
             vocabulary = Vocabulary([name], TextClassifier(text, list(miniature.TEMPLATES))([name]))
             maps, extent = word_maps(tower.eval(), vocabulary, read_image(folder / f"{number}.png"), 128)
             assert maps.shape == (1, 16, 16) and extent == (16, 16)

@@ -217,13 +217,14 @@ def test_each_view_draws_the_image_that_is_there_at_first(monkeypatch, tmp_path)
     example.save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
     views = {view.title: view for view in models.views()}
-    assert list(views) == ["Heat map", "Boxes", "Segments", "K-Means"] and set(models.towers) == {"before", "CLIPSelf"}
+    assert list(views) == ["Heat map", "Boxes", "Panoptic", "CAT-Seg", "Segments", "K-Means"]
+    assert set(models.towers) == {"before", "CLIPSelf"}
     drawn = {}
     for title, view in views.items():
         value = view.slider.value if view.slider else 0
         drawn[title], message = page.draw_view(view, str(tmp_path / "a.png"), words, value)
         assert not message and drawn[title].width >= 128
-    for title, predictor in (("Boxes", models.detector), ("Segments", models.segmenter)):
+    for title, predictor in {**models.trained, "Segments": models.segmenter}.items():
         assert predictor.names == [synonyms[0] for synonyms in parse_words(words)]
         assert drawn[title] == predictor.draw(image, predictor(image))
         other, _ = page.draw_view(views[title], str(tmp_path / "a.png"), "pond, white cross", 0)

@@ -14,7 +14,6 @@ from clipself_d2 import miniature
 from clipself_d2.cli import main
 from clipself_d2.clip import build_towers
 from clipself_d2.clip.checkpoint import read_checkpoint
-from clipself_d2.engine.checkpoint import write_state
 from clipself_d2.engine.config import load_config
 from clipself_d2.engine.hub import read_run
 from clipself_d2.errors import InputError
@@ -101,27 +100,18 @@ def test_a_detector_comes_back_from_the_hub_and_from_a_folder(hub, run, tmp_path
         assert str(Path(miniature.WEIGHTS).parent).encode() not in file.read_bytes()
 
 
-def segmenter(task):
-    """CAT-Seg, or a panoptic segmenter whose mask generator stands on the same CLIP."""
-    config = load_config("miniature/cat_seg" if task == "semantic" else "miniature/panoptic", ["train.device=cpu"])
-    if task == "panoptic":
-        config.model.generator.model.backbone.tower.update(name="${clip.name}", pretrained="${clip.pretrained}")
-    return config
-
-
-@pytest.mark.parametrize("task", ["semantic", "panoptic"])
-def test_a_segmenter_comes_back_from_the_hub(hub, tmp_path, task):
-    """With random weights; the panoptic segmenter's checkpoint has its mask generator's too."""
-    config = segmenter(task)
-    if task == "panoptic":
-        config.model.generator = config.model.generator.model
-    words, run = [["star"], ["lawn"]], tmp_path / "run"
-    run.mkdir()
-    LazyConfig.save(config, str(run / "config.yaml"))
-    expected = Predictor(config, words, weights="null")
-    write_state({"model": expected.model.state_dict()}, run / "checkpoint_0000001.pth")
-    assert push(run, f"someone/{task}") == 0
-    predictor = Predictor.from_pretrained(f"hf-hub:someone/{task}", words)
+@pytest.mark.parametrize("name", ["miniature/semantic_segmenter", "miniature/panoptic_segmenter"])
+def test_a_config_with_weights_comes_back_from_the_hub(hub, tmp_path, monkeypatch, name):
+    """The panoptic segmenter with its mask generator's weights."""
+    monkeypatch.chdir(tmp_path)
+    repository, words = f"someone/{Path(name).name}", [["red star"], ["lawn"]]
+    results = Path(f"output/{Path(name).name}/results.json")
+    results.parent.mkdir(parents=True)
+    results.write_text('{"sem_seg": {"mIoU": 12.5}}')
+    assert push(name, repository) == 0
+    assert "12.5" in (hub.folder / repository / "README.md").read_text()
+    predictor = Predictor.from_pretrained(f"hf-hub:{repository}", words)
+    expected = Predictor(load_config(name), words)
     state, model = predictor.model.state_dict(), expected.model.state_dict()
     assert state.keys() == model.keys() and all(torch.equal(state[key], model[key]) for key in state)
     image = torch.randint(256, (3, 96, 64), dtype=torch.uint8)
@@ -132,7 +122,8 @@ def test_a_segmenter_comes_back_from_the_hub(hub, tmp_path, task):
 def test_a_file_of_this_machine_is_not_pushed(run, tmp_path, monkeypatch, capsys):
     """The mask generator of the miniature is a file of the working directory."""
     monkeypatch.chdir(tmp_path)
-    config = segmenter("panoptic")
+    config = load_config("miniature/panoptic")
+    config.model.generator.model.backbone.tower.update(name="${clip.name}", pretrained="${clip.pretrained}")
     LazyConfig.save(config, str(run / "config.yaml"))
     masks = Path(config.model.generator.checkpoint)
     masks.parent.mkdir(parents=True)
@@ -155,7 +146,8 @@ def test_what_cannot_be_pushed_is_one_line(hub, tower, run, tmp_path, monkeypatc
     for source, reason in (
         (tower, "the card of the tower cannot be read"),
         (run, "is no output folder"),
-        (tmp_path / "none", "no such file"),
+        (tmp_path / "none", "no such config file"),
+        ("miniature/fvit", "is no output folder"),
     ):
         assert push(source, "someone/clip") == 2
         assert reason in capsys.readouterr().err
