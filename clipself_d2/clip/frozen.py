@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor, nn
 
 from clipself_d2.clip.tower import ImageTower
@@ -47,5 +48,10 @@ def compile_towers(model: nn.Module) -> None:
     towers = [module for module in all_modules(model) if isinstance(module, ImageTower)]
     if not towers:
         raise InputError("train.compile: this model has no image tower to compile; leave it out")
+    # PyTorch compiles a function 8 times, then runs it as it is. A student and its teacher share their blocks' code and
+    # take more: with gradients or not, of one image or of several, in training and in evaluation.
+    torch._dynamo.config.cache_size_limit = 32
+    # Under DistributedDataParallel, it would cut graphs where its buckets end: ours end with each block anyway.
+    torch._dynamo.config.optimize_ddp = False
     for tower in towers:
         tower.compile()

@@ -31,6 +31,7 @@ class ResNetTower(ImageTower):
     Batch norms always use their stored statistics.
     """
 
+    compiled = ("_stages",)
     visual: ModifiedResNet
 
     def __init__(self, visual: ModifiedResNet, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
@@ -65,6 +66,7 @@ class ResNetTower(ImageTower):
 
     def image_embeddings(self, images: Tensor) -> Tensor:
         """The attention pool's output, ``B x C``, not normalized."""
+        self.map_size(images)  # checks the sides
         tokens = self._tokens(self._stages(images)[-1])
         return self._attend(tokens[:, :1], tokens)[:, 0]
 
@@ -93,7 +95,6 @@ class ResNetTower(ImageTower):
         return [rows[: len(mask)] for rows, mask in zip(embeddings, masks, strict=True)]
 
     def _stages(self, images: Tensor) -> list[Tensor]:
-        self.map_size(images)  # checks the sides
         x, maps = self.visual.stem(images), []
         for stage in self.trainable_units():
             x = self.checkpointed(stage)(x)

@@ -45,6 +45,7 @@ class ImageTower(nn.Module, ABC):
         num_blocks: number of transformer blocks (of stages, for a ResNet).
         block_dim: ``D``, channels of a block's features (of the last stage, for a ResNet).
         dense_modes: the dense modes of this family.
+        compiled: the methods that `compile` compiles.
         single_scale: whether the features of all blocks have the dense map's stride and `block_dim` channels.
         pixel_mean, pixel_std: ``1 x 3 x 1 x 1`` RGB statistics in 0..1 units, not in the state dict.
     """
@@ -52,6 +53,7 @@ class ImageTower(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     dense_modes: tuple[str, ...] = ("no_attn", "full")
+    compiled: tuple[str, ...]
     single_scale = False
 
     def __init__(
@@ -184,9 +186,13 @@ class ImageTower(nn.Module, ABC):
             parameter.requires_grad_(False)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the blocks (or stages) in place, with `torch.compile`'s arguments; all else stays eager."""
-        for unit in self.trainable_units():
-            unit.compile(*args, **kwargs)
+        """Compile the methods in `compiled`, in place, with `torch.compile`'s arguments; all else stays eager.
+
+        Sizes are variables of the graphs from the start, because the shapes of images and the number of crops differ
+        from step to step. A graph for the first sizes would soon be wasted.
+        """
+        for name in self.compiled:
+            setattr(self, name, torch.compile(getattr(self, name), *args, dynamic=True, **kwargs))
 
     def set_activation_checkpointing(self, enabled: bool) -> None:
         """Recompute the blocks in the backward pass instead of storing their activations."""

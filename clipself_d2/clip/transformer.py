@@ -33,6 +33,7 @@ class TransformerTower(FrozenModules, ImageTower):
 
     dense_modes = tuple(DENSE_MODES)
     guide: nn.Module | None = None
+    compiled = ("full_block", "dense_block", "reading_block")  # one graph each for all blocks
     single_scale = True
     mean_pool = False
 
@@ -135,11 +136,6 @@ class TransformerTower(FrozenModules, ImageTower):
         return self.add_mlp(block, self.add_attention(block, readers, join_heads(attended)))
 
     # ---- the tower ----
-
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the three ways through a block, each once for all blocks; see `ImageTower.compile`."""
-        for name in ("full_block", "dense_block", "reading_block"):
-            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     def embed(self, images: Tensor, padded_size: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Tokens before the first block, and the rotary table; see `ImageTower.features` for the padded size."""

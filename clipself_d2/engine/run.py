@@ -67,6 +67,8 @@ def run(args: argparse.Namespace, cfg: DictConfig | None = None) -> Results:
             model: nn.Module = build(cfg, "model").to(settings.device)
             if settings.init_checkpoint:
                 load_model(model, settings.init_checkpoint, settings.init_without)
+            if settings.compile:
+                compile_towers(model)
             if args.fill_teacher_cache:
                 fill_teacher_cache(cfg, model)
                 return {}
@@ -105,8 +107,6 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     output = Path(settings.output_dir)
     cfg.optimizer.params.model = model
     optimizer = build(cfg, "optimizer")
-    if settings.compile:
-        compile_towers(model)
     trainer = Trainer(
         create_ddp_model(model, device_ids=None, **vars(settings.ddp)),
         (),

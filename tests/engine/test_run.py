@@ -272,6 +272,12 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_restored(config, tmp_
     assert "1 of 2 weights are not finite: linear.bias" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode", [[], ["--eval-only"]])
+def test_towers_are_compiled_in_training_and_in_evaluation(config, tmp_path, capsys, mode):
+    assert train(config, tmp_path / "out", *mode, "train.compile=true") == 2
+    assert "train.compile: this model has no image tower to compile" in capsys.readouterr().err
+
+
 def no_device_memory(*_) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nGPU 0 has a total capacity of ...")
 
