@@ -27,6 +27,8 @@ and on the tower of a distillation:
 | gradient clipped to  | 0.01                          | 1                                              |
 
 Without the aggregation, by text alone, the same tower is evaluated by configs/miniature/zero_shot_semantic.py.
+
+A trained one ships: semantic_segmenter.py.
 """
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS

@@ -19,6 +19,8 @@ and on the tower of a distillation:
 | optimizer, lr             | AdamW, 1e-4 constant        | Muon, 4e-3, cosine to 0                       |
 | batch, steps              | 64, 3 epochs                | 16, 200                                       |
 | normalization             | ImageNet's (released code)  | the tower's own                               |
+
+A trained one ships: detector.py.
 """
 
 from clipself_d2.miniature import MODEL, TEMPLATES, WEIGHTS
