@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +52,21 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
 
     def evaluate(self) -> dict[str, np.ndarray]:
         """Match the segments of all images, on all cores."""
-        from panopticapi.evaluation import pq_compute_multi_core
+        from panopticapi.evaluation import PQStat
 
         predictions = list(itertools.chain.from_iterable(comm.gather(self._predictions)))
         if not comm.is_main_process():
             return {}
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        stat, processes = PQStat(), os.cpu_count() or 1
+        # Not panopticapi's own pool: it ends its processes by SIGTERM, and one that has only just started may miss it.
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(processes) as pool:
             for prediction in predictions:
                 (Path(folder) / prediction["file_name"]).write_bytes(prediction.pop("png_string"))
             pairs = [(prediction["truth"], prediction) for prediction in predictions]
+            shares = [[pairs[i] for i in share] for share in np.array_split(np.arange(len(pairs)), processes)]
             try:
-                stat = pq_compute_multi_core(pairs, "/", folder, range(self._num_classes))
+                for part in pool.map(_match, shares, itertools.repeat(folder), itertools.repeat(self._num_classes)):
+                    stat += part
             except KeyError as error:
                 raise InputError(f"the segments of a prediction and its list of them differ: {error}") from error
         counts = stat.pq_per_cat.items()
@@ -71,3 +77,11 @@ class PanopticQualityEvaluator(COCOPanopticEvaluator):
             for metric, value in row.items():
                 table[metric.upper()][k] = 100 * value
         return table
+
+
+def _match(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], folder: str, num_classes: int) -> Any:
+    """Count the matches of some images, without panopticapi's lines of progress."""
+    from panopticapi.evaluation import pq_compute_single_core
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return pq_compute_single_core(0, pairs, "/", folder, range(num_classes))
