@@ -109,12 +109,17 @@ class Outputs:
     results: dict[str, Any] = field(default_factory=dict)
 
 
+def config(model: Model, device: str, folder: str) -> DictConfig:
+    """A model's config, which writes to a folder; draws the images where they are not there."""
+    ensure_ov_shapes(DATASETS)
+    overrides = [*model.overrides, f"train.device={device}", f"train.output_dir={folder}"]
+    return load_config(CONFIGS / model.config, overrides)
+
+
 def run(model: Model, device: str) -> Outputs:
     """Build a model, take a training step's losses and gradients, predict, and evaluate the predictions."""
-    ensure_ov_shapes(DATASETS)
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [*model.overrides, f"train.device={device}", f"train.output_dir={folder}"]
-        return run_config(load_config(CONFIGS / model.config, overrides), device)
+        return run_config(config(model, device, folder), device)
 
 
 def run_config(cfg: DictConfig, device: str) -> Outputs:

@@ -35,9 +35,10 @@ def add_recipe(parser: argparse.ArgumentParser, config_file: str) -> None:
 
 
 def add_tower(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`."""
+    """Add `--model` and `--compile`."""
     text = "a CLIP of open_clip, or the path of its config (%(default)s)"
     parser.add_argument("--model", default="EVA02-B-16", metavar="NAME", help=text)
+    parser.add_argument("--compile", action="store_true", help="compile the blocks of ours, as train.compile=true does")
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -44,12 +44,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     import harness
     import torch
 
+    from clipself_d2.clip.frozen import compile_towers
     from clipself_d2.engine.config import build
 
     harness.prepare(args)
     cfg = harness.load_random(args, model__size=args.size)
     cfg.model.vocabulary = {"_target_": random_vocabulary, "classes": args.classes, "embed_dim": cfg.shape.embed_dim}
     model: Any = build(cfg, "model").to(args.device).eval()
+    if cfg.train.compile:
+        compile_towers(model)
     inputs = [{"image": harness.random_image()} for _ in range(args.batch)]
     pixels = torch.randn(args.batch, 3, model.size, model.size, device=args.device)
 

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_samples(args.batch, args.classes),
     )
     agreement = agree(embedder, evaluator, plain, samples, precision)
+    if args.compile:
+        tower.compile()
 
     def ours() -> None:
         with torch.inference_mode():

@@ -17,7 +17,8 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,12 +40,13 @@ class Row(NamedTuple):
     arguments: tuple[str, ...] = ()
 
 
+_B16 = ("--size", "1024", "--batch", "2")
 _L14 = ("--config-file", str(CONFIGS / "distillation/clipself_eva02_l14_336_coco_patches.py"))
 _MINIATURE = ("--config-file", str(CONFIGS / "miniature/clipself_patches.py"))
 _FEW = "model.rpn.post_nms_topk=[1000,300]"
 ROWS = (
-    Row("CLIPSelf step, EVA-02 B/16, 1024, batch 2", "distill", ("--size", "1024", "--batch", "2")),
-    Row("the same, compiled", "distill", ("--size", "1024", "--batch", "2", "train.compile=true")),
+    Row("CLIPSelf step, EVA-02 B/16, 1024, batch 2", "distill", _B16),
+    Row("CLIPSelf step, EVA-02 B/16, 1024, batch 2, compiled", "distill", (*_B16, "train.compile=true")),
     Row("CLIPSelf step, EVA-02 L/14-336, 896, batch 2", "distill", (*_L14, "--size", "896", "--batch", "2")),
     Row("F-ViT, B/16, 640, 1,000 proposals", "detect", ("--size", "640")),
     Row("F-ViT, B/16, 640, 1,000 proposals, batch 8", "detect", ("--size", "640", "--batch", "8")),
@@ -55,6 +57,11 @@ ROWS = (
     Row("panoptic segmentation, B/16, 640, 100 masks", "panoptic"),
     Row("panoptic segmentation, B/16, 640, 100 masks, batch 8", "panoptic", ("--batch", "8")),
     Row("CLIPSelf step, miniature, batch 8", "distill", (*_MINIATURE, "--batch", "8")),
+    Row("every model, miniature, batch 2", "models"),
+    Row("teacher and student without reading, B/16, 1024, batch 2", "streams", _B16),
+    Row("F-ViT, B/16, 640, 1,000 proposals, compiled", "detect", ("--size", "640", "train.compile=true")),
+    Row("region classification, B/16, 640, compiled", "evaluate", ("--compile",)),
+    Row("panoptic segmentation, B/16, 640, 100 masks, compiled", "panoptic", ("--compile",)),
 )
 
 
@@ -121,6 +128,9 @@ def run_row(row: Row, args: argparse.Namespace) -> dict[str, Any] | str:
         code = importlib.import_module(row.script).main([*common, "--output", str(folder), *row.arguments])
     except torch.OutOfMemoryError:
         return "left out: not enough memory"
+    except Exception:  # whatever a row meets on a new GPU, the others have their minutes
+        traceback.print_exc()
+        return "failed, see above"
     finally:
         gc.collect()
         torch.cuda.empty_cache()
@@ -131,17 +141,20 @@ def run_row(row: Row, args: argparse.Namespace) -> dict[str, Any] | str:
 
 def markdown(measured: Mapping[str, dict[str, Any] | str], peak: float) -> str:
     """The table of all rows, then the kernels that take most of each."""
-    head = ["what", "ms", "reference / ours", "ours / tower", "student, % of the products' speed", "GiB", "waits"]
+    head = ["what", "ms", "others, ms", "reference / ours", "ours / tower", "student, % of the products' speed"]
+    head += ["GiB", "waits"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     kernels = []
-    for title, numbers in measured.items():
+    for title, numbers in separate(measured):
         if isinstance(numbers, str):
             lines.append(f"| {title} | {numbers} |" + " |" * (len(head) - 2))
             continue
         memory = numbers["peak_memory_bytes"]["ours"]
         speed = numbers.get("student_flops_per_second")
+        milliseconds = {name: f"{1000 * seconds:.1f}" for name, seconds in numbers["seconds"].items()}
         cells = [
-            f"{1000 * numbers['seconds']['ours']:.1f}",
+            milliseconds.pop("ours"),
+            ", ".join(f"{name} {value}" for name, value in milliseconds.items()),
             f"{numbers['ratio']['ours']:.1f}" if "ratio" in numbers else "",
             f"{numbers['ratio_to_tower']:.2f}" if "ratio_to_tower" in numbers else "",
             f"{100 * speed / peak:.0f}" if speed else "",
@@ -151,6 +164,15 @@ def markdown(measured: Mapping[str, dict[str, Any] | str], peak: float) -> str:
         lines.append(f"| {title} | {' | '.join(cells)} |")
         kernels += [f"\n{title}:\n", *(f"- {100 * part:.0f} % {name}" for name, part in numbers["kernels"].items())]
     return "\n".join([*lines, *kernels]) + "\n"
+
+
+def separate(measured: Mapping[str, dict[str, Any] | str]) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """The rows, with one for each model of `models`."""
+    for title, numbers in measured.items():
+        if isinstance(numbers, dict) and "models" in numbers:
+            yield from ((f"{name}, miniature", each) for name, each in numbers["models"].items())
+        else:
+            yield title, numbers
 
 
 if __name__ == "__main__":

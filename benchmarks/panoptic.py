@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     agreement = agree(model, plain, image, precision)
     images = [image] * args.batch
     letterboxed = letterbox_images(tower, images, args.size)
+    if args.compile:
+        tower.compile()
 
     def ours() -> Any:
         with torch.inference_mode(), precision:

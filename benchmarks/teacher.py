@@ -76,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with harness.autocast(args):
             cache.open(records, mapper)
 
+        if args.compile:
+            model.teacher.compile()
+
         def ours(cache: TeacherCache | None = None) -> Tensor:
             model.teacher_cache = cache
             with harness.autocast(args):

@@ -25,8 +25,15 @@ def test_rows_kernels_and_failures_are_reported(few, tmp_path):
     assert code == 0 and numbers["peak_flops_per_second"] > 0
     row = numbers["rows"]["a tiny step"]
     assert len(row["kernels"]) == 10 and 0 < sum(row["kernels"].values()) <= 1
-    assert f"| a tiny step | {1000 * row['seconds']['ours']:.1f} |" in table
+    seconds = {name: f"{1000 * value:.1f}" for name, value in row["seconds"].items()}
+    assert f"| a tiny step | {seconds['ours']} | reference {seconds['reference']}, cached {seconds['cached']}," in table
     assert numbers["rows"]["one more"] == "failed, see above" and "| one more | failed, see above |" in table
+
+
+def test_a_row_that_breaks_leaves_the_others(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu.importlib, "import_module", lambda _: None)
+    code, numbers, _ = run(tmp_path)
+    assert code == 0 and set(numbers["rows"].values()) == {"failed, see above"}
 
 
 def test_rows_without_time_are_named(few, tmp_path):

@@ -8,14 +8,17 @@ import distill
 import distill_steps
 import evaluate
 import evaluate_reference
+import gpu
 import harness
 import memory
+import models
 import numpy as np
 import panoptic
 import panoptic_reference
 import pytest
 import reference
 import scale
+import streams
 import teacher
 import torch
 import torch.nn.functional as F
@@ -105,6 +108,29 @@ def test_panoptic(run):
     assert numbers["ratio_to_tower"] == pytest.approx(numbers["seconds"]["ours"] / numbers["seconds"]["tower"])
     assert numbers["flops"]["ours"] >= numbers["flops"]["tower"] > 0
     assert numbers["agreement"]["lowest_cosine"] > 0.98 and numbers["agreement"]["differing_pixels"] < 1e-3
+
+
+def test_models(run, capsys):
+    numbers = run(models, "--models", "region-text", "zero-shot segmentation", "--profile")["models"]
+    assert {name: set(each["seconds"]) for name, each in numbers.items()} == {
+        "region-text": {"ours", "inference"},
+        "zero-shot segmentation": {"ours"},
+    }
+    assert numbers["region-text"]["flops"]["ours"] > numbers["region-text"]["flops"]["inference"] > 0
+    table = gpu.markdown({"every model": {"models": numbers}, "last": "left out: no time"}, 1.0)
+    assert [line.split(" | ")[0] for line in table.splitlines()[2:5]] == [
+        "| region-text, miniature",
+        "| zero-shot segmentation, miniature",
+        "| last",
+    ]
+    assert models.main(["--device", "cpu", "--models", "F-VIT"]) == 2
+    assert "--models: unknown F-VIT; choose from CLIPSelf, " in capsys.readouterr().err
+
+
+def test_streams(run):
+    numbers = run(streams, *TINY_STEP)
+    assert set(numbers["seconds"]) == {"ours", "teacher", "student", "tower"}
+    assert numbers["flops"]["ours"] == numbers["flops"]["teacher"] + numbers["flops"]["student"]
 
 
 def test_masks_are_discs_that_overlap():

@@ -1,5 +1,8 @@
 """In a training step the host waits for the (simulated) GPU once: for the logged scalars."""
 
+import warnings
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -8,8 +11,23 @@ from tests.distillation import captioned, named, tiny
 from tests.second_device import HostWaits, SecondDevice
 
 
-def run_step(model, batch):
-    """The lines at which a second step waits: tables are computed and moments made in the first."""
+@contextmanager
+def warnings_of_pytorch():
+    """On a GPU: PyTorch's warnings of waits."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield caught
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def run_step(model, batch, listen=HostWaits):
+    """Run two steps -> what `listen` heard of waits in the second, and what was logged.
+
+    Tables are computed and moments made in the first.
+    """
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
     trainer = Trainer(model, [batch, batch], optimizer)
     model.train()
@@ -17,10 +35,10 @@ def run_step(model, batch):
         trainer.iter = 0
         trainer.run_step()
         trainer.storage.step()
-        with HostWaits() as waits:
+        with listen() as waits:
             trainer.run_step()
         latest = trainer.storage.latest()
-    return waits.lines, {name for name, (_, iteration) in latest.items() if iteration == 1}
+    return waits, {name for name, (_, iteration) in latest.items() if iteration == 1}
 
 
 def check(lines, logged, *names):
@@ -32,19 +50,27 @@ def check(lines, logged, *names):
 def test_clipself(tmp_path, options):
     with SecondDevice():
         model = tiny.build(tiny.write_model(tmp_path), **options).to("cuda")
-        lines, logged = run_step(model, [tiny.sample(0, 3), tiny.sample(1, 0), tiny.sample(2, 5)])
-    check(lines, logged, "cosine")
+        waits, logged = run_step(model, [tiny.sample(0, 3), tiny.sample(1, 0), tiny.sample(2, 5)])
+    check(waits.lines, logged, "cosine")
 
 
 def test_region_text(tmp_path):
     with SecondDevice():
         model = named.build(tiny.write_model(tmp_path), named.write_rows(tmp_path)).to("cuda")
-        lines, logged = run_step(model, [named.sample(0, 3), named.sample(2, 5)])
-    check(lines, logged, "noun_accuracy")
+        waits, logged = run_step(model, [named.sample(0, 3), named.sample(2, 5)])
+    check(waits.lines, logged, "noun_accuracy")
 
 
 def test_image_text(tmp_path):
     with SecondDevice():
         model = captioned.build(tiny.write_model(tmp_path)).to("cuda")
-        lines, logged = run_step(model, [captioned.sample(0), captioned.sample(1)])
-    check(lines, logged, "caption_accuracy")
+        waits, logged = run_step(model, [captioned.sample(0), captioned.sample(1)])
+    check(waits.lines, logged, "caption_accuracy")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(tmp_path):
+    model = tiny.build(tiny.write_model(tmp_path)).to("cuda")
+    batch = [{**tiny.sample(i, i), "image": tiny.sample(i, i)["image"].pin_memory()} for i in range(3)]
+    waits, _ = run_step(model, batch, warnings_of_pytorch)
+    assert sum("synchronizing" in str(warning.message) for warning in waits) == 1, [str(w.message) for w in waits]
