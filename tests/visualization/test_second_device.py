@@ -22,9 +22,10 @@ def draw(device):
         return predictor.Predictor(cfg, WORDS, weights="null" if name == "zero_shot_semantic" else "")
 
     before = build_image_tower(miniature.MODEL, miniature.WEIGHTS).to(device)
-    models = Models(predict("zero_shot_semantic"), before, predict("detector"))
+    trained = {"Boxes": "detector", "Panoptic": "panoptic_segmenter", "CAT-Seg": "semantic_segmenter"}
+    models = Models(predict("zero_shot_semantic"), before, {title: predict(name) for title, name in trained.items()})
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert next(models.detector.model.parameters()).device.type == device
+    assert next(models.trained["Boxes"].model.parameters()).device.type == device
     return [
         np.asarray(view.draw(image, words, view.slider.low if view.slider else 0))
         for words in (WORDS, WORDS[:2])
@@ -38,6 +39,6 @@ def test_every_tab_of_the_page(monkeypatch):
         monkeypatch.setattr(module, "resolve_device", lambda name: name)
     with SecondDevice():
         found = draw(CUDA.type)
-    assert len(found) == len(expected) == 8
+    assert len(found) == len(expected) == 12
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
