@@ -9,6 +9,7 @@ The file is run beside PyTorch before the command ends and must agree to 1e-4; i
 Examples:
   clipself export dense.onnx --clip EVA02-B-16 --pretrained output/distill/tower.safetensors
   clipself export dense.onnx --clip ViT-B-16-quickgelu --pretrained openai --int8
+  clipself export dense.pt2 --clip hf-hub:OWNER/NAME
   clipself export fvit.onnx --config-file detection/fvit_eva02_b16_ovcoco --words "cat, red car"
 """
 
@@ -16,6 +17,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipself_d2.cli.arguments import add_clip, check_clip
 from clipself_d2.command_line import ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
@@ -27,14 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("output", type=Path, help="OUTPUT.onnx or OUTPUT.pt2")
-    add("--clip", metavar="NAME", help="open_clip's name of the model, or the path of a JSON config")
-    add(
-        "--pretrained",
-        type=weights,
-        default="",
-        metavar="WEIGHTS",
-        help="a tag, hf-hub:OWNER/NAME, or a file",
-    )
+    add_clip(parser)
     add("--dense-mode", default="no_attn", metavar="MODE", help="how the dense map is read (%(default)s)")
     add("--int8", action="store_true", help="int8 weights and matrix products (ONNX encoders)")
     add("--config-file", metavar="FILE", help="the config, its path or name, of an F-ViT instead of a CLIP")
@@ -44,7 +39,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--words", help="what it looks for (default: the classes of the config); see `clipself predict`")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     args = parser.parse_intermixed_args(argv)
-    if (args.clip is None) == (args.config_file is None) or (args.clip is None) != (args.pretrained == ""):
+    check_clip(args)
+    if (args.clip is None) == (args.config_file is None):
         raise InputError("give --clip and --pretrained for an encoder, or --config-file for an F-ViT")
     if args.int8 and (args.config_file or args.output.suffix != ".onnx"):
         raise InputError("--int8 is for encoders in ONNX: give --clip, and an output that ends in .onnx")
@@ -81,7 +77,7 @@ def export_encoder(args: argparse.Namespace) -> None:
         write_encoder,
     )
 
-    encoder = DenseEncoder(build_image_tower(args.clip, args.pretrained), args.dense_mode)
+    encoder = DenseEncoder(build_image_tower(args.clip, weights(args.pretrained)), args.dense_mode)
     write_encoder(encoder, args.output)
     worst, _ = compare(encoder, args.output)
     print(f"largest difference to PyTorch: {worst:.1e}")

@@ -90,8 +90,8 @@ def result_size(sample: Mapping[str, Any]) -> tuple[int, int]:
     return sample.get("height", height), sample.get("width", width)
 
 
-def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
-    """Read an image.
+def read_image(source: str | Path | Image.Image | np.ndarray, min_decode_size: int | None = None) -> Tensor:
+    """Read an image, of a file or of other software.
 
     The EXIF orientation is applied. Grayscale, palette and CMYK images are converted, transparency is dropped, and
     16-bit levels are scaled to 8 bits (divided by 257).
@@ -102,20 +102,25 @@ def read_image(path: str | Path, min_decode_size: int | None = None) -> Tensor:
     levels on average, and its short side by up to a pixel. Other formats are always decoded whole.
 
     Args:
-        path: a file in any format of Pillow.
-        min_decode_size: pixels that the long side must keep; None for all.
+        source: a file in any format of Pillow; an image of Pillow; or an array, H x W x 3 uint8 in RGB (OpenCV's BGR:
+            ``array[..., ::-1]``) or H x W uint8 gray levels.
+        min_decode_size: pixels of a file that the long side must keep; None for all.
 
     Returns:
         3 x H x W uint8, RGB.
 
     Raises:
-        ImageError: if the file is missing, truncated, no image, or too large for Pillow.
+        ImageError: if the file is missing, truncated, no image, or too large for Pillow; an array of another kind.
+        ValueError: an image of Pillow in floating point, or with levels beyond 16 bits.
     """
-    with open_image(path) as image:
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_tensor(source)
+    with open_image(source) as image:
         if min_decode_size:
             image.draft(None, (min_decode_size, 1) if image.width > image.height else (1, min_decode_size))
-        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return _to_tensor(image)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -144,6 +149,17 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # Pillow's decoders raise every kind of exception for damaged files
         raise ImageError(f"{path}: the image cannot be read ({error}): replace or remove the file") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or not array.size or not (array.ndim == 2 or array.shape[2:] == (3,)):
+        raise ImageError(f"an array of {array.dtype} and shape {array.shape}: give H x W x 3 uint8 in RGB, or H x W")
+    return Image.fromarray(array)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

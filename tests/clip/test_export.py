@@ -18,6 +18,7 @@ from clipself_d2.clip.export import (
     quantize,
     write_encoder,
 )
+from clipself_d2.engine.hub import write_repository
 from clipself_d2.errors import InputError, RunError
 
 SHAPES = [(batch, 3, *size) for batch in (1, 3) for size in ((32, 32), (24, 40), (64, 16))]
@@ -79,6 +80,8 @@ def test_what_is_missing_or_wrong_is_said_before_work(monkeypatch, tmp_path, cap
     assert main([str(tmp_path / "dense.pt2"), "--clip", "ViT-B-16", "--pretrained", "null", "--int8"]) == 2
     assert "--int8 is for encoders in ONNX" in capsys.readouterr().err
     assert main([str(tmp_path / "dense.pt2"), "--clip", "ViT-B-16"]) == 2
+    assert "--clip and --pretrained belong together" in capsys.readouterr().err
+    assert main([str(tmp_path / "dense.pt2")]) == 2
     assert "or --config-file for an F-ViT" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
     arguments = ["--clip", "OV-Shapes-ViT-8", "--pretrained", "null"]
@@ -99,3 +102,10 @@ def test_the_command_writes_int8_whose_map_is_nearly_the_towers(tmp_path, capsys
         dense = tower.dense_embeddings(tower.normalize(images))
     found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     assert F.cosine_similarity(found, dense).min() > 0.95
+
+
+def test_a_repository_brings_its_own_weights(tmp_path, capsys):
+    write_repository(Path(miniature.CLIPSELF_WEIGHTS), tmp_path / "clip", "someone/clip", "mit")
+    assert not main([str(tmp_path / "dense.pt2"), "--clip", f"local-dir:{tmp_path}/clip"]), capsys.readouterr().err
+    tower = build_image_tower(miniature.MODEL, miniature.CLIPSELF_WEIGHTS).eval()
+    assert compare(DenseEncoder(tower), tmp_path / "dense.pt2")[0] < TOLERANCE

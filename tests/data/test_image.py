@@ -3,7 +3,7 @@ import runpy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from clipself_d2.data import ImageError, read_image
 from clipself_d2.data import image as image_module
@@ -30,6 +30,24 @@ def test_rgb(tmp_path, gradient):
     Image.fromarray(gradient).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read(tmp_path / "a.png"), gradient)
     np.testing.assert_array_equal(read(str(tmp_path / "a.png")), gradient)
+
+
+def test_what_other_software_holds(gradient):
+    """Images of Pillow, upright and of any mode, and arrays, also views."""
+    np.testing.assert_array_equal(read(gradient), gradient)
+    np.testing.assert_array_equal(read(gradient[..., ::-1]), gradient[..., ::-1])
+    np.testing.assert_array_equal(read(gradient[..., 0]), gradient[..., :1].repeat(3, axis=2))
+    image = Image.fromarray(gradient)
+    np.testing.assert_array_equal(read(image), gradient)
+    np.testing.assert_array_equal(read(image.convert("RGBA")), gradient)
+    image.getexif()[ExifTags.Base.Orientation] = 3
+    np.testing.assert_array_equal(read(image), gradient[::-1, ::-1])
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 5, 3)), np.zeros((3, 4, 5), np.uint8), np.zeros((0, 5, 3), np.uint8)])
+def test_other_arrays_are_refused(array):
+    with pytest.raises(ImageError, match="give H x W x 3 uint8 in RGB"):
+        read_image(array)
 
 
 def test_grey(tmp_path, gradient):
