@@ -1,4 +1,4 @@
-"""Hooks that Detectron2 does not have: checkpoints that survive a kill, and throughput."""
+"""Hooks that Detectron2 does not have: checkpoints that survive a kill, an early estimate, and throughput."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import resource
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -49,6 +51,21 @@ class SaveCheckpoint(HookBase):
             if self.trainer.iter > self.trainer.start_iter:
                 self.checkpointer.save(self.trainer.iter)
             comm.synchronize()
+
+
+class EarlyEstimate(HookBase):
+    """Logs the speed and the time left after the second step; the periodic lines are late where steps take minutes."""
+
+    def before_step(self) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        """Log after the second step; the first one also warms up."""
+        left = self.trainer.max_iter - self.trainer.iter - 1
+        if left and self.trainer.iter == self.trainer.start_iter + 1:
+            seconds = time.perf_counter() - self._start
+            logger.info("A step takes %.2f s; about %s left", seconds, timedelta(seconds=round(seconds * left)))
 
 
 class Throughput(HookBase):

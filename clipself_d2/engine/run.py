@@ -28,7 +28,7 @@ from clipself_d2.engine.checkpoint import Checkpointer, load_model
 from clipself_d2.engine.config import build, load_config, train_settings
 from clipself_d2.engine.evaluate import Results, build_evaluation, evaluate
 from clipself_d2.engine.folder import locked
-from clipself_d2.engine.hooks import SaveCheckpoint, Throughput, trim_metrics
+from clipself_d2.engine.hooks import EarlyEstimate, SaveCheckpoint, Throughput, trim_metrics
 from clipself_d2.engine.inference import autocast, check_precision, resolve_device
 from clipself_d2.engine.resume import ConfigRecord, OptimizerState
 from clipself_d2.engine.settings import TrainSettings
@@ -152,6 +152,7 @@ def train(cfg: DictConfig, model: nn.Module, *, resume: bool = False, source: st
     hooks = [
         IterationTimer(),
         LRScheduler(optimizer, build(cfg, "lr_multiplier")),
+        EarlyEstimate(),
         Throughput(),
         SaveCheckpoint(checkpointer, settings.checkpointer.period, settings.eval_period if evaluation else 0),
         EvalHook(settings.eval_period, test) if evaluation else None,

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage
 
-from clipself_d2.engine.hooks import Throughput
+from clipself_d2.engine import hooks
+from clipself_d2.engine.hooks import EarlyEstimate, Throughput
 
 
 def ended(data_times, times, caplog):
@@ -34,3 +35,18 @@ def test_a_long_wait_comes_with_advice(caplog):
 @pytest.mark.parametrize("data_times", [[], [1, 1]])
 def test_nothing_is_said_of_a_run_that_was_not_timed(data_times, caplog):
     assert ended(data_times, [], caplog) == []
+
+
+@pytest.mark.parametrize(("steps", "said"), [(12, ["A step takes 90.00 s; about 0:15:00 left"]), (2, [])])
+def test_an_estimate_after_the_second_step(steps, said, monkeypatch, caplog):
+    """The first step, which warms up, takes 300 s, each other one 90 s."""
+    now = [0.0]
+    monkeypatch.setattr(hooks, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    hook = EarlyEstimate()
+    hook.trainer = SimpleNamespace(start_iter=5, max_iter=5 + steps)
+    with caplog.at_level(logging.INFO):
+        for hook.trainer.iter in range(5, 5 + steps):
+            hook.before_step()
+            now[0] += 300 if hook.trainer.iter == 5 else 90
+            hook.after_step()
+    assert [record.message for record in caplog.records] == said
