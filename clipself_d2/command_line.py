@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, ParamSpec
@@ -56,7 +57,8 @@ def exit_codes(
         @functools.wraps(main)
         def with_exit_code(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                with signal_handlers([signal.SIGTERM], _interrupt):
+                with signal_handlers([signal.SIGTERM], _interrupt), warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", "torch.meshgrid")  # PyTorch's, of Detectron2's anchors
                     main(*args, **kwargs)
             except KeyboardInterrupt as error:
                 print(f"{error if str(error) else 'interrupted'}; {interrupted}", file=sys.stderr)

@@ -146,7 +146,8 @@ def predict_share(args: argparse.Namespace) -> None:
     found, failures = predict_files(predictor, args.files, output, save_txt=args.save_txt, resume=args.resume)
     if not comm.is_main_process():
         return
-    print(tabulate(found.rows(), ("word", "found", "in images", "best score"), "simple_outline", floatfmt=".2f"))
+    headers = ("word", "found", "in images", "best score")
+    print(tabulate(found.rows(), headers, "simple_outline", floatfmt=".2f", maxcolwidths=[36]))
     if failures:
         print(f"{failures:,} of {len(args.files):,} inputs could not be read and were left out")
     print(f"written to {output}")

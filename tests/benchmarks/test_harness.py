@@ -87,7 +87,10 @@ def test_no_gpu(capsys):
     assert "no usable GPU" in capsys.readouterr().err
 
 
-SCRIPTS = ["data", "detect", "distill", "evaluate", "gpu", "int8", "memory", "panoptic", "scale", "teacher"]
+SCRIPTS = [
+    *("data", "detect", "distill", "evaluate", "gpu", "int8", "memory", "models", "panoptic", "scale", "streams"),
+    "teacher",
+]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
