@@ -34,6 +34,11 @@ def add_recipe(parser: argparse.ArgumentParser, config_file: str) -> None:
     parser.add_argument("opts", nargs="*", metavar="key=value", help="overrides of the recipe")
 
 
+def add_size(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add `--size`, the side of `what` instead of the recipe's."""
+    parser.add_argument("--size", type=int, metavar="PIXELS", help=f"side of {what} (the recipe's)")
+
+
 def add_tower(parser: argparse.ArgumentParser) -> None:
     """Add `--model` and `--compile`."""
     text = "a CLIP of open_clip, or the path of its config (%(default)s)"

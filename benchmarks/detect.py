@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments.argument_parser(__doc__)
     arguments.add_recipe(parser, CONFIG)
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (the recipe's)")
+    arguments.add_size(parser, "the input")
     parser.add_argument("--classes", type=arguments.at_least(1), default=65, metavar="K", help="(%(default)s)")
     args = parser.parse_args(argv)
 

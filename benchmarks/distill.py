@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments.argument_parser(__doc__)
     arguments.add_recipe(parser, CONFIG)
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the student's square (the recipe's)")
+    arguments.add_size(parser, "the student's square")
     args = parser.parse_args(argv)
 
     import harness

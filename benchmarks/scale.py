@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments.argument_parser(__doc__)
     arguments.add_recipe(parser, CONFIG)
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the student's square (the recipe's)")
+    arguments.add_size(parser, "the student's square")
     parser.add_argument("--ranks", type=arguments.at_least(2), default=2, metavar="N", help="GPUs or CPU processes")
     args = parser.parse_args(argv)
 

@@ -104,7 +104,6 @@ def _run_rank(function: Callable[..., Any], args: tuple[Any, ...], device: str, 
         dist.destroy_process_group()
     except Interrupted as error:  # all ranks stop together: none has failed
         errors.put(error)
-        _leave()
     except Exception as error:
         line = lack_of_resources(error) or error
         if not isinstance(line, InputError | RunError):

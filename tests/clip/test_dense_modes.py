@@ -10,7 +10,7 @@ from clipself_d2.errors import InputError
 
 from .guide import MeanColors
 from .naive import guided_weights as naive_weights
-from .test_transformer import assert_equal, naive_twin
+from .test_transformer import assert_equal, naive_tower
 
 
 def test_a_guide_s_weights_equal_loops():
@@ -29,7 +29,7 @@ def test_a_patch_that_resembles_none_attends_to_itself():
 @pytest.mark.parametrize("family", ["tiny-vit", "tiny-eva"])
 def test_a_guide_of_another_grid_is_resampled_and_that_is_said(towers, family, caplog):
     tower = towers(family)[0].requires_grad_(False)
-    twin = naive_twin(family, tower.state_dict())
+    naive = naive_tower(family, tower.state_dict())
     images = torch.randn(2, 3, 40, 24)
     tower.hold_frozen("guide", MeanColors(8))
     expected = tower.dense_embeddings(images, "proxyclip")
@@ -39,7 +39,7 @@ def test_a_guide_of_another_grid_is_resampled_and_that_is_said(towers, family, c
         dense = tower.dense_embeddings(images, "proxyclip")
     assert "guide: its map of 10 x 6 is resampled to the tower's grid of 5 x 3" in caplog.text
     torch.testing.assert_close(dense, expected, atol=1e-5, rtol=0)
-    assert_equal(dense[0], twin.dense(images[0], "proxyclip"))
+    assert_equal(dense[0], naive.dense(images[0], "proxyclip"))
 
 
 def test_a_guide_moves_with_its_tower_and_is_not_in_its_weights(configs):

@@ -14,7 +14,7 @@ SIZES = [(32, 32), (24, 48), (56, 32)]
 FAMILIES = ["tiny-vit", "tiny-vit-quickgelu", "tiny-vit-layerscale", "tiny-eva"]
 
 
-def naive_twin(name: str, state: dict[str, Tensor]) -> NaiveViT:
+def naive_tower(name: str, state: dict[str, Tensor]) -> NaiveViT:
     if name == "tiny-eva":
         return NaiveEVA(state, heads=2)
     return NaiveViT(state, heads=4 if "layerscale" in name else 2, quick="quickgelu" in name)
@@ -29,7 +29,7 @@ def assert_equal(ours: Tensor, expected: Tensor) -> None:
 def pair(request, towers):
     tower, _ = towers(request.param)
     tower.hold_frozen("guide", MeanColors(tower.stride))
-    return tower.requires_grad_(False), naive_twin(request.param, tower.state_dict())
+    return tower.requires_grad_(False), naive_tower(request.param, tower.state_dict())
 
 
 @pytest.mark.parametrize(
