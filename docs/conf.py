@@ -52,8 +52,9 @@ def reference(package: str) -> str:
 def commands() -> str:
     """Markdown with what each command of `clipself` says of itself."""
     text = ""
-    for name in importlib.import_module("clipself_d2.cli").COMMANDS:
-        module = importlib.import_module(f"clipself_d2.cli.{name}")
+    cli = importlib.import_module("clipself_d2.cli")
+    for name in cli.COMMANDS:
+        module = cli.command_module(name)
         says = f"{module.__doc__}{getattr(module, 'EXAMPLES', '')}".strip()
         text += f"\n## `clipself {name}`\n\n```text\n{says}\n```\n"
     return text

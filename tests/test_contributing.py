@@ -34,12 +34,11 @@ from clipself_d2.evaluation import OpenVocabularyCOCOEvaluator
 from clipself_d2.panoptic import MaskPredictions, OpenVocabularyPanoptic
 from clipself_d2.regions import fuse_scores, fusion
 from clipself_d2.vocabulary import Vocabulary
-from reproduction import catalog, miniature, numbers
+from reproduction import catalog, command, miniature, numbers
 from reproduction.miniature import PATCHES
 from reproduction.tables import rows_of
 from tests.panoptic.color_tower import ColorTower
 from tests.reproduction.fake import FakeRunner
-from tests.tools.loading import load_tool
 
 CONVNEXT = {
     "embed_dim": 16,
@@ -220,7 +219,7 @@ def test_a_table_is_an_entry_and_its_rows(monkeypatch, tmp_path, capsys):
     rows = rows_of(runs, {"1e-3": (72.1,), "1e-2": (70.0,)}, numbers.BOXES)
     monkeypatch.setitem(miniature.ROWS, "toy", rows)
     runner = FakeRunner()
-    assert load_tool("reproduce").main(["toy", "--output", str(tmp_path), "--markdown"], runner) == 0
+    assert command.main(["toy", "--output", str(tmp_path), "--markdown"], runner) == 0
     assert [job.config.optimizer.lr for job in runner.jobs] == [1e-3, 1e-2]
     assert re.search(r"\| 1e-2 +\| +95.0 \| +70.0 \|", capsys.readouterr().out)
     results = json.loads((tmp_path / "toy-miniature/results.json").read_text())

@@ -1,70 +1,8 @@
-"""Save the masks that another project predicted, for configs/panoptic to score with CLIP.
+"""The same as `clipself save-masks`."""
 
-Takes either kind of result file that COCO's tools define:
-  --panoptic RESULT.json --png-root FOLDER    a panoptic result: json and PNGs
-  --instances RESULT.json                     an instance-segmentation result, masks as RLE
-A registered data set (--dataset) or a COCO json (--annotations) defines the image and category ids.
-
-Result files name one class per mask: it gets the probability --confidence, the others share the rest. If you can run
-the other project, call save_predictions in its inference loop instead, which keeps its scores: copy
-clipself_d2/panoptic/standalone/clipself_masks.py there (docs/panoptic.md).
-What is done is noted in OUTPUT.parts until all files are written: a stopped command goes on there, with any
---num-processes (or torchrun's ranks), and writes the same files.
-
-Examples:
-  python tools/save_masks.py --dataset coco_2017_val_panoptic_ov --panoptic predictions.json \\
-      --png-root predictions --output output/masks/mask2former_coco
-  python tools/save_masks.py --annotations mine/instances.json --instances coco_instances_results.json \\
-      --output output/masks/mine
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
-from clipself_d2.errors import InputError
-
-
-@exit_codes("the same command goes on where it stopped")
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; returns the exit code."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    result = parser.add_mutually_exclusive_group(required=True)
-    result.add_argument("--panoptic", type=Path, metavar="JSON", help="a panoptic result")
-    result.add_argument("--instances", type=Path, metavar="JSON", help="an instance-segmentation result")
-    add("--png-root", type=Path, metavar="FOLDER", help="the PNGs of the panoptic result")
-    meaning = parser.add_mutually_exclusive_group(required=True)
-    meaning.add_argument("--dataset", metavar="NAME", help="a registered panoptic data set (datasets/README.md)")
-    meaning.add_argument("--annotations", type=Path, metavar="JSON", help="a COCO json with images and categories")
-    add("--output", type=Path, required=True, metavar="FOLDER", help="one .safetensors file per image is written here")
-    add("--confidence", type=float, default=0.9, metavar="P", help="probability of a mask's class (default 0.9)")
-    add("--num-processes", type=int, default=1, metavar="N", help="that share the images (%(default)s)")
-    args = parser.parse_args(argv)
-    if args.panoptic and not args.png_root:
-        raise InputError("--panoptic needs --png-root, the folder of its PNGs")
-
-    from clipself_d2.engine.launch import launch
-
-    launch(save_share, (args,), device="cpu", ranks_per_machine=args.num_processes)
-
-
-def save_share(args: argparse.Namespace) -> None:
-    """Save the masks of this process's images."""
-    from detectron2.utils import comm
-
-    from clipself_d2.panoptic.coco_results import ResultImages, save_instance_results, save_panoptic_results
-
-    known = ResultImages.of_dataset(args.dataset) if args.dataset else ResultImages.of_annotations(args.annotations)
-    if args.panoptic:
-        count = save_panoptic_results(args.panoptic, args.png_root, args.output, known, args.confidence)
-    else:
-        count = save_instance_results(args.instances, args.output, known, args.confidence)
-    if comm.is_main_process():
-        print(f"{args.output}: masks of {count} images, and empty files for {len(known.images) - count} without")
-
+from clipself_d2.cli.save_masks import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Write a CLIP's dense encoder, or an F-ViT, for other runtimes: OUTPUT.onnx (ONNX) or OUTPUT.pt2 (torch.export).
 
 An encoder's input `images` is B x 3 x H x W float RGB in 0..255, whose sides are multiples of the patch; its output
-`dense` is B x C x h x w, unit vectors to compare with text embeddings (tools/embed_vocabulary.py writes them). Batch
+`dense` is B x C x h x w, unit vectors to compare with text embeddings (`clipself embed` writes them). Batch
 and size are free. A detector's words are fixed in the file; docs/export.md has its inputs and outputs.
 
 The file is run beside PyTorch before the command ends and must agree to 1e-4; its speed is printed beside PyTorch's.

@@ -7,7 +7,7 @@ embedding is compared with the nouns'. The authors released a file of pairs, not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from clipself_d2.data.coco_json import box_fields
 from clipself_d2.regions import RegionEmbedder, enlarge
 
 
@@ -32,6 +33,11 @@ class PseudoPairs:
     boxes: Tensor
     nouns: Tensor
     scores: Tensor
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return annotations in COCO's format, whose category id is the number of the noun plus one."""
+        fields = zip(self.nouns.tolist(), box_fields(self.boxes), self.scores.tolist(), strict=True)
+        return [{"category_id": noun + 1, **box, "score": round(score, 4)} for noun, box, score in fields]
 
 
 def best_nouns(crops: Tensor, nouns: Tensor, candidates: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -53,41 +59,40 @@ def best_nouns(crops: Tensor, nouns: Tensor, candidates: Sequence[int]) -> tuple
 
 def match_pairs(
     embedder: RegionEmbedder,
-    samples: Iterable[list[dict[str, Any]]],
+    samples: Sequence[Mapping[str, Any]],
     proposals: Mapping[int, np.ndarray],
     nouns: Mapping[int, Sequence[int]],
     embeddings: Tensor,
     *,
     crop_scale: float = 1.5,
     threshold: float = -1.0,
-) -> Iterator[tuple[dict[str, Any], PseudoPairs]]:
+) -> list[PseudoPairs]:
     """Assign nouns to the proposals of images.
 
     Args:
         embedder: embeds the crops.
-        samples: batches of `ImageMapper`'s samples.
+        samples: at least one of `ImageMapper`'s.
         proposals: by image id, N x 4 in pixels, as `load_proposals` gives them.
         nouns: by image id, numbers of at least one noun.
         embeddings: K x C unit vectors of the nouns, on the embedder's device.
         crop_scale: sides of the crop over those of the proposal.
         threshold: pairs with a lower cosine are left out.
 
-    Yields:
-        Each sample with its pairs, in the order of its proposals, on the CPU.
+    Returns:
+        The pairs of each sample, in the order of its proposals, on the CPU.
     """
-    for batch in samples:
-        if not batch:  # none of its images could be read
-            continue
-        boxes, crops = [], []
-        for sample in batch:
-            size = sample["height"], sample["width"]
-            inside = clip_boxes_to_image(torch.from_numpy(proposals[sample["image_id"]]), size)
-            boxes.append(inside[(inside[:, 2:] > inside[:, :2]).all(dim=1)])
-            crops.append(enlarge(boxes[-1], crop_scale, *size))
-        images = [sample["image"].to(embeddings.device, non_blocking=True) for sample in batch]
-        with torch.inference_mode():
-            embedded = embedder.embed_crops(images, crops)
-            best = [best_nouns(x, embeddings, nouns[y["image_id"]]) for x, y in zip(embedded, batch, strict=True)]
-        for sample, box, (scores, rows) in zip(batch, boxes, best, strict=True):
-            kept = scores.cpu() >= threshold
-            yield sample, PseudoPairs(box[kept], rows.cpu()[kept], scores.cpu()[kept])
+    boxes, crops = [], []
+    for sample in samples:
+        size = sample["height"], sample["width"]
+        inside = clip_boxes_to_image(torch.from_numpy(proposals[sample["image_id"]]), size)
+        boxes.append(inside[(inside[:, 2:] > inside[:, :2]).all(dim=1)])
+        crops.append(enlarge(boxes[-1], crop_scale, *size))
+    images = [sample["image"].to(embeddings.device, non_blocking=True) for sample in samples]
+    with torch.inference_mode():
+        embedded = embedder.embed_crops(images, crops)
+        best = [best_nouns(x, embeddings, nouns[y["image_id"]]) for x, y in zip(embedded, samples, strict=True)]
+    pairs = []
+    for box, (scores, rows) in zip(boxes, best, strict=True):
+        kept = scores.cpu() >= threshold
+        pairs.append(PseudoPairs(box[kept], rows.cpu()[kept], scores.cpu()[kept]))
+    return pairs

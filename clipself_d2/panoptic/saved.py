@@ -23,7 +23,7 @@ Classes = tuple[tuple[str, ...], ...]
 
 
 class SavedMasks:
-    """A mask generator that reads what another one predicted; see `save_predictions` and `tools/save_masks.py`.
+    """A mask generator that reads what another one predicted; see `save_predictions` and `clipself save-masks`.
 
     Scores over the file's classes become scores over the call's by name (`same_classes`). If either side has classes
     that the other lacks, probability is shared by the similarity of texts (`link_classes`), which needs a text
@@ -44,7 +44,7 @@ class SavedMasks:
     ) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise InputError(f"{folder}: there is no such folder of saved masks: write one with tools/save_masks.py")
+            raise InputError(f"{folder}: there is no such folder of saved masks: write one with clipself save-masks")
         self.text = text
         self.temperature = temperature
         # Links of the last file's classes with the last call's: usually those of all files and calls.
@@ -62,7 +62,7 @@ class SavedMasks:
     def _read(self, sample: Mapping[str, Any], vocabulary: Vocabulary) -> MaskPredictions:
         path = self.folder / f"{Path(sample['file_name']).stem}.safetensors"
         if not path.is_file():
-            raise InputError(f"{path}: is missing: save the masks of {sample['file_name']} (tools/save_masks.py)")
+            raise InputError(f"{path}: is missing: save the masks of {sample['file_name']} (clipself save-masks)")
         predictions, classes, size = read_predictions(path)
         height, width = sample["image"].shape[-2:]
         if size != (height, width):

@@ -1,4 +1,4 @@
-"""What region-text training has in place of CLIPSelf's model and mapper; tools/make_region_text.py writes its pairs."""
+"""What region-text training has in place of CLIPSelf's model and mapper; `clipself region-text` writes its pairs."""
 
 from detectron2.config import LazyCall as L
 

@@ -61,7 +61,7 @@ def test_the_package_is_the_command_too(monkeypatch, capsys):
 
 
 def test_tables_need_a_clone(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("clipself_d2.cli.reproduce.TOOL", tmp_path / "reproduce.py")
+    monkeypatch.setattr("clipself_d2.cli.reproduce.TOOLS", tmp_path)
     assert main(["reproduce", "all"]) == 2
     assert "needs a clone" in capsys.readouterr().err
 

@@ -46,11 +46,9 @@ def test_proposals_are_named_one_by_one(tmp_path):
     nouns = F.normalize(torch.randn(5, 16), dim=1)
     candidates = {0: [4, 1, 2], 1: [3], 2: [0, 1]}
     embedder = RegionEmbedder(tower, 64, 32)
-    found = list(match_pairs(embedder, [samples[:2], [], samples[2:]], proposals, candidates, nouns))
-    assert [sample["image_id"] for sample, _ in found] == [0, 1, 2]
+    found = match_pairs(embedder, samples, proposals, candidates, nouns)
     kept = {0: [[5, 5, 30, 30], [0, 0, 60, 40], [20, 8, 60, 40]], 1: [[0, 0, 12, 9]], 2: []}
-    for sample, pairs in found:
-        image = sample["image_id"]
+    for image, (sample, pairs) in enumerate(zip(samples, found, strict=True)):
         assert pairs.boxes.tolist() == kept[image]
         for box, noun, score in zip(pairs.boxes, pairs.nouns, pairs.scores, strict=True):
             pixels = crop_and_resize(sample["image"], enlarge(box[None], 1.5, 40, 60), 32)
@@ -60,8 +58,15 @@ def test_proposals_are_named_one_by_one(tmp_path):
             assert noun.item() == max(cosines, key=cosines.get)
             assert score.item() == pytest.approx(max(cosines.values()), abs=1e-5)
 
-    scores = found[0][1].scores
+    for noun, score, annotation in zip(found[0].nouns, found[0].scores, found[0].to_json(), strict=True):
+        assert annotation["category_id"] == noun + 1 and annotation["score"] == pytest.approx(float(score), abs=1e-4)
+    assert [annotation["bbox"] for annotation in found[0].to_json()] == [
+        [5, 5, 25, 25],
+        [0, 0, 60, 40],
+        [20, 8, 40, 32],
+    ]
+    scores = found[0].scores
     low, middle, _ = scores.sort().values.tolist()
-    fewer = next(match_pairs(embedder, [samples[:1]], proposals, candidates, nouns, threshold=(low + middle) / 2))[1]
+    [fewer] = match_pairs(embedder, samples[:1], proposals, candidates, nouns, threshold=(low + middle) / 2)
     torch.testing.assert_close(fewer.scores, scores[scores > low])
     assert len(fewer.boxes) == len(fewer.nouns) == 2

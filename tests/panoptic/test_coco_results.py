@@ -11,18 +11,15 @@ from panopticapi.utils import id2rgb
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from clipself_d2.cli.save_masks import main
 from clipself_d2.data.walk import Walk
 from clipself_d2.panoptic import SavedMasks, coco_results
 from clipself_d2.panoptic.coco_results import ResultImages, save_panoptic_results
 from clipself_d2.vocabulary import Vocabulary
-from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
 CATEGORIES = [{"id": 7, "name": "sky"}, {"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 WORDS = Vocabulary(["cat", "dog", "sky"], torch.eye(3))
-
-
-main = main_of("save_masks")
 
 
 @pytest.fixture
@@ -73,7 +70,7 @@ def read(folder, name, height, width):
     return SavedMasks(folder)([sample], WORDS)[0]
 
 
-def test_a_panoptic_result(main, tmp_path, annotations, panoptic, ids, capsys):
+def test_a_panoptic_result(tmp_path, annotations, panoptic, ids, capsys):
     result = write(tmp_path / "result.json", panoptic)
     arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
     assert main([*map(str, arguments), "--output", str(tmp_path / "out"), "--confidence", "0.8"]) == 0
@@ -88,7 +85,7 @@ def test_a_panoptic_result(main, tmp_path, annotations, panoptic, ids, capsys):
     assert len(read(tmp_path / "out", "six.jpg", 10, 10)) == 0
 
 
-def test_the_scores_of_a_panoptic_result_are_the_mask_iou(main, tmp_path, annotations, panoptic):
+def test_the_scores_of_a_panoptic_result_are_the_mask_iou(tmp_path, annotations, panoptic):
     for segment, score in zip(panoptic["annotations"][0]["segments_info"], (0.5, 1.0, 0.25), strict=True):
         segment["score"] = score
     result = write(tmp_path / "result.json", panoptic)
@@ -97,7 +94,7 @@ def test_the_scores_of_a_panoptic_result_are_the_mask_iou(main, tmp_path, annota
     assert read(tmp_path / "out", "five.jpg", 12, 20).mask_iou.tolist() == [0.5, 1.0, 0.25]
 
 
-def test_an_instance_result(main, tmp_path, annotations, instances, ids):
+def test_an_instance_result(tmp_path, annotations, instances, ids):
     result = write(tmp_path / "result.json", instances)
     arguments = ["--annotations", annotations, "--instances", result, "--output", tmp_path / "out"]
     assert main([*map(str, arguments)]) == 0
@@ -137,7 +134,7 @@ def test_ranks_share_the_images_and_a_stopped_run_goes_on(tmp_path, annotations,
     assert not (tmp_path / "shared.parts").exists()
 
 
-def test_a_png_that_cannot_be_read_ends_the_command(main, tmp_path, annotations, panoptic, capsys):
+def test_a_png_that_cannot_be_read_ends_the_command(tmp_path, annotations, panoptic, capsys):
     (tmp_path / "png/five.png").write_bytes(b"no image")
     result = write(tmp_path / "result.json", panoptic)
     arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
@@ -180,7 +177,7 @@ def no_annotations(result):
         (no_annotations, "has no 'annotations'"),
     ],
 )
-def test_a_panoptic_result_that_does_not_fit(main, tmp_path, annotations, panoptic, capsys, change, message):
+def test_a_panoptic_result_that_does_not_fit(tmp_path, annotations, panoptic, capsys, change, message):
     change(panoptic)
     result = write(tmp_path / "result.json", panoptic)
     arguments = ["--annotations", annotations, "--panoptic", result, "--png-root", tmp_path / "png"]
@@ -198,7 +195,7 @@ def test_a_panoptic_result_that_does_not_fit(main, tmp_path, annotations, panopt
         ({"category_id": 4}, "category 4"),
     ],
 )
-def test_an_instance_result_that_does_not_fit(main, tmp_path, annotations, instances, capsys, entry, message):
+def test_an_instance_result_that_does_not_fit(tmp_path, annotations, instances, capsys, entry, message):
     result = write(tmp_path / "result.json", [{**instances[0], **entry}])
     arguments = ["--annotations", annotations, "--instances", result, "--output", tmp_path / "out"]
     assert main([*map(str, arguments)]) == 2
@@ -213,20 +210,20 @@ def test_an_instance_result_that_does_not_fit(main, tmp_path, annotations, insta
         (["--instances", "r.json", "--confidence", "1"], "confidence"),
     ],
 )
-def test_wrong_arguments(main, tmp_path, annotations, capsys, monkeypatch, arguments, message):
+def test_wrong_arguments(tmp_path, annotations, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "r.json", [])
     assert main([*arguments, "--annotations", str(annotations), "--output", "out"]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_dataset(main, tmp_path, capsys):
+def test_an_unknown_dataset(tmp_path, capsys):
     result = write(tmp_path / "r.json", [])
     assert main(["--dataset", "nowhere", "--instances", str(result), "--output", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_annotations_that_name_no_images(main, tmp_path, annotations, panoptic, capsys):
+def test_annotations_that_name_no_images(tmp_path, annotations, panoptic, capsys):
     content = json.loads(annotations.read_text())
     arguments = ["--panoptic", str(write(tmp_path / "result.json", panoptic)), "--png-root", str(tmp_path / "png")]
     arguments += ["--output", str(tmp_path / "out"), "--annotations"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clipself_d2.cli.coherence import parse_args
 from clipself_d2.miniature import MODEL, WEIGHTS
 from clipself_d2.miniature.dataset import scene_of
 from clipself_d2.miniature.render import render
 from clipself_d2.semantic import ZeroShotSegmenter
-from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/semantic.md").read_text()
@@ -38,8 +38,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", "".join(blocks("sh", section("Semantic coherence"))).splitlines())
 def test_probes_parse(command):
-    words = shlex.split(command)
-    assert load_tool(Path(words[1]).stem).parse_args(words[2:]).pretrained
+    assert parse_args(shlex.split(command)[2:]).pretrained
 
 
 def test_every_argument_is_explained():

@@ -3,8 +3,6 @@
 import importlib.util
 from pathlib import Path
 
-import pytest
-
 import clipself_d2.miniature  # noqa: F401  (registers all data sets, before a test replaces the catalog for itself)
 
 ROOT = Path(__file__).parents[2]
@@ -16,13 +14,3 @@ def load_tool(name: str, folder: str = "tools"):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def main_of(name: str, folder: str = "tools"):
-    """A fixture: the `main` of tools/NAME.py, or of another folder's."""
-
-    @pytest.fixture(scope="module", name="main")
-    def load():
-        return load_tool(name, folder).main
-
-    return load

@@ -103,7 +103,7 @@ def draw_detections(table: Table, outcomes: Rows, planner: Planner, folder: Path
 
 
 def take_coherence(table: Table, outcomes: Rows, planner: Planner, folder: Path) -> list[Path]:
-    """The curves that `tools/probe_coherence.py` has drawn, one figure per probe."""
+    """The curves that `clipself coherence` has drawn, one figure per probe."""
     jobs = [planner.job(row.run) for row in table.rows if row.run.tool == "probe_coherence"]
     probes = {job.digest: job for job in jobs}.values()
     paths = [folder / f"coherence{'' if i == 0 else i + 1}.png" for i in range(len(probes))]

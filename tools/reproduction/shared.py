@@ -8,7 +8,7 @@ from reproduction.numbers import AP50_OF_DETECTOR, COHERENCE, KINDS_TOP1, MIOU, 
 from reproduction.tables import Row, Run, rows_of
 
 COMPARED = ("original", "CLIPSelf")
-"""What `tools/probe_coherence.py` calls the tower that a run starts from, and the one that it exports."""
+"""What `clipself coherence` calls the tower that a run starts from, and the one that it exports."""
 CROPS = ("crops.top1",)
 # Those of `clip.dense_modes`, whose module would import torch, but for `proxyclip`, which needs a guide.
 DENSE_MODES = ("no_attn", "full", "class_residual", "qq", "kk", "sclip", "clearclip", "declip", "naclip", "values")

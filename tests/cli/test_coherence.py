@@ -7,13 +7,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+import clipself_d2.miniature  # noqa: F401  (registers all data sets, before a test replaces the catalog for itself)
+from clipself_d2.cli.coherence import main
 from clipself_d2.data import register_semantic
-from tests.tools.loading import main_of
 
 FLAT = ["--size", "32", "--num-workers", "0", "--device", "cpu"]
-
-
-main = main_of("probe_coherence")
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def halves(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_two_towers(main, halves, capsys):
+def test_two_towers(halves, capsys):
     more = ["--pretrained", "miniature", "null", "--labels", "shipped", "blind", "--blocks", "1", "--modes", "full"]
     assert main(["--dataset", "halves", *FLAT, *more]) == 0
     content = json.loads((halves / "output/coherence/results.json").read_text())
@@ -48,7 +46,7 @@ def test_two_towers(main, halves, capsys):
     assert "shipped, block 1" in said.out and f"{content['auc'][kinds[0]]['class']:.1f}" in said.out
 
 
-def test_the_defaults_are_the_miniature_s(main, halves):
+def test_the_defaults_are_the_miniature_s(halves):
     assert main(["--dataset", "halves", "--limit", "2", "--output", "here", "--num-workers", "0"]) == 0
     content = json.loads((halves / "here/results.json").read_text())
     assert content["images"] == 2 and content["size"] == 128 and list(content["auc"]) == ["miniature, no_attn"]
@@ -68,7 +66,7 @@ def test_the_defaults_are_the_miniature_s(main, halves):
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(main, halves, capsys, arguments, say):
+def test_wrong_input_is_one_line_and_exit_code_2(halves, capsys, arguments, say):
     assert main(["--dataset", "halves", *FLAT, *arguments]) == 2
     said = capsys.readouterr().err.split("\r")[-1].strip("\n").splitlines()
     assert say in said[-1] and said[-1].startswith("error: ")

@@ -9,18 +9,17 @@ import pytest
 from PIL import Image
 
 from clipself_d2.errors import RunError
+from reproduction import command
 from reproduction.catalog import ENTRIES, find, names
 from reproduction.figures import FIGURES
 from tests.reproduction.fake import FakeRunner
-from tests.tools.loading import load_tool
 
 ROOT = Path(__file__).parents[2]
-tool = load_tool("reproduce")
 SMALL = ["clip.pretrained=null", "train.max_iter=2"]
 
 
 def reproduce(*args, runner=None) -> int:
-    return tool.main([str(arg) for arg in args], runner or FakeRunner())
+    return command.main([str(arg) for arg in args], runner or FakeRunner())
 
 
 def test_list(capsys):
@@ -56,7 +55,7 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(args, message, capsys, tmp
 
 def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit) as caught:
-        tool.main(["--help"])
+        command.main(["--help"])
     assert caught.value.code == 0
     assert "--scale paper --dry-run" in capsys.readouterr().out
 
@@ -67,7 +66,7 @@ def test_a_dry_run_prints_commands_and_needs_and_runs_nothing(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if "tools/train_net.py" in line]
     assert len(commands) == 4
-    assert all("train.max_iter=2" in command and "--resume" in command for command in commands)
+    assert all("train.max_iter=2" in line and "--resume" in line for line in commands)
     assert "  ok       weights: OV-Shapes-ViT-8, random weights" in lines
     assert sum("data set ov_shapes" in line for line in lines) == 3
     assert runner.jobs == []
@@ -187,7 +186,7 @@ def test_all_tables_at_once(capsys, tmp_path, no_towers):
 
 
 def test_a_dry_run_lists_the_commands_of_all_tables_once(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "names", lambda scale: ["1b", "1c", "7"])
+    monkeypatch.setattr(command, "names", lambda scale: ["1b", "1c", "7"])
     runner = FakeRunner()
     assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 0
     capsys.readouterr()
@@ -199,7 +198,7 @@ def test_a_dry_run_lists_the_commands_of_all_tables_once(capsys, tmp_path, monke
 
 
 def test_all_says_at_the_end_what_failed(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "names", lambda scale: ["1b", "6", "7"])
+    monkeypatch.setattr(command, "names", lambda scale: ["1b", "6", "7"])
     runner = FakeRunner(fail_at=0.4, error=RunError)  # the fused scores of table 6
     assert reproduce("all", "--output", tmp_path, *SMALL, runner=runner) == 1
     last = capsys.readouterr().err.splitlines()[-1]

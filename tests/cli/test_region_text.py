@@ -7,16 +7,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
+from clipself_d2.cli.region_text import main
 from clipself_d2.data import get_dataset
 from clipself_d2.data.labeled_regions import LabeledRegions
 from clipself_d2.engine.main import main as train_net
 from clipself_d2.miniature import MODEL, dataset, registration
-from tests.tools.loading import main_of
 
 ROOT = Path(__file__).parents[2]
-
-
-main = main_of("make_region_text")
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def folder(world) -> Path:
     return world / f"ov_shapes_{dataset.VERSION}/annotations"
 
 
-def run(main, world, *more, output="pairs.json") -> int:
+def run(world, *more, output="pairs.json") -> int:
     arguments = ["--proposals", str(world / "proposals.json"), "--dataset", "ov_shapes_train_images"]
     arguments += ["--name", MODEL, "--pretrained", "null", "--output", str(world / output)]
     return main([*arguments, "--num-workers", "0", "--device", "cpu", *more])
@@ -47,8 +44,8 @@ def captions(world):
     return json.loads((folder(world) / "captions_train.json").read_text())
 
 
-def test_pairs_are_of_the_images_own_captions(main, world, capsys):
-    assert run(main, world) == 0
+def test_pairs_are_of_the_images_own_captions(world, capsys):
+    assert run(world) == 0
     coco = COCO(str(world / "pairs.json"))
     proposals = json.loads((world / "proposals.json").read_text())["annotations"]
     assert len(coco.anns) == len(proposals)
@@ -66,8 +63,8 @@ def test_pairs_are_of_the_images_own_captions(main, world, capsys):
     assert f"of {len(named)} nouns are paired" in out and "left out" not in out
 
 
-def test_training_on_them(main, world):
-    assert run(main, world, "--top", "5") == 0
+def test_training_on_them(world):
+    assert run(world, "--top", "5") == 0
     options = ["clip.pretrained=null", f"dataloader.train.mapper.regions.json_file={world}/pairs.json"]
     options += ["dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0", "train.max_iter=2"]
     options += [
@@ -84,7 +81,7 @@ def test_training_on_them(main, world):
     assert (card["alpha"], card["student_size"], card["steps"]) == (0.95, 128, 2)
 
 
-def test_images_that_lack_something_are_counted(main, world, capsys):
+def test_images_that_lack_something_are_counted(world, capsys):
     content = captions(world)
     _, second, third, _ = content["annotations"]
     second["caption"] = "nothing to be seen"
@@ -92,7 +89,7 @@ def test_images_that_lack_something_are_counted(main, world, capsys):
     proposals = json.loads((world / "proposals.json").read_text())
     proposals["annotations"] = [a for a in proposals["annotations"] if a["image_id"] != third["image_id"]]
     (world / "proposals.json").write_text(json.dumps(proposals))
-    assert run(main, world, "--captions", str(world / "some.json")) == 0
+    assert run(world, "--captions", str(world / "some.json")) == 0
     out = capsys.readouterr().out
     for problem in ("have no captions", "have captions without a noun", "have no proposals"):
         assert f"1 images {problem} and are left out" in out
@@ -101,9 +98,9 @@ def test_images_that_lack_something_are_counted(main, world, capsys):
     assert [record["image_id"] for record in kept] == [content["annotations"][3]["image_id"]]
 
 
-def test_nouns_may_be_given(main, world):
+def test_nouns_may_be_given(world):
     shape = captions(world)["annotations"][0]["caption"].split(" ")[-1]
-    assert run(main, world, "--nouns", f"{shape}, zebra", "--top", "1") == 0
+    assert run(world, "--nouns", f"{shape}, zebra", "--top", "1") == 0
     content = json.loads((world / "pairs.json").read_text())
     assert [c["name"] for c in content["categories"]] == [shape]
     assert len(content["annotations"]) == len(content["images"]) >= 1
@@ -135,7 +132,7 @@ def test_nouns_may_be_given(main, world):
         (["--fast"], "unrecognized arguments"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(main, world, monkeypatch, capsys, change, message):
+def test_wrong_input_is_one_line_and_exit_code_2(world, monkeypatch, capsys, change, message):
     monkeypatch.chdir(world)
 
     def write(name, **content):
@@ -145,13 +142,13 @@ def test_wrong_input_is_one_line_and_exit_code_2(main, world, monkeypatch, capsy
     write("wordless.json", annotations=[{"image_id": 1, "caption": "behold!"}])
     write("foreign.json", annotations=[{"image_id": 999, "bbox": [0, 0, 9, 9]}])
     write("none.json", annotations=[])
-    assert run(main, world, *change) == 2
+    assert run(world, *change) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and message in lines[0]
     assert not (world / "pairs.json").exists()
 
 
-def test_help_teaches(main, capsys):
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "--dataset ov_shapes_train_images" in capsys.readouterr().out
