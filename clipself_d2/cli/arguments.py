@@ -7,28 +7,37 @@ from clipself_d2.command_line import WORDS_HELP, ArgumentParser
 from clipself_d2.errors import InputError
 
 
-def add_clip(parser: Any) -> None:
-    """Add --clip and --pretrained, which name another CLIP and its weights, to a parser or a group of one."""
+def add_clip(parser: Any, required: bool = False) -> None:
+    """Add --clip and --pretrained, which name a CLIP and its weights, to a parser or a group of one."""
     parser.add_argument(
         "--clip",
+        required=required,
         metavar="NAME",
-        help="open_clip's name of another CLIP, a JSON config, hf-hub:OWNER/NAME or local-dir:FOLDER",
+        help=f"open_clip's name of {'the' if required else 'another'} CLIP, a JSON config, hf-hub:OWNER/NAME or "
+        "local-dir:FOLDER",
     )
     parser.add_argument(
         "--pretrained",
         metavar="WEIGHTS",
-        help="its weights: a tag, hf-hub:OWNER/NAME, local-dir:FOLDER, a file, or null (random, or a repository's own)",
+        help="its weights: a tag, hf-hub:OWNER/NAME, local-dir:FOLDER, a file, or null (random); a repository's own, "
+        "if --clip is one",
     )
 
 
 def check_clip(args: argparse.Namespace) -> None:
     """Raise an InputError for one of --clip and --pretrained without the other; a repository has weights of its own."""
-    if args.clip is not None and args.pretrained is None:
-        from clipself_d2.clip.formats import REPOSITORIES
-
-        args.pretrained = "null" if args.clip.startswith(REPOSITORIES) else None
+    args.pretrained = args.pretrained or own_weights(args.clip)
     if (args.clip is None) != (args.pretrained is None):
         raise InputError("--clip and --pretrained belong together: the name of a CLIP, and its weights")
+
+
+def own_weights(clip: str | None) -> str | None:
+    """What --pretrained is for a CLIP that brings its weights, a repository; None for others."""
+    if clip is None:
+        return None
+    from clipself_d2.clip.formats import REPOSITORIES
+
+    return "null" if clip.startswith(REPOSITORIES) else None
 
 
 def words_parser(command: str, description: str | None, inputs: str) -> ArgumentParser:

@@ -11,7 +11,7 @@ Examples:
     clipself coherence --pretrained miniature output/clipself_patches/tower.safetensors \\
         --labels original CLIPSelf
   OpenAI's B/16 on COCO with all kinds of features:
-    clipself coherence --name ViT-B-16-quickgelu --pretrained openai --size 1024 \\
+    clipself coherence --clip ViT-B-16-quickgelu --pretrained openai --size 1024 \\
         --dataset coco_2017_val_panoptic_ov --modes no_attn full --blocks 3 5 7 11
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from tabulate import tabulate
 from tqdm import tqdm
 
+from clipself_d2.cli.arguments import own_weights
 from clipself_d2.command_line import ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
@@ -35,10 +36,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "clipself coherence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--name", default=MINIATURE, metavar="MODEL", help="an open_clip model or a JSON config (%(default)s)")
-    add(
-        "--pretrained", nargs="+", default=["miniature"], metavar="WEIGHTS", help="a tag, a file or null for each tower"
-    )
+    add("--clip", default=MINIATURE, metavar="NAME", help="as of the other commands (%(default)s)")
+    add("--pretrained", nargs="+", metavar="WEIGHTS", help="a tag, a file or null for each tower (miniature)")
     add("--labels", nargs="+", metavar="TEXT", help="names of the towers (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
@@ -61,6 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size}: must be at least 1")
+    args.pretrained = args.pretrained or [own_weights(args.clip) or "miniature"]
     args.labels = args.labels or args.pretrained
     if len(args.labels) != len(args.pretrained):
         raise InputError(f"--labels: {len(args.labels)} for {len(args.pretrained)} towers: give one each")
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = resolve_device(args.device)
     sources = [WEIGHTS if source == "miniature" else weights(source) for source in args.pretrained]
     towers = {
-        label: build_image_tower(args.name, source).to(device).eval()
+        label: build_image_tower(args.clip, source).to(device).eval()
         for label, source in zip(args.labels, sources, strict=True)
     }
     size = args.size or 2 * next(iter(towers.values())).native_size
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     areas = evaluator.evaluate()
 
     args.output.mkdir(parents=True, exist_ok=True)
-    content = {"dataset": args.dataset, "size": size, "name": args.name, "images": len(records), "auc": areas}
+    content = {"dataset": args.dataset, "size": size, "name": args.clip, "images": len(records), "auc": areas}
     text = json.dumps(content, indent=2) + "\n"
     write_atomically(args.output / "results.json", lambda file: file.write_text(text))
     draw_coherence(evaluator.histograms).save(args.output / "coherence.png")

@@ -1,7 +1,8 @@
 """Convert CLIP weights of any published format to open_clip's, OpenAI's, transformers' or CAT-Seg's.
 
 Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel and
-SiglipModel), official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files.
+SiglipModel), official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files; and
+hf-hub:OWNER/NAME or local-dir:FOLDER, which need no --model.
 
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
@@ -18,6 +19,7 @@ Examples:
   clipself convert output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
   clipself convert output/tower.safetensors my_clip --model ViT-B-16-quickgelu --format transformers
   clipself convert output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
+  clipself convert hf-hub:OWNER/NAME my_clip --format transformers
   clipself convert ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
   clipself convert output/tower.safetensors plugin.safetensors --model ViT-L-14-336-quickgelu \\
       --format plugin --vocabulary names.json --templates photo
@@ -46,12 +48,16 @@ def convert(args: argparse.Namespace) -> None:
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
     from clipself_d2.clip.build import build_model, build_tokenizer, build_towers, name_for_card
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
-    from clipself_d2.clip.formats import to_cat_seg, to_openai
+    from clipself_d2.clip.formats import REPOSITORIES, to_cat_seg, to_openai
     from clipself_d2.clip.transformers_format import save_transformers
 
     source, output, form = args.input, args.output, args.format
-    if not source.is_file():
+    repository = source.startswith(REPOSITORIES)
+    if not repository and not Path(source).is_file():
         raise InputError(f"{source}: no such file")
+    if not (args.model or repository):
+        raise InputError(f"{source}: name its model by --model")
+    name = args.model or source
     if form == "transformers":
         if output.is_file():
             raise InputError(f"{output}: the format transformers is a folder, and this is a file")
@@ -62,14 +68,14 @@ def convert(args: argparse.Namespace) -> None:
         from clipself_d2.vocabulary import read_vocabulary
 
         names = list(dict.fromkeys(word for synonyms in read_vocabulary(args.vocabulary) for word in synonyms))
-        save_plugin_file(output, *build_towers(args.model, str(source)), names, args.templates)
+        save_plugin_file(output, *build_towers(name, source), names, args.templates)
         return
-    model, mean, std = build_model(args.model, str(source), args.resize_positions)
+    model, mean, std = build_model(name, source, args.resize_positions)
     if form == "transformers":
-        save_transformers(model, build_tokenizer(args.model), output, mean, std)
+        save_transformers(model, build_tokenizer(name), output, mean, std)
     elif form == "open_clip":
-        name = name_for_card(args.model, output)
-        save_checkpoint(model.state_dict(), output, {"model": name, "source": source.name})
+        card = {"model": name_for_card(name, output), "source": Path(source).name}
+        save_checkpoint(model.state_dict(), output, card)
     else:
         content = to_openai(model) if form == "openai" else to_cat_seg(model)
         write_atomically(output, lambda file: torch.save(content, file))
@@ -81,10 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(
         "clipself convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input", type=Path, help="weights in any of the formats above")
+    parser.add_argument("input", help="weights in any of the formats above")
     parser.add_argument("output", type=Path, help="the file or folder to write")
     parser.add_argument(
-        "--model", required=True, help="open_clip's name of the model (EVA02-B-16), or the path of a JSON config"
+        "--model", help="open_clip's name of the model (EVA02-B-16), a JSON config, or a repository as the input may be"
     )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="open_clip", help="default: open_clip")
     parser.add_argument(

@@ -3,9 +3,9 @@
 OUTPUT.npy holds K x C unit vectors in the given order; OUTPUT.pt holds a dictionary from the first name to the vector.
 
 Examples:
-  clipself embed --model EVA02-B-16 --pretrained eva02_b16.safetensors \\
+  clipself embed --clip EVA02-B-16 --pretrained eva02_b16.safetensors \\
       --vocabulary classes.txt --output classes.npy
-  clipself embed --model ViT-B-16-quickgelu --pretrained openai \\
+  clipself embed --clip ViT-B-16-quickgelu --pretrained openai \\
       --vocabulary "cat,dog" --templates photo --output pets.pt
 """
 
@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipself_d2.cli.arguments import add_clip, check_clip
 from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
@@ -26,16 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         epilog=WORDS_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="open_clip's name of the model, or the path of a JSON config")
-    parser.add_argument("--pretrained", required=True, type=weights, help="one of open_clip's tags, a file, or null")
+    add_clip(parser, required=True)
     parser.add_argument("--vocabulary", required=True, help="what to embed, see below")
     parser.add_argument("--output", required=True, type=Path, help="OUTPUT.npy or OUTPUT.pt")
     parser.add_argument("--templates", default="vild", help="vild (63, default), photo, or one template with {}")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     args = parser.parse_args(argv)
+    check_clip(args)
     if args.output.suffix not in (".npy", ".pt"):
         raise InputError(f"{args.output}: end the name in .npy or .pt")
 
+    import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
     from clipself_d2.clip import build_text_tower
     from clipself_d2.engine.inference import resolve_device
     from clipself_d2.vocabulary import (
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     classes = read_vocabulary(args.vocabulary)
     print(describe_classes(classes))
-    tower = build_text_tower(args.model, args.pretrained).to(resolve_device(args.device))
+    tower = build_text_tower(args.clip, weights(args.pretrained)).to(resolve_device(args.device))
     vocabulary = Vocabulary.from_classes(classes, TextClassifier(tower, args.templates), background=None)
     save_text_embeddings(vocabulary.text_embeddings, vocabulary.names, args.output)
     print(f"wrote {len(vocabulary)} x {vocabulary.embed_dim} embeddings to {args.output}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clipself_d2.cli.arguments import own_weights
 from clipself_d2.command_line import weights
 
 
@@ -16,6 +17,7 @@ def override(key: str, value: str | None) -> str:
 def clip_overrides(name: str | None, pretrained: str | None) -> list[str]:
     """The overrides that name another CLIP and its weights, where they are given; "null" stands for random weights."""
     named = [override("clip.name", name)] if name else []
+    pretrained = pretrained or own_weights(name)
     return [*named, override("clip.pretrained", weights(pretrained))] if pretrained else named
 
 

@@ -16,10 +16,10 @@ Examples:
   the region-text baseline on COCO; the proposals are those of `clipself proposals`:
     clipself region-text --captions datasets/coco/annotations/captions_train2017.json \\
         --proposals datasets/coco/coco_proposals.json --dataset coco_2017_train_images \\
-        --name EVA02-B-16 --pretrained merged2b_s8b_b131k --output datasets/coco/coco_region_text.json
+        --clip EVA02-B-16 --pretrained merged2b_s8b_b131k --output datasets/coco/coco_region_text.json
   the miniature's:
     clipself region-text --proposals output/fvit/proposals.json \\
-        --dataset ov_shapes_train_images --name OV-Shapes-ViT-8 --pretrained tower.safetensors --output pairs.json
+        --dataset ov_shapes_train_images --clip OV-Shapes-ViT-8 --pretrained tower.safetensors --output pairs.json
 """
 
 import argparse
@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipself_d2.cli.arguments import add_clip, check_clip
 from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
 from clipself_d2.errors import InputError
 
@@ -49,8 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--captions", type=Path, metavar="FILE.json", help="in COCO's format (default: the data set's, if it has some)")
     add("--proposals", required=True, type=Path, metavar="FILE.json", help="as `clipself proposals` writes them")
     add("--dataset", required=True, metavar="NAME", help="of the images; datasets/README.md has the names")
-    add("--name", required=True, metavar="CLIP", help="open_clip's name of the model, or the path of a JSON config")
-    add("--pretrained", required=True, type=weights, metavar="WEIGHTS", help="open_clip's tag, a file, or null")
+    add_clip(parser, required=True)
     add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
     add("--nouns", metavar="WORDS", help="objects, phrases, a file or words (see above and below)")
     add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")
@@ -63,6 +63,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="%(default)s")
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with --device cpu (%(default)s)")
     args = parser.parse_args(argv)
+    check_clip(args)
     if args.output.exists():
         raise InputError(f"{args.output}: exists already; remove it, or name another --output")
     if min(args.top, args.min_images) < 1:
@@ -118,7 +119,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             usable.append(record)
     if not usable:
         raise InputError(f"{args.proposals}: no image of {args.dataset} has both a noun and a proposal")
-    tower, text_tower = build_towers(args.name, args.pretrained)
+    tower, text_tower = build_towers(args.clip, weights(args.pretrained))
     templates = args.templates or MetadataCatalog.get(args.dataset).get("caption_templates", "vild")
     embeddings = TextClassifier(text_tower.to(device), templates)(nouns.names)
     embedder = RegionEmbedder(tower.to(device).eval(), tower.native_size, args.crop_size)
@@ -127,7 +128,7 @@ def make_pairs(args: argparse.Namespace) -> None:
         pairs = match_pairs(embedder, samples, proposals, nouns.of_image, embeddings, threshold=args.threshold)
         return [found.to_json() for found in pairs]
 
-    info = {"description": "pseudo pairs of region and noun", "clip": args.name, "weights": args.pretrained}
+    info = {"description": "pseudo pairs of region and noun", "clip": args.clip, "weights": weights(args.pretrained)}
     info |= {"data": args.dataset, "top": args.top, "threshold": args.threshold}
     boxes = {f"boxes {image}": torch.from_numpy(each) for image, each in proposals.items()}
     inputs = content_hash({**boxes, **tower.state_dict(), "nouns": embeddings}, str(nouns.of_image)).hex()

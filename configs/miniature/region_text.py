@@ -3,7 +3,7 @@
     python tools/train_net.py --config-file configs/miniature/fvit.py
     python tools/make_proposals.py --config-file configs/miniature/fvit.py \\
         --dataset ov_shapes_train_images --output output/fvit/proposals.json
-    clipself region-text --proposals output/fvit/proposals.json --name OV-Shapes-ViT-8 \\
+    clipself region-text --proposals output/fvit/proposals.json --clip OV-Shapes-ViT-8 \\
         --pretrained clipself_d2/miniature/ov_shapes_clip.safetensors \\
         --dataset ov_shapes_train_images --output output/fvit/region_text.json
     python tools/train_net.py --config-file configs/miniature/region_text.py

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 import clipself_d2.miniature  # noqa: F401  (registers all data sets, before a test replaces the catalog for itself)
-from clipself_d2.cli.coherence import main
+from clipself_d2.cli.coherence import main, parse_args
 from clipself_d2.data import register_semantic
 
 FLAT = ["--size", "32", "--num-workers", "0", "--device", "cpu"]
@@ -50,6 +50,10 @@ def test_the_defaults_are_the_miniature_s(halves):
     assert main(["--dataset", "halves", "--limit", "2", "--output", "here", "--num-workers", "0"]) == 0
     content = json.loads((halves / "here/results.json").read_text())
     assert content["images"] == 2 and content["size"] == 128 and list(content["auc"]) == ["miniature, no_attn"]
+
+
+def test_a_repository_brings_its_own_weights():
+    assert parse_args(["--clip", "hf-hub:a/b"]).pretrained == ["null"]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """`clipself convert`: what it writes, and one line with code 2 for what is wrong."""
 
 import json
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from clipself_d2 import miniature
 from clipself_d2.cli.convert import main
-from clipself_d2.clip import build_towers
+from clipself_d2.clip import build_towers, read_checkpoint
+from clipself_d2.engine.hub import write_repository
 
 
 def test_to_open_clip(configs, checkpoint, tmp_path, capsys):
@@ -41,6 +44,14 @@ def test_to_cat_seg_and_back(configs, checkpoint, tmp_path):
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
+def test_a_repository_is_input_and_model(tmp_path):
+    write_repository(Path(miniature.CLIPSELF_WEIGHTS), tmp_path / "clip", "someone/clip", "mit")
+    output = tmp_path / "b.safetensors"
+    assert main([f"local-dir:{tmp_path}/clip", str(output)]) == 0
+    found, expected = load_file(output), read_checkpoint(miniature.CLIPSELF_WEIGHTS)
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key].float()) for key in found)
+
+
 def test_resizes_positions_when_asked_to(configs, checkpoint, tmp_path, capsys):
     state = torch.load(checkpoint("tiny-vit"), weights_only=True)
     torch.save({**state, "visual.positional_embedding": torch.randn(10, 128)}, tmp_path / "small.pt")
@@ -55,6 +66,9 @@ def test_resizes_positions_when_asked_to(configs, checkpoint, tmp_path, capsys):
     "args, reason",
     [
         (["absent.pt", "b.safetensors", "--model", "ViT-B-16"], "no such file"),
+        (["{file}", "b.safetensors"], "tiny-vit.pt: name its model by --model"),
+        (["local-dir:absent", "b.safetensors"], "no such folder"),
+        (["{file}", "b.safetensors", "--modle", "ViT-B-16"], "unrecognized arguments: --modle"),
         (["{file}", "b.pt", "--model", "ViT-B-16"], "safetensors"),
         (["{file}", "b.safetensors", "--model", "ViT-B16"], "ViT-B-16"),
         (["{file}", "b.safetensors", "--model", "ViT-B-16", "--format", "openai"], ".pt"),

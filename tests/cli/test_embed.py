@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from clipself_d2 import miniature
 from clipself_d2.cli.embed import main
 from clipself_d2.clip import build_text_tower
+from clipself_d2.engine.hub import write_repository
 from clipself_d2.vocabulary import TextClassifier
 
 
@@ -24,7 +26,7 @@ def test_rows_are_the_text_embeddings(configs, checkpoint, tmp_path, kind):
     source = str(checkpoint("tiny-vit"))
     for suffix in (".npy", ".pt"):
         output = str(tmp_path / f"rows{suffix}")
-        clip = ["--model", configs["tiny-vit"], "--pretrained", source]
+        clip = ["--clip", configs["tiny-vit"], "--pretrained", source]
         assert main([*clip, "--vocabulary", vocabulary, "--output", output]) == 0
     classes = ["cat", "hot dog"] if kind == "list" else [["cat", "kitten"], "hot dog"]
     expected = TextClassifier(build_text_tower(configs["tiny-vit"], source), cache_dir=tmp_path / "other")(classes)
@@ -48,7 +50,18 @@ def test_wrong_arguments(configs, tmp_path, monkeypatch, capsys, vocabulary, out
     monkeypatch.chdir(tmp_path)
     Path("bad.json").write_text("[")
     Path("numbers.json").write_text("[1]")
-    clip = ["--model", configs["tiny-vit"], "--pretrained", "null"]
+    clip = ["--clip", configs["tiny-vit"], "--pretrained", "null"]
     assert main([*clip, "--vocabulary", vocabulary, "--output", output]) == 2
     out = capsys.readouterr()
     assert out.err.startswith("error: ") and out.err.count("\n") == 1 and reason in out.err
+
+
+def test_a_repository_brings_its_own_weights(tmp_path, capsys):
+    write_repository(Path(miniature.CLIPSELF_WEIGHTS), tmp_path / "clip", "someone/clip", "mit")
+    words = ["--vocabulary", "red star, lawn", "--templates", "photo", "--output", str(tmp_path / "rows.npy")]
+    assert main(["--clip", f"local-dir:{tmp_path}/clip", *words]) == 0
+    tower = build_text_tower(miniature.MODEL, miniature.CLIPSELF_WEIGHTS)
+    expected = TextClassifier(tower, "photo", cache_dir=tmp_path / "other")(["red star", "lawn"])
+    np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), expected.numpy(), atol=1e-6)
+    assert main(["--clip", "ViT-B-16", *words]) == 2
+    assert "--clip and --pretrained belong together" in capsys.readouterr().err

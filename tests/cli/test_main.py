@@ -9,6 +9,7 @@ import pytest
 
 from clipself_d2.cli import COMMANDS, main
 from clipself_d2.cli.distill import student_size
+from clipself_d2.cli.overrides import clip_overrides
 
 
 def test_help_lists_every_command_in_80_columns(capsys):
@@ -69,3 +70,10 @@ def test_tables_need_a_clone(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(("clip", "size"), [("ViT-B-16", 896), ("ViT-L-14-336", 672), ("EVA02-B-16", 896)])
 def test_the_student_reads_an_image_at_several_times_the_towers_size(clip, size):
     assert student_size(clip) == [f"model.student_size={size}"]
+
+
+def test_a_repository_brings_its_own_weights():
+    """Not those of the config."""
+    assert clip_overrides("hf-hub:a/b", None) == ["clip.name='hf-hub:a/b'", "clip.pretrained=null"]
+    assert clip_overrides("hf-hub:a/b", "c.pt") == ["clip.name='hf-hub:a/b'", "clip.pretrained='c.pt'"]
+    assert clip_overrides("ViT-B-16", None) == ["clip.name='ViT-B-16'"]

@@ -36,7 +36,7 @@ def folder(world) -> Path:
 
 def run(world, *more, output="pairs.json") -> int:
     arguments = ["--proposals", str(world / "proposals.json"), "--dataset", "ov_shapes_train_images"]
-    arguments += ["--name", MODEL, "--pretrained", "null", "--output", str(world / output)]
+    arguments += ["--clip", MODEL, "--pretrained", "null", "--output", str(world / output)]
     return main([*arguments, "--num-workers", "0", "--device", "cpu", *more])
 
 
@@ -126,7 +126,7 @@ def test_nouns_may_be_given(world):
         (["--threshold", "1"], "images has a pair: lower --threshold"),
         (["--threshold", "3"], "--threshold 3.0: a cosine is within -1..1"),
         (["--top", "0"], "--top 0"),
-        (["--name", "no-such-clip"], "no-such-clip"),
+        (["--clip", "no-such-clip"], "no-such-clip"),
         (["--pretrained", "absent.pt"], "absent.pt"),
         (["--templates", "a thing"], "templates"),
         (["--fast"], "unrecognized arguments"),

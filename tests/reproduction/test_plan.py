@@ -158,7 +158,7 @@ def test_a_probe_compares_the_tower_with_the_one_it_started_from(tmp_path, image
     planner = Planner(tmp_path / "out", device="cpu")
     job = planner.job(training.taken_by("probe_coherence", "--pretrained", "fake_images"))
     trained = planner.job(training)
-    assert job.arguments[:6] == ["--name", "ViT-B-16", "--pretrained", "null", str(trained.product), "--labels"]
+    assert job.arguments[:6] == ["--clip", "ViT-B-16", "--pretrained", "null", str(trained.product), "--labels"]
     assert job.arguments[-6:] == ["--dataset", "fake_images", "--output", str(job.folder), "--device", "cpu"]
     assert (job.product, job.results) == (job.folder / "coherence.png", job.folder / "results.json")
     assert gaps([job]) == []
@@ -172,7 +172,7 @@ def test_pairs_are_made_of_proposals(tmp_path, images):
     pairs, made, trained = (planner.job(each) for each in (run, proposals, training.using(PAIRS_FILE, run)))
     assert (pairs.tool.name, pairs.product.name, pairs.results) == ("make_region_text.py", "pairs.json", None)
     assert pairs.arguments == [
-        "--proposals", str(made.product), "--name", "ViT-B-16", "--pretrained", "null",
+        "--proposals", str(made.product), "--clip", "ViT-B-16", "--pretrained", "null",
         "--dataset", "fake_images", "--output", str(pairs.product), "--device", "cpu",
     ]  # fmt: skip
     assert trained.config.dataloader.train.mapper.regions.json_file == str(pairs.product)

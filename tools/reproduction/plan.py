@@ -70,7 +70,7 @@ class Job:
         if self.run.tool == "make_proposals":
             return [*config, *used, *data, *overrides]
         clip, device = self.config.clip, ["--device", str(self.config.train.device)]
-        weights = ["--name", str(clip.name), "--pretrained", clip.pretrained or "null"]
+        weights = ["--clip", str(clip.name), "--pretrained", clip.pretrained or "null"]
         if self.run.tool == "make_region_text":
             return [*used, *weights, *data, *device]
         size = ["--size", str(self.config.model.student_size), "--modes", *ImageTower.dense_modes]
