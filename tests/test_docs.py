@@ -17,12 +17,14 @@ import pytest
 from detectron2.data import DatasetCatalog
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from PIL import Image
 
 import clipself_d2.cli
 import clipself_d2.data
 import clipself_d2.miniature  # registers data sets, as that above
 from clipself_d2.command_line import ArgumentParser
 from clipself_d2.engine.config import find_config, load_config
+from clipself_d2.visualization.figures import figure_to_image
 from reproduction.catalog import find
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +150,23 @@ def test_links_lead_somewhere(page):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_every_picture_is_shown_and_described():
+    shown = set()
+    for page in PAGES:
+        for token in (token for token in TOKENS[page] if token.type == "image"):
+            shown.add((page.parent / str(token.attrs["src"])).resolve())
+            assert len(token.content) > 20, f"{page}: {token.attrs['src']} needs an alt text"
+    assert shown == set(ROOT.glob("docs/images/*"))
+
+
+def test_pictures_can_be_drawn_again():
+    pictures = runpy.run_path(str(ROOT / "docs/pictures.py"))["PICTURES"]
+    assert all((ROOT / "docs/images" / name).is_file() for name in pictures)
+    for name in ("mask_resize.png", "scaling.png"):  # the fast ones; the second is read from a page's tables
+        with Image.open(ROOT / "docs/images" / name) as kept:
+            assert figure_to_image(pictures[name]()).size == kept.size
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
