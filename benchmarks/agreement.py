@@ -25,7 +25,6 @@ from clipself_d2.engine.config import build, load_config
 from clipself_d2.miniature.dataset import VERSION, ensure_ov_shapes
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-DATASETS = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ _PROPOSALS = (  # OV-COCO's, on the miniature's images
     "dataloader.test.dataset=ov_shapes_val",
 )
 _NAMED_REGIONS = (
-    f"dataloader.train.mapper.regions.json_file={DATASETS}/ov_shapes_{VERSION}/annotations/instances_train.json"
+    "dataloader.train.mapper.regions.json_file=${oc.env:DETECTRON2_DATASETS,datasets}"
+    f"/ov_shapes_{VERSION}/annotations/instances_train.json"
 )
 
 MODELS = {
@@ -111,7 +111,7 @@ class Outputs:
 
 def config(model: Model, device: str, folder: str) -> DictConfig:
     """A model's config, which writes to a folder; draws the images where they are not there."""
-    ensure_ov_shapes(DATASETS)
+    ensure_ov_shapes(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     overrides = [*model.overrides, f"train.device={device}", f"train.output_dir={folder}"]
     return load_config(CONFIGS / model.config, overrides)
 

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2 import miniature
+from clipself_d2.miniature import dataset, registration
 from tests.detection.tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -14,6 +16,19 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 # By its path: ranks that are spawned do not know the name.
 TINY_CONFIG = Path(miniature.__file__).parent / f"model_configs/{miniature.MODEL}.json"
 TINY_STEP = ["--size", "64", f"clip.name={TINY_CONFIG}", "model.teacher_size=64", "model.trainable_blocks=6"]
+
+
+@pytest.fixture(scope="module")
+def few_scenes(tmp_path_factory):
+    """OV-Shapes with 8 scenes per split, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            patch.setattr(catalog, "data", dict(catalog.data))
+        patch.setattr(dataset, "SPLITS", {"train": 8, "val": 8})
+        root = tmp_path_factory.mktemp("datasets")
+        patch.setenv("DETECTRON2_DATASETS", str(root))
+        registration.register_ov_shapes(root)
+        yield
 
 
 @pytest.fixture

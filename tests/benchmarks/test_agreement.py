@@ -10,6 +10,8 @@ from clipself_d2.engine.config import build, load_config
 from tests.detection.tiny import CONFIGS, RESNET
 from tests.second_device import SecondDevice
 
+pytestmark = pytest.mark.usefixtures("few_scenes")
+
 
 @pytest.mark.parametrize("name", agreement.MODELS)
 def test_a_second_device_gives_what_the_cpu_gives(name):

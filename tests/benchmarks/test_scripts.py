@@ -110,7 +110,7 @@ def test_panoptic(run):
     assert numbers["agreement"]["lowest_cosine"] > 0.98 and numbers["agreement"]["differing_pixels"] < 1e-3
 
 
-def test_models(run, capsys):
+def test_models(run, few_scenes, capsys):
     numbers = run(models, "--models", "region-text", "zero-shot segmentation", "--profile")["models"]
     assert {name: set(each["seconds"]) for name, each in numbers.items()} == {
         "region-text": {"ours", "inference"},

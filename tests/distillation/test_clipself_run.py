@@ -1,10 +1,8 @@
 """The command line, from a real config to the exported CLIP, on a tiny tower and drawn images."""
 
 import json
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +14,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from clipself_d2.clip import build_image_tower
 from clipself_d2.data import register_image_list
+from clipself_d2.data.by_path import images_at
 from clipself_d2.engine.main import main
 from clipself_d2.regions import RegionClassifier
 from tests.distillation.tiny import write_model, write_photographs
+from tests.engine.workers import run_train_net
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/distillation/clipself_openai_b16_coco_patches.py")
@@ -36,12 +36,18 @@ def folder(tmp_path_factory):
     MetadataCatalog.pop("tiny_photographs")
 
 
-def arguments(folder, name, *more, dataset="tiny_photographs") -> list[str]:
+def by_path(folder) -> str:
+    """The data set's name for other processes, which register it themselves."""
+    return f"dataloader.train.dataset={images_at(folder / 'coco/unlabeled2017')}"
+
+
+def arguments(folder, name, *more) -> list[str]:
     return [
         "--config-file", CONFIG, *[word for word in more if word.startswith("-")],
         f"clip.name={folder}/tiny-student.json", "clip.pretrained=null",
         "model.student_size=64", "model.teacher_size=32", "model.trainable_blocks=3",
-        f"dataloader.train.dataset={dataset}", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
+        "dataloader.train.dataset=tiny_photographs", "dataloader.train.total_batch_size=2",
+        "dataloader.train.num_workers=0",
         "dataloader.evaluator=null", "optimizer.lr=1e-2", "lr_multiplier.warmup_iters=2", "train.device=cpu",
         "train.precision=fp32", f"train.max_iter={STEPS}", "train.log_period=5", "train.checkpointer.period=5",
         f"train.output_dir={folder}/{name}", *[word for word in more if not word.startswith("-")],
@@ -85,20 +91,18 @@ def test_the_exported_clip_is_open_clips(folder, whole):
 
 def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
     out = folder / "killed"
-    words = arguments(folder, "killed", dataset="coco_2017_unlabeled_images")
-    env = {**os.environ, "DETECTRON2_DATASETS": str(folder), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    env["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), *words]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    training = (arguments(folder, "killed", by_path(folder)), f"{out}.txt")
+    process = multiprocessing.get_context("forkserver").Process(target=run_train_net, args=training)
+    process.start()
     try:
         for _ in range(6000):
-            if process.poll() is not None or (out / "last_checkpoint").exists():
+            if not process.is_alive() or (out / "last_checkpoint").exists():
                 break
             time.sleep(0.01)
     finally:
-        process.send_signal(signal.SIGKILL)
-    _, stderr = process.communicate()
-    assert process.returncode == -signal.SIGKILL, stderr.decode()
+        process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, Path(f"{out}.txt").read_text()
     assert not (out / f"checkpoint_{STEPS:07d}.pth").exists()
 
     assert main(arguments(folder, "killed", "--resume")) == 0
@@ -111,11 +115,8 @@ def test_a_killed_run_resumes_to_the_same_bits(folder, whole):
     assert lines == sorted(set(lines))
 
 
-def test_two_cpu_ranks_match_one(folder, whole, monkeypatch, spawned_ranks):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    few = ["train.max_iter=4", "dataloader.train.dataset=coco_2017_unlabeled_images"]
-    assert main(arguments(folder, "two", "--num-gpus=2", *few)) == 0
+def test_two_cpu_ranks_match_one(folder):
+    assert main(arguments(folder, "two", "--num-gpus=2", "train.max_iter=4", by_path(folder))) == 0
     assert main(arguments(folder, "one", "train.max_iter=4")) == 0
     two, one = final(folder / "two", 4)["model"], final(folder / "one", 4)["model"]
     for name, value in one.items():
