@@ -27,6 +27,7 @@ docs: $(STAMP)
 	@echo "open output/docs/docs/index.html"
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
+# The lock has all that is needed, hence --no-deps: lvis would add a second OpenCV.
 # CPU=1 takes PyTorch's builds without CUDA, from PyTorch's own index: about 1 GB on the disk instead of 6.
 $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock: one to three minutes the first time."
@@ -38,8 +39,8 @@ ifdef CPU
 		$$(grep -Eo '^torch(vision)?==[0-9.]+' requirements.lock)
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r $(VENV)/requirements.lock
 else
-	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock \
-		|| $(BIN)/python -m pip install -q --require-hashes -r requirements.lock \
+	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --require-hashes -r requirements.lock \
+		|| $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock \
 		|| { echo "requirements.lock did not install (it is for Linux x86-64). By hand: docs/install.md" >&2; exit 2; }
 endif
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --editable .

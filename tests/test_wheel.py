@@ -41,11 +41,21 @@ def run(folder: Path, *command: str | Path) -> str:
     return result.stdout
 
 
-def test_it_has_every_file_of_the_package(python):
-    [installed] = python.parents[1].glob("lib/*/site-packages/clipself_d2")
+@pytest.fixture
+def installed(python) -> Path:
+    [folder] = python.parents[1].glob("lib/*/site-packages/clipself_d2")
+    return folder
+
+
+def test_it_has_every_file_of_the_package(installed):
     for root, folder in ((ROOT / "clipself_d2", installed), (ROOT / "configs", installed / "configs")):
         files = [file.relative_to(root) for file in root.rglob("*") if file.is_file() and file.suffix != ".pyc"]
         assert [file for file in files if not (folder / file).is_file()] == []
+
+
+def test_its_weights_are_at_most_25_mebibytes(installed):
+    weights = [file for file in installed.rglob("*") if file.suffix in (".safetensors", ".pth")]
+    assert len(weights) == 5 and sum(file.stat().st_size for file in weights) <= 25 * 2**20
 
 
 def test_the_command_draws_with_what_ships(python, tmp_path):
