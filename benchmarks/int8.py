@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from tabulate import tabulate
 
-    from clipself_d2.clip.export import DenseEncoder, check_path, quantize, write_encoder
+    from clipself_d2.cli.export import check_path
+    from clipself_d2.clip.export import DenseEncoder, quantize, write_encoder
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.evaluate import build_evaluation, evaluate
     from clipself_d2.engine.inference import load_trained

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NoReturn, ParamSpec
 
 from clipself_d2.errors import InputError, Interrupted, RunError, lack_of_resources
+from clipself_d2.files import find_config
 
 P = ParamSpec("P")
 
@@ -33,6 +34,18 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the InputError."""
         raise InputError(f"{message} (see --help)")
+
+
+def config_name(text: str) -> str:
+    """The type of an argument that names a config, which has to be there: see `find_config`."""
+    find_config(text)
+    return text
+
+
+def announce(text: str) -> None:
+    """Print what a command is about to do, before its imports; torchrun starts it once per rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
 
 
 def weights(text: str) -> str | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import re
 import signal
 from importlib.util import find_spec
 
 
-class InputError(ValueError):
+class InputError(argparse.ArgumentTypeError, ValueError):
     """A wrong argument, file or config, in one line: which file, which field, and how to fix it.
 
-    Tools print the line and exit with code 2; anything else that escapes a tool is a bug.
+    Tools print the line and exit with code 2; anything else that escapes a tool is a bug. A function that raises it can
+    be the `type` of an argument.
     """
 
 

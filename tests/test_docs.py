@@ -9,6 +9,7 @@ import re
 import runpy
 import shlex
 import shutil
+from argparse import ArgumentError
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
@@ -23,7 +24,8 @@ import clipself_d2.cli
 import clipself_d2.data
 import clipself_d2.miniature  # registers data sets, as that above
 from clipself_d2.command_line import ArgumentParser
-from clipself_d2.engine.config import find_config, load_config
+from clipself_d2.engine.config import load_config
+from clipself_d2.files import find_config
 from clipself_d2.visualization.figures import figure_to_image
 from reproduction.catalog import find
 
@@ -92,7 +94,7 @@ class Parsed(Exception):
 
 @pytest.fixture
 def parse(monkeypatch, tmp_path):
-    """Runs a tool's command line as far as its arguments are parsed, in an empty folder."""
+    """Runs a tool's command line as far as its arguments are parsed, in an empty folder, as if its files were there."""
 
     def stop(method):
         def parse_and_stop(self, *args, **kwargs):
@@ -100,6 +102,17 @@ def parse(monkeypatch, tmp_path):
 
         return parse_and_stop
 
+    convert = ArgumentParser._get_value
+
+    def convert_if_there(self, action, text):
+        try:
+            return convert(self, action, text)
+        except ArgumentError as error:
+            if "no such" not in str(error):
+                raise
+            return text
+
+    monkeypatch.setattr(ArgumentParser, "_get_value", convert_if_there)
     for name in ("parse_args", "parse_intermixed_args"):
         monkeypatch.setattr(ArgumentParser, name, stop(getattr(ArgumentParser, name)))
     monkeypatch.chdir(tmp_path)

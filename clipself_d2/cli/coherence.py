@@ -18,13 +18,12 @@ Examples:
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from tabulate import tabulate
 from tqdm import tqdm
 
-from clipself_d2.cli.arguments import own_weights
-from clipself_d2.command_line import ArgumentParser, exit_codes, weights
+from clipself_d2.cli.arguments import clip_weights, output_folder, own_weights
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
 from clipself_d2.errors import InputError
 
 MINIATURE = "OV-Shapes-ViT-8"  # clipself_d2.miniature.MODEL, which takes long to import
@@ -37,7 +36,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--clip", default=MINIATURE, metavar="NAME", help="as of the other commands (%(default)s)")
-    add("--pretrained", nargs="+", metavar="WEIGHTS", help="a tag, a file or null for each tower (miniature)")
+    add(
+        "--pretrained",
+        type=clip_weights,
+        nargs="+",
+        metavar="WEIGHTS",
+        help="a tag, a file or null for each tower (miniature)",
+    )
     add("--labels", nargs="+", metavar="TEXT", help="names of the towers (as in --pretrained)")
     add("--dataset", default="ov_shapes_val_panoptic", metavar="NAME", help="panoptic or semantic (%(default)s)")
     add("--size", type=int, metavar="PIXELS", help="side of the towers' input (twice the native size)")
@@ -56,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--batch-size", type=int, default=8, metavar="N", help="images per batch (%(default)s)")
     add("--num-workers", type=int, default=2, metavar="N", help="worker processes that load images (%(default)s)")
     add("--device", default="auto", metavar="NAME", help="auto, cuda or cpu")
-    add("--output", type=Path, default=Path("output/coherence"), metavar="DIR", help="(%(default)s)")
+    add("--output", type=output_folder, default="output/coherence", metavar="DIR", help="(%(default)s)")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size}: must be at least 1")
@@ -73,6 +78,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"coherence on {args.dataset}")
 
     from clipself_d2.clip import build_image_tower
     from clipself_d2.clip.checkpoint import write_atomically

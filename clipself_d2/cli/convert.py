@@ -29,8 +29,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.cli.arguments import clip_name, existing_file, output_file, output_folder
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes
 from clipself_d2.errors import InputError
+from clipself_d2.files import REPOSITORIES
+from clipself_d2.vocabulary import read_vocabulary
 
 SUFFIXES = {
     "open_clip": ".safetensors",
@@ -48,26 +51,15 @@ def convert(args: argparse.Namespace) -> None:
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
     from clipself_d2.clip.build import build_model, build_tokenizer, build_towers, name_for_card
     from clipself_d2.clip.checkpoint import save_checkpoint, write_atomically
-    from clipself_d2.clip.formats import REPOSITORIES, to_cat_seg, to_openai
+    from clipself_d2.clip.formats import to_cat_seg, to_openai
     from clipself_d2.clip.transformers_format import save_transformers
 
     source, output, form = args.input, args.output, args.format
-    repository = source.startswith(REPOSITORIES)
-    if not repository and not Path(source).is_file():
-        raise InputError(f"{source}: no such file")
-    if not (args.model or repository):
-        raise InputError(f"{source}: name its model by --model")
     name = args.model or source
-    if form == "transformers":
-        if output.is_file():
-            raise InputError(f"{output}: the format transformers is a folder, and this is a file")
-    elif output.suffix != SUFFIXES[form]:
-        raise InputError(f"{output}: the format {form} needs a file name that ends in {SUFFIXES[form]}")
     if form == "plugin":
         from clipself_d2.panoptic.plugin_file import save_plugin_file
-        from clipself_d2.vocabulary import read_vocabulary
 
-        names = list(dict.fromkeys(word for synonyms in read_vocabulary(args.vocabulary) for word in synonyms))
+        names = list(dict.fromkeys(word for synonyms in args.vocabulary for word in synonyms))
         save_plugin_file(output, *build_towers(name, source), names, args.templates)
         return
     model, mean, std = build_model(name, source, args.resize_positions)
@@ -90,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("input", help="weights in any of the formats above")
     parser.add_argument("output", type=Path, help="the file or folder to write")
     parser.add_argument(
-        "--model", help="open_clip's name of the model (EVA02-B-16), a JSON config, or a repository as the input may be"
+        "--model",
+        type=clip_name,
+        help="open_clip's name of the model (EVA02-B-16), a JSON config, or a repository as the input may be",
     )
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="open_clip", help="default: open_clip")
     parser.add_argument(
@@ -98,12 +92,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="resample the image tower's position table, if it is of another image size than the model's",
     )
-    parser.add_argument("--vocabulary", help="for plugin: the class names, a .json or .txt file or words")
+    parser.add_argument(
+        "--vocabulary", type=read_vocabulary, help="for plugin: the class names, a .json or .txt file or words"
+    )
     parser.add_argument(
         "--templates", default="photo", help="for plugin: photo (default, ODISE's), vild, or a template"
     )
     args = parser.parse_args(argv)
     if (args.format == "plugin") != (args.vocabulary is not None):
         raise InputError("--format plugin, and no other, needs --vocabulary: the class names of ODISE or FC-CLIP")
+    if not args.input.startswith(REPOSITORIES):
+        args.input = str(existing_file(args.input))
+        if not args.model:
+            raise InputError(f"{args.input}: name its model by --model")
+    if args.format == "transformers":
+        args.output = output_folder(str(args.output))
+    elif args.output.suffix != SUFFIXES[args.format]:
+        raise InputError(f"{args.output}: the format {args.format} needs a name that ends in {SUFFIXES[args.format]}")
+    else:
+        args.output = output_file(str(args.output))
+    announce(f"{args.input} to the format {args.format}")
     convert(args)
     print(f"wrote {args.output}")

@@ -7,11 +7,10 @@ after: `clipself eval --boxes`.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from clipself_d2.cli.arguments import add_clip
+from clipself_d2.cli.arguments import add_clip, image_folder, output_folder
 from clipself_d2.cli.overrides import clip_overrides, override, with_epochs
-from clipself_d2.command_line import exit_codes
+from clipself_d2.command_line import announce, exit_codes
 from clipself_d2.engine.main import RESUME, build_parser, start
 
 EXAMPLES = """
@@ -31,10 +30,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
     parser = build_parser("clipself distill", __doc__ or "", EXAMPLES, RECIPE)
     add = parser.add_argument
-    add("--images", type=Path, required=True, metavar="DIR", help="a folder of images")
+    add("--images", type=image_folder, required=True, metavar="DIR", help="a folder of images")
     add_clip(parser)
     add("--epochs", type=float, default=6.0, help="passes over the images (%(default)g)")
-    add("--output", default="output/distill", metavar="DIR", help="where the run is written (%(default)s)")
+    add(
+        "--output",
+        type=output_folder,
+        default="output/distill",
+        metavar="DIR",
+        help="where the run is written (%(default)s)",
+    )
     parser.set_defaults(config_file=RECIPE)
     return parser.parse_intermixed_args(argv)
 
@@ -43,11 +48,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"CLIPSelf on the images of {args.images}, into {args.output}")
+
     from clipself_d2.data.by_path import images_at
 
     overrides = [*clip_overrides(args.clip, args.pretrained), *student_size(args.clip)]
     # What the config would evaluate on is not there.
-    overrides += [override("train.output_dir", args.output), "dataloader.evaluator=null", "dataloader.test=null"]
+    overrides += [override("train.output_dir", str(args.output)), "dataloader.evaluator=null", "dataloader.test=null"]
     args.opts = with_epochs(args.config_file, images_at(args.images), args.epochs, [*overrides, *args.opts])
     start(args)
     print(f"written to {args.output}: tower.safetensors is the CLIP")

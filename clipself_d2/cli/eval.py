@@ -7,13 +7,12 @@ classes. CLIPSelf raises the first two.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from clipself_d2.cli.arguments import add_clip
+from clipself_d2.cli.arguments import add_clip, existing_file, existing_folder, output_folder
 from clipself_d2.cli.distill import RECIPE, student_size
 from clipself_d2.cli.overrides import clip_overrides, override
 from clipself_d2.cli.results import print_results
-from clipself_d2.command_line import exit_codes
+from clipself_d2.command_line import announce, exit_codes
 from clipself_d2.engine.main import build_parser, start
 from clipself_d2.errors import InputError
 
@@ -36,11 +35,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(eval_only=True)
     group = parser.add_argument_group("your own boxes")
     group.add_argument(
-        "--images", type=Path, metavar="DIR", help="the folder that the file names of the json start from"
+        "--images",
+        type=existing_folder,
+        metavar="DIR",
+        help="the folder that the file names of the json start from",
     )
-    group.add_argument("--boxes", type=Path, metavar="FILE.json", help="boxes in COCO's format")
+    group.add_argument("--boxes", type=existing_file, metavar="FILE.json", help="boxes in COCO's format")
     add_clip(group)
-    group.add_argument("--output", metavar="DIR", help="where results are written (output/eval)")
+    group.add_argument("--output", type=output_folder, metavar="DIR", help="where results are written (output/eval)")
     args = parser.parse_intermixed_args(argv)
     if (args.images is None) != (args.boxes is None):
         raise InputError("--images and --boxes belong together: a folder, and the json of the boxes in its images")
@@ -54,6 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"evaluation by {args.config_file}")
     overrides = clip_overrides(args.clip, args.pretrained)
     if args.boxes:
         from clipself_d2.data import get_dataset
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         args.output = args.output or "output/eval"
     if args.output:
-        overrides.append(override("train.output_dir", args.output))
+        overrides.append(override("train.output_dir", str(args.output)))
     args.opts = [*overrides, *args.opts]
     start(args)
     if args.output and args.machine_rank == 0:

@@ -17,9 +17,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.cli.arguments import add_clip, check_clip
-from clipself_d2.command_line import ArgumentParser, exit_codes, weights
-from clipself_d2.errors import InputError
+from clipself_d2.cli.arguments import add_clip, add_trained, check_clip, output_file
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
+from clipself_d2.errors import InputError, require
+from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,15 +29,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "clipself export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("output", type=Path, help="OUTPUT.onnx or OUTPUT.pt2")
+    add("output", type=output_file, help="OUTPUT.onnx or OUTPUT.pt2")
     add_clip(parser)
     add("--dense-mode", default="no_attn", metavar="MODE", help="how the dense map is read (%(default)s)")
     add("--int8", action="store_true", help="int8 weights and matrix products (ONNX encoders)")
-    add("--config-file", metavar="FILE", help="the config, its path or name, of an F-ViT instead of a CLIP")
+    add_trained(parser, "an F-ViT instead of a CLIP")
     add(
-        "--weights", default="", metavar="FILE", help="its checkpoint_*.pth (default: the newest, if the config trains)"
+        "--words",
+        type=read_vocabulary,
+        help="what it looks for (default: the classes of the config); see `clipself predict`",
     )
-    add("--words", help="what it looks for (default: the classes of the config); see `clipself predict`")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
     args = parser.parse_intermixed_args(argv)
     check_clip(args)
@@ -44,18 +46,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError("give --clip and --pretrained for an encoder, or --config-file for an F-ViT")
     if args.int8 and (args.config_file or args.output.suffix != ".onnx"):
         raise InputError("--int8 is for encoders in ONNX: give --clip, and an output that ends in .onnx")
+    check_path(args.output)
     return args
+
+
+def check_path(path: Path) -> None:
+    """Raise an InputError for a suffix that is no format, and for what the format needs and is not installed."""
+    if path.suffix not in (".onnx", ".pt2"):
+        raise InputError(f"{path}: end the name in .onnx (ONNX) or .pt2 (torch.export)")
+    for package in ("onnx", "onnxscript", "onnxruntime") if path.suffix == ".onnx" else ():
+        require(package, "export", "ONNX")
 
 
 @exit_codes()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"export of {args.clip or args.config_file} to {args.output}")
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
-    from clipself_d2.clip.export import check_path
 
-    check_path(args.output)
     if args.config_file:
         export_detector(args)
     else:
@@ -97,13 +107,11 @@ def export_detector(args: argparse.Namespace) -> None:
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.inference import load_trained
     from clipself_d2.visualization.predictor import set_classes
-    from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
     cfg = load_config(args.config_file, ["train.device=cpu", *args.opts])
     if args.words:
-        words = read_vocabulary(args.words)
-        print(describe_classes(words))
-        set_classes(cfg, words)
+        print(describe_classes(args.words))
+        set_classes(cfg, args.words)
     model = load_trained(cfg, weights(args.weights))
     if not isinstance(model, FViT):
         raise InputError(f"{args.config_file}: is no F-ViT: use a config of configs/detection")

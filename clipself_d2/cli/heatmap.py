@@ -12,11 +12,12 @@ Examples:
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
-from clipself_d2.command_line import exit_codes, weights
+from clipself_d2.cli.arguments import add_clip, check_clip, clip_weights, words_parser
+from clipself_d2.command_line import announce, exit_codes, weights
 from clipself_d2.errors import InputError
+from clipself_d2.files import find_files, output_stems
+from clipself_d2.vocabulary import describe_classes
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,6 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--compare",
+        type=clip_weights,
         nargs="?",
         const="",
         metavar="WEIGHTS",
@@ -49,6 +51,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    files = find_files(args.inputs)
+    stems = output_stems(files, args.output)
+    announce(describe_classes(args.words))
 
     from tqdm import tqdm
 
@@ -58,12 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.data import read_image
     from clipself_d2.engine.inference import resolve_device
     from clipself_d2.visualization.heatmaps import draw_word_maps
-    from clipself_d2.visualization.media import find_files, output_stems
-    from clipself_d2.vocabulary import TextClassifier, Vocabulary, describe_classes, read_vocabulary
+    from clipself_d2.vocabulary import TextClassifier, Vocabulary
 
-    words = read_vocabulary(args.words)
-    files, output = find_files(args.inputs), Path(args.output).expanduser()
-    print(describe_classes(words))
     device = resolve_device("auto")
     name, before, after = miniature.MODEL, miniature.WEIGHTS, miniature.CLIPSELF_WEIGHTS
     if args.clip:
@@ -73,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.compare is not None:
         towers = {"before": build_image_tower(name, weights(before)).to(device), **towers}
     templates = args.templates or ("vild" if args.clip else list(miniature.TEMPLATES))
-    vocabulary = Vocabulary.from_classes(words, TextClassifier(text.to(device), templates), background=None)
+    vocabulary = Vocabulary.from_classes(args.words, TextClassifier(text.to(device), templates), background=None)
     size = args.size or 2 * tower.native_size
     tower.check_size(size, "--size")
-    for file, stem in zip(tqdm(files, "images", unit=" images"), output_stems(files, output), strict=True):
+    for file, stem in zip(tqdm(files, "images", unit=" images"), stems, strict=True):
         figure = draw_word_maps(towers, vocabulary, read_image(file), size)
         draw = partial(figure.savefig, dpi="figure" if args.format == "png" else 300)
         write_atomically(stem.with_name(f"{stem.name}.{args.format}"), draw)
-    print(f"written to {output}")
+    print(f"written to {args.output}")

@@ -25,10 +25,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.cli.arguments import add_clip, check_clip, words_parser
+from clipself_d2.cli.arguments import add_clip, add_trained, check_clip, words_parser
 from clipself_d2.cli.overrides import clip_overrides, override
-from clipself_d2.command_line import exit_codes
+from clipself_d2.command_line import announce, exit_codes
 from clipself_d2.errors import InputError
+from clipself_d2.files import Stream, find_files, is_stream, output_stems
+from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
 DETECTOR = "miniature/detector"
 PANOPTIC = "miniature/panoptic_segmenter"
@@ -72,17 +74,21 @@ def parse_args(
         help="also YOLO's labels of the boxes: NAME.txt, and the words in classes.txt",
     )
     add("--threshold", type=float, metavar="P", help="lowest score that is drawn (boxes: 0.3; others: 0)")
-    add("--novel", metavar="WORDS", help="novel classes (default: all but the base classes of the config's data set)")
-    add("--stuff", metavar="WORDS", help="panoptic: words with one segment each (default: stuff of the data set)")
-    add_clip(parser)
-    add("--config-file", metavar="FILE", help="the config, its path or name, of the model (default: see above)")
-    add("--masks", metavar="MODEL", help="name the masks of SAM or SAM 2: a name on the Hugging Face hub, or a folder")
     add(
-        "--weights",
-        default="",
-        metavar="FILE",
-        help="checkpoint_*.pth (default: the newest, if the config trains), or null",
+        "--novel",
+        type=read_vocabulary,
+        metavar="WORDS",
+        help="novel classes (default: all but the base classes of the config's data set)",
     )
+    add(
+        "--stuff",
+        type=read_vocabulary,
+        metavar="WORDS",
+        help="panoptic: words with one segment each (default: stuff of the data set)",
+    )
+    add_clip(parser)
+    add_trained(parser, "the model (default: see above)")
+    add("--masks", metavar="MODEL", help="name the masks of SAM or SAM 2: a name on the Hugging Face hub, or a folder")
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with train.device=cpu (%(default)s)")
     add("--resume", action="store_true", help="leave out inputs that have their json in OUTPUT")
     args = parser.parse_intermixed_args(argv)
@@ -108,17 +114,17 @@ def parse_args(
 
 def predict(args: argparse.Namespace) -> None:
     """Run a model on the inputs, which the ranks share."""
-    from clipself_d2.visualization.media import Stream, check_stream, find_files, is_stream
-
-    # What is not there is said before the imports and the model, which take longer.
     streams = [Stream(path) for path in args.inputs if is_stream(path)]
     args.files = [*find_files([path for path in args.inputs if not is_stream(path)]), *streams]
-    for stream in streams:
-        check_stream(stream)
+    output_stems(args.files, args.output)  # an error comes before the imports
+    announce(describe_classes(args.words))
 
     from clipself_d2.engine.config import load_config
     from clipself_d2.engine.launch import launch
+    from clipself_d2.visualization.media import check_stream
 
+    for stream in streams:
+        check_stream(stream)
     device = load_config(args.config_file, args.opts).train.device
     launch(predict_share, (args,), device=device, ranks_per_machine=args.num_gpus)
 
@@ -131,26 +137,19 @@ def predict_share(args: argparse.Namespace) -> None:
     from clipself_d2.engine.config import load_config
     from clipself_d2.visualization.predict_files import predict_files
     from clipself_d2.visualization.predictor import Predictor
-    from clipself_d2.vocabulary import describe_classes, read_vocabulary
 
-    def names(words: str | None) -> list[str] | None:
-        return [synonyms[0] for synonyms in read_vocabulary(words)] if words else None
-
-    words = read_vocabulary(args.words)
-    output = Path(args.output).expanduser()
-    if comm.is_main_process():
-        print(describe_classes(words))
     cfg = load_config(args.config_file, args.opts)
-    options = {"novel": names(args.novel), "stuff": names(args.stuff)}
-    predictor = Predictor(cfg, words, **options, weights=args.weights, threshold=args.threshold)
-    found, failures = predict_files(predictor, args.files, output, save_txt=args.save_txt, resume=args.resume)
+    chosen = {"novel": args.novel, "stuff": args.stuff}
+    names = {key: [synonyms[0] for synonyms in given] for key, given in chosen.items() if given}
+    predictor = Predictor(cfg, args.words, **names, weights=args.weights, threshold=args.threshold)
+    found, failures = predict_files(predictor, args.files, args.output, save_txt=args.save_txt, resume=args.resume)
     if not comm.is_main_process():
         return
     headers = ("word", "found", "in images", "best score")
     print(tabulate(found.rows(), headers, "simple_outline", floatfmt=".2f", maxcolwidths=[36]))
     if failures:
         print(f"{failures:,} of {len(args.files):,} inputs could not be read and were left out")
-    print(f"written to {output}")
+    print(f"written to {args.output}")
 
 
 @exit_codes("with --resume the same command goes on where it stopped")

@@ -29,7 +29,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clipself_d2.command_line import ArgumentParser, exit_codes, weights
+from clipself_d2.cli.arguments import add_trained, output_file
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
 from clipself_d2.errors import InputError
 
 _MOST_RECALLED = 300  # proposals of an image that count for the network's recall
@@ -41,10 +42,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "clipself proposals", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="the config of the trained network")
-    add("--weights", default="", metavar="FILE", help="checkpoint_*.pth (default: the newest, if the config trains)")
+    add_trained(parser, "the trained network", required=True)
     add("--dataset", required=True, metavar="NAME", help="the data set of the images; see datasets/README.md")
-    add("--output", required=True, type=Path, metavar="FILE.json", help="the new file; must not exist")
+    add("--output", required=True, type=output_file, metavar="FILE.json", help="the new file; must not exist")
     add("--top", type=int, default=50, metavar="N", help="most proposals per image (%(default)s)")
     add("--nms", type=float, default=0.7, metavar="IOU", help="threshold; 1 keeps duplicates (%(default)s)")
     add("--min-score", type=float, default=0.0, metavar="P", help="lowest objectness (%(default)s)")
@@ -62,6 +62,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"proposals of {args.config_file} for {args.dataset}")
 
     from clipself_d2.detection.proposals import ProposalFilter, check_can_propose
     from clipself_d2.engine.config import load_config, target

@@ -15,8 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.cli.arguments import existing_file, output_folder
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes
 from clipself_d2.errors import InputError
+from clipself_d2.files import find_config
 
 
 @exit_codes()
@@ -27,10 +29,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("source", type=Path, help="a tower.safetensors, the output folder of a training, or a config")
     add("repository", metavar="OWNER/NAME", help="of the hub; made if it does not exist")
     add("--license", required=True, help="of the weights, as the hub names it (mit, apache-2.0, other)")
-    add("--dry-run", type=Path, metavar="FOLDER", help="write the files to FOLDER, and upload nothing")
+    add("--dry-run", type=output_folder, metavar="FOLDER", help="write the files to FOLDER, and upload nothing")
     args = parser.parse_args(argv)
     if args.repository.count("/") != 1:
         raise InputError(f"{args.repository}: give OWNER/NAME")
+    if args.source.suffix == ".safetensors":
+        existing_file(str(args.source))
+    elif not args.source.is_dir():
+        find_config(args.source)
+    announce(f"files of {args.repository} from {args.source}")
 
     import clipself_d2.miniature  # noqa: F401  (registers its model with open_clip)
     from clipself_d2.engine.hub import push, write_repository

@@ -25,11 +25,10 @@ Examples:
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipself_d2.cli.arguments import add_clip, check_clip
-from clipself_d2.command_line import WORDS_HELP, ArgumentParser, exit_codes, weights
+from clipself_d2.cli.arguments import add_clip, check_clip, existing_file, output_file
+from clipself_d2.command_line import WORDS_HELP, ArgumentParser, announce, exit_codes, weights
 from clipself_d2.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,11 +46,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--captions", type=Path, metavar="FILE.json", help="in COCO's format (default: the data set's, if it has some)")
-    add("--proposals", required=True, type=Path, metavar="FILE.json", help="as `clipself proposals` writes them")
+    add(
+        "--captions",
+        type=existing_file,
+        metavar="FILE.json",
+        help="in COCO's format (default: the data set's, if it has some)",
+    )
+    add(
+        "--proposals",
+        required=True,
+        type=existing_file,
+        metavar="FILE.json",
+        help="as `clipself proposals` writes them",
+    )
     add("--dataset", required=True, metavar="NAME", help="of the images; datasets/README.md has the names")
     add_clip(parser, required=True)
-    add("--output", required=True, type=Path, metavar="FILE.json", help="what to write; must not exist")
+    add("--output", required=True, type=output_file, metavar="FILE.json", help="what to write; must not exist")
     add("--nouns", metavar="WORDS", help="objects, phrases, a file or words (see above and below)")
     add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")
     add("--top", type=int, default=20, metavar="N", help="proposals of an image, the first (%(default)s)")
@@ -77,6 +87,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"pairs of region and noun of {args.dataset}")
 
     from clipself_d2.engine.launch import launch
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 
-def print_results(folder: str) -> None:
+def print_results(folder: str | Path) -> None:
     """Print the `results.json` of a run's folder, tasks and metrics, the longer list downwards."""
     from tabulate import tabulate
 

@@ -20,9 +20,9 @@ Examples:
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.cli.arguments import existing_file, existing_folder, output_folder
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes
 from clipself_d2.errors import InputError
 
 
@@ -34,18 +34,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     result = parser.add_mutually_exclusive_group(required=True)
-    result.add_argument("--panoptic", type=Path, metavar="JSON", help="a panoptic result")
-    result.add_argument("--instances", type=Path, metavar="JSON", help="an instance-segmentation result")
-    add("--png-root", type=Path, metavar="FOLDER", help="the PNGs of the panoptic result")
+    result.add_argument("--panoptic", type=existing_file, metavar="JSON", help="a panoptic result")
+    result.add_argument("--instances", type=existing_file, metavar="JSON", help="an instance-segmentation result")
+    add("--png-root", type=existing_folder, metavar="FOLDER", help="the PNGs of the panoptic result")
     meaning = parser.add_mutually_exclusive_group(required=True)
     meaning.add_argument("--dataset", metavar="NAME", help="a registered panoptic data set (datasets/README.md)")
-    meaning.add_argument("--annotations", type=Path, metavar="JSON", help="a COCO json with images and categories")
-    add("--output", type=Path, required=True, metavar="FOLDER", help="one .safetensors file per image is written here")
+    meaning.add_argument(
+        "--annotations", type=existing_file, metavar="JSON", help="a COCO json with images and categories"
+    )
+    add("--output", type=output_folder, required=True, metavar="FOLDER", help="one .safetensors file per image")
     add("--confidence", type=float, default=0.9, metavar="P", help="probability of a mask's class (default 0.9)")
     add("--num-processes", type=int, default=1, metavar="N", help="that share the images (%(default)s)")
     args = parser.parse_args(argv)
     if args.panoptic and not args.png_root:
         raise InputError("--panoptic needs --png-root, the folder of its PNGs")
+    announce(f"masks of {args.panoptic or args.instances}")
 
     from clipself_d2.engine.launch import launch
 

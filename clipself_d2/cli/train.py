@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from clipself_d2.cli.arguments import existing_file, existing_folder, output_folder
 from clipself_d2.cli.overrides import override, with_epochs
 from clipself_d2.cli.results import print_results
-from clipself_d2.command_line import exit_codes
+from clipself_d2.command_line import announce, exit_codes
 from clipself_d2.engine.main import RESUME, build_parser, start
 from clipself_d2.errors import InputError
+from clipself_d2.vocabulary import read_vocabulary
 
 EXAMPLES = """
 examples:
@@ -32,17 +33,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = build_parser("clipself train", __doc__ or "", EXAMPLES, DETECTOR)
     group = parser.add_argument_group("your own data")
     group.add_argument(
-        "--images", type=Path, metavar="DIR", help="the folder that the file names of the jsons start from"
+        "--images",
+        type=existing_folder,
+        metavar="DIR",
+        help="the folder that the file names of the jsons start from",
     )
     group.add_argument(
-        "--train", type=Path, metavar="FILE.json", help="boxes in COCO's format; it may lack classes of --val"
+        "--train",
+        type=existing_file,
+        metavar="FILE.json",
+        help="boxes in COCO's format; it may lack classes of --val",
     )
     group.add_argument(
-        "--val", type=Path, metavar="FILE.json", help="boxes to evaluate on; its categories are the classes"
+        "--val",
+        type=existing_file,
+        metavar="FILE.json",
+        help="boxes to evaluate on; its categories are the classes",
     )
-    group.add_argument("--novel", metavar="A,B", help="classes whose boxes are not trained on (default: none)")
+    group.add_argument(
+        "--novel", type=read_vocabulary, metavar="A,B", help="classes whose boxes are not trained on (default: none)"
+    )
     group.add_argument("--epochs", type=float, default=3.0, help="passes over the images (%(default)g)")
-    group.add_argument("--output", metavar="DIR", help="where the run is written (output/train)")
+    group.add_argument("--output", type=output_folder, metavar="DIR", help="where the run is written (output/train)")
     args = parser.parse_intermixed_args(argv)
     own = {"--images": args.images, "--train": args.train, "--val": args.val}
     missing = [name for name, value in own.items() if value is None]
@@ -58,11 +70,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
+    announce(f"training by {args.config_file}")
     if args.train:
         from clipself_d2.data.by_path import objects_at
-        from clipself_d2.vocabulary import read_vocabulary
 
-        novel = [synonyms[0] for synonyms in read_vocabulary(args.novel)] if args.novel else []
+        novel = [synonyms[0] for synonyms in args.novel or ()]
         data = objects_at(args.train, args.images, classes_of=args.val, novel=novel, training=True)
         args.opts = with_epochs(
             args.config_file,
@@ -70,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.epochs,
             [
                 override("dataloader.test.dataset", objects_at(args.val, args.images, novel=novel)),
-                override("train.output_dir", args.output or "output/train"),
+                override("train.output_dir", str(args.output or "output/train")),
                 *args.opts,
             ],
         )

@@ -12,13 +12,15 @@ Examples:
 """
 
 import argparse
+import os
+import socket
 from collections.abc import Sequence
 
-from clipself_d2.cli.arguments import add_clip, check_clip
+from clipself_d2.cli.arguments import add_clip, add_trained, check_clip, clip_weights, port
 from clipself_d2.cli.overrides import clip_overrides
 from clipself_d2.cli.predict import BY_TEXT, DETECTOR, PANOPTIC, SEMANTIC
 from clipself_d2.cli.segment import SHIPPED
-from clipself_d2.command_line import ArgumentParser, exit_codes, weights
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
 from clipself_d2.errors import InputError, require
 
 SCENE = 12  # of the held-out ones
@@ -31,12 +33,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser("clipself web", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--host", default="127.0.0.1", metavar="IP", help="0.0.0.0 lets other machines in (%(default)s)")
-    add("--port", type=int, default=7860, metavar="N", help="0 takes any that is free (%(default)s)")
+    add("--port", type=port, default=7860, metavar="N", help="0 takes any that is free (%(default)s)")
     add_clip(parser)
-    add("--compare", metavar="WEIGHTS", help="weights of --clip before CLIPSelf, to draw beside")
+    add("--compare", type=clip_weights, metavar="WEIGHTS", help="weights of --clip before CLIPSelf, to draw beside")
     add("--size", type=int, metavar="PX", help="side that images are resized to (default: twice the CLIP's own)")
-    add("--config-file", metavar="FILE", help="config of a detector, its path or name")
-    add("--weights", default="", metavar="FILE", help="its checkpoint_*.pth (default: the newest), or null")
+    add_trained(parser, "a detector")
     args = parser.parse_args(argv)
     check_clip(args)
     if args.compare and not args.clip:
@@ -46,12 +47,31 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port, 0 for any that is free.
+
+    Raises:
+        InputError: it is in use, or is not this machine's to give.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise InputError(f"--host {host} --port {port}: {reason}; choose another port") from None
+
+
 @exit_codes("the same command opens the page again")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
     require("gradio", "web", "clipself web")
+    with listen(args.host, args.port) as listener:
+        announce("loading the models of the page")
+        open_page(args, listener)
 
+
+def open_page(args: argparse.Namespace, listener: socket.socket) -> None:
+    """Load the models, and serve the page until the process is told to end."""
     from PIL import Image
 
     from clipself_d2 import miniature
@@ -60,29 +80,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     from clipself_d2.miniature.dataset import scene_of
     from clipself_d2.miniature.render import render
     from clipself_d2.visualization.predictor import Predictor
-    from clipself_d2.visualization.web import Models, listen, read_words, serve
+    from clipself_d2.visualization.web import Models, read_words, serve
 
-    with listen(args.host, args.port) as listener:
-        name, before = args.clip or miniature.MODEL, args.compare
-        example, words, about = None, REAL_WORDS, f"The CLIP is {name}."
-        config, overrides = BY_TEXT, clip_overrides(args.clip, args.pretrained)
-        if not args.clip:
-            config, *overrides = SHIPPED
-            example, words, before = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS, miniature.WEIGHTS
-            about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
-        size = f"model.size={args.size or 2 * image_tower_shape(name).native_size}"
-        segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
-        trained = {} if args.clip else {"Boxes": DETECTOR, "Panoptic": PANOPTIC, "CAT-Seg": SEMANTIC}
-        if args.config_file:
-            trained["Boxes"] = args.config_file
-        models = Models(
-            segmenter,
-            build_image_tower(name, weights(before)).to(segmenter.cfg.train.device) if before else None,
-            {
-                title: Predictor(
-                    load_config(config), read_words(words), weights=args.weights if config == args.config_file else ""
-                )
-                for title, config in trained.items()
-            },
-        )
-        serve(models, about, example, words, listener)
+    name, before = args.clip or miniature.MODEL, args.compare
+    example, words, about = None, REAL_WORDS, f"The CLIP is {name}."
+    config, overrides = BY_TEXT, clip_overrides(args.clip, args.pretrained)
+    if not args.clip:
+        config, *overrides = SHIPPED
+        example, words, before = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS, miniature.WEIGHTS
+        about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
+    size = f"model.size={args.size or 2 * image_tower_shape(name).native_size}"
+    segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
+    trained = {} if args.clip else {"Boxes": DETECTOR, "Panoptic": PANOPTIC, "CAT-Seg": SEMANTIC}
+    if args.config_file:
+        trained["Boxes"] = args.config_file
+    models = Models(
+        segmenter,
+        build_image_tower(name, weights(before)).to(segmenter.cfg.train.device) if before else None,
+        {
+            title: Predictor(
+                load_config(config), read_words(words), weights=args.weights if config == args.config_file else ""
+            )
+            for title, config in trained.items()
+        },
+    )
+    serve(models, about, example, words, listener)

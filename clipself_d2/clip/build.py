@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from clipself_d2.clip.attention_pool import CoCaTower, TimmPoolTower
 from clipself_d2.clip.checkpoint import load_checkpoint, write_atomically
 from clipself_d2.clip.download import default_statistics, find_weights, offline_unless_hub_answers, read_model_config
-from clipself_d2.clip.formats import REPOSITORIES, uses_quick_gelu
+from clipself_d2.clip.formats import uses_quick_gelu
 from clipself_d2.clip.resnet import ResNetTower
 from clipself_d2.clip.siglip import register_siglip
 from clipself_d2.clip.text import TextTower
@@ -30,6 +30,7 @@ from clipself_d2.clip.tower import ImageTower
 from clipself_d2.clip.transformer import TransformerTower
 from clipself_d2.clip.vit import ViTTower
 from clipself_d2.errors import InputError, first_line, require
+from clipself_d2.files import REPOSITORIES
 
 # To add a family, write its `ImageTower` in a file of its own and name it here.
 IMAGE_TOWERS: tuple[Any, ...] = (ViTTower, CoCaTower, TimmTower, TimmPoolTower, ResNetTower)

@@ -19,9 +19,9 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from open_clip.pretrained import download_pretrained_from_url, get_pretrained_cfg
 
-from clipself_d2.clip.formats import REPOSITORIES
 from clipself_d2.clip.transformers_config import from_transformers_config
 from clipself_d2.errors import InputError, first_line
+from clipself_d2.files import REPOSITORIES
 
 HUB_PREFIX, FOLDER_PREFIX = REPOSITORIES
 _CONFIGS = ("open_clip_config.json", "config.json")

@@ -14,7 +14,7 @@ from torch.utils.benchmark import Timer
 
 from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.clip.tower import ImageTower
-from clipself_d2.errors import InputError, RunError, require
+from clipself_d2.errors import RunError
 
 TOLERANCE = 1e-4
 """The largest difference between an exported map and the tower's, whose entries are those of unit vectors."""
@@ -46,16 +46,8 @@ class DenseEncoder(nn.Module):
         return self.tower.dense_embeddings(self.tower.normalize(images), self.dense_mode)
 
 
-def check_path(path: Path) -> None:
-    """Raise an InputError for a suffix that is no format, and for what the format needs and is not installed."""
-    if path.suffix not in (".onnx", ".pt2"):
-        raise InputError(f"{path}: end the name in .onnx (ONNX) or .pt2 (torch.export)")
-    for package in ("onnx", "onnxscript", "onnxruntime") if path.suffix == ".onnx" else ():
-        require(package, "export", "ONNX")
-
-
 def write_encoder(encoder: DenseEncoder, path: Path) -> None:
-    """Write an encoder, with symbols for batch, height and width, to a path that `check_path` accepts."""
+    """Write an encoder, with symbols for batch, height and width, to a `.onnx` or `.pt2`."""
     stride = encoder.tower.stride
     batch, rows, columns = (torch.export.Dim(name, min=1, max=4096) for name in ("batch", "rows", "columns"))
     images = torch.zeros(2, 3, 5 * stride, 7 * stride)
@@ -67,7 +59,7 @@ def write_encoder(encoder: DenseEncoder, path: Path) -> None:
 def write_program(
     module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path, dynamic_shapes: Any = None
 ) -> None:
-    """Export a module and write it to a path that `check_path` accepts.
+    """Export a module and write it to a `.onnx` or `.pt2`.
 
     Args:
         module: on the CPU.

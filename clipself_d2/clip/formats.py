@@ -17,9 +17,6 @@ from clipself_d2.errors import InputError
 CAT_SEG_PREFIX = "sem_seg_head.predictor.clip_model."
 """Where the official CAT-Seg, a Detectron2 model, keeps its CLIP."""
 
-REPOSITORIES = ("hf-hub:", "local-dir:")
-"""How names of repositories begin: ``hf-hub:OWNER/NAME``, and ``local-dir:FOLDER`` with the same files."""
-
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 POSITION_TABLES = ("visual.positional_embedding", "visual.trunk.pos_embed", "visual.attnpool.positional_embedding")
 _WRAPPERS = ("state_dict", "model", "module", "model_state_dict")

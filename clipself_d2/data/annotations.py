@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clipself_d2 import schema
-from clipself_d2.data.image import check_folder, check_pixels, find_images
+from clipself_d2.data.image import check_folder, check_pixels
 from clipself_d2.errors import InputError
+from clipself_d2.files import find_images
 
 logger = logging.getLogger(__name__)
 

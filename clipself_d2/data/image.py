@@ -1,9 +1,9 @@
-"""Find images, and read those of every kind into one form: uint8 RGB, upright."""
+"""Read images of every kind into one form: uint8 RGB, upright."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,6 @@ with suppress(ImportError):  # HEIC is read where it is installed
     from pillow_heif import register_heif_opener
 
     register_heif_opener()
-
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif"])
-"""Of the files that are images; letters of any case."""
 
 MAX_PIXELS = os.environ.get("CLIPSELF_D2_MAX_PIXELS", "178956970")
 """The largest image that is read: Pillow's own limit, unless the environment sets another."""
@@ -43,13 +40,6 @@ def check_folder(path: str | Path, what: str) -> Path:
     if not Path(path).is_dir():
         raise InputError(f"{path}: there is no such folder of {what}: {HOW_TO_GET}")
     return Path(path)
-
-
-def find_images(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """List the image files of a folder and its subfolders by name, without hidden ones."""
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
-    visible = (file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
-    return sorted(file for file in visible if file.is_file())
 
 
 def check_pixels(height: int, width: int, source: str) -> None:

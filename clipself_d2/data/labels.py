@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clipself_d2.data.image import IMAGE_SUFFIXES, check_folder, find_images, open_image
+from clipself_d2.data.image import check_folder, open_image
 from clipself_d2.errors import InputError
+from clipself_d2.files import IMAGE_SUFFIXES, find_images
 
 _LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 

@@ -97,7 +97,7 @@ def _pool(level: Tensor, rois: Tensor, stride: float, bins: int) -> Tensor:
 
 
 def write_detector(model: FViT, path: Path) -> FixedDetector:
-    """Write a detector with its own vocabulary to a path that `clip.export.check_path` accepts."""
+    """Write a detector with its own vocabulary to a `.onnx` or `.pt2`."""
     detector = FixedDetector(model)
     write_program(detector, example(model), ["boxes", "scores", "classes"], path)
     return detector

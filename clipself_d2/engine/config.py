@@ -22,12 +22,11 @@ from torch import nn
 from clipself_d2.engine.settings import TrainSettings
 from clipself_d2.engine.untrusted import check_harmless
 from clipself_d2.errors import InputError, first_line
+from clipself_d2.files import find_config
 
 # `build` reports in one line what Detectron2 would log with a traceback.
 logging.getLogger("detectron2.config.instantiate").setLevel(logging.CRITICAL)
 
-# Of the recipes: in an installed package, and in a clone.
-CONFIG_FOLDERS = (Path(__file__).parents[1] / "configs", Path(__file__).parents[2] / "configs")
 SECTIONS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
 
 
@@ -78,26 +77,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, untrusted: b
     _check_targets(cfg, "")
     cfg.train.output_dir = str(Path(train_settings(cfg).output_dir).expanduser())
     return cfg
-
-
-def find_config(name: str | Path) -> Path:
-    """Return the file of a config.
-
-    Args:
-        name: a path, or the name of a config that comes with this package: ``miniature/fvit``.
-
-    Raises:
-        InputError: there is no such file, and no such name.
-    """
-    if (path := Path(name).expanduser()).is_file():
-        return path
-    shipped = next(folder for folder in CONFIG_FOLDERS if (folder / "common").is_dir())
-    recipes = [file for file in shipped.glob("*/*.py") if file.parent.name != "common"]
-    names = {f"{file.parent.name}/{file.stem}": file for file in recipes}
-    if str(name) not in names:
-        nearest = get_close_matches(str(name), names, 1, 0.0)[0]
-        raise InputError(f"{name}: no such config file, nor a config of this package; did you mean {nearest}?")
-    return names[str(name)]
 
 
 def build(cfg: DictConfig, section: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from clipself_d2.command_line import ArgumentParser, exit_codes
+from clipself_d2.command_line import ArgumentParser, announce, config_name, exit_codes
 
 EXAMPLES = """
 examples:
@@ -48,7 +48,9 @@ RESUME = "the same command with --resume goes on from the last checkpoint"
 @exit_codes(interrupted=RESUME)
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
-    start(parse_args(argv))
+    args = parse_args(argv)
+    announce(f"{'evaluation' if args.eval_only else 'training'} by {args.config_file}")
+    start(args)
 
 
 def start(args: argparse.Namespace) -> None:
@@ -96,7 +98,7 @@ def build_parser(prog: str, description: str, epilog: str, default_config: str |
     add = parser.add_argument
     what = "a path, a name such as miniature/fvit, or a run's config.yaml"
     default = f" (of your own data: {default_config})" if default_config else ""
-    add("--config-file", required=default_config is None, metavar="FILE", help=what + default)
+    add("--config-file", type=config_name, required=default_config is None, metavar="FILE", help=what + default)
     add("--resume", action="store_true", help="go on from the newest checkpoint in train.output_dir, if any")
     add("--eval-only", action="store_true", help="evaluate and stop")
     add("--fill-teacher-cache", action="store_true", help="embed all crops of the training set and stop")

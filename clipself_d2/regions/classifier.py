@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from clipself_d2 import clip
 from clipself_d2.clip.checkpoint import read_card
-from clipself_d2.clip.formats import REPOSITORIES
 from clipself_d2.clip.tower import ImageTower
 from clipself_d2.errors import InputError
+from clipself_d2.files import REPOSITORIES
 from clipself_d2.regions.embedder import RegionEmbedder
 from clipself_d2.vocabulary import ClassNames, TextClassifier, Vocabulary
 

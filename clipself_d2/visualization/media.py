@@ -1,18 +1,14 @@
-"""Images and videos of a user: finding them, reading their frames, writing drawn frames in the same kind of file.
+"""Images and videos of a user: reading their frames, and writing drawn frames in the same kind of file.
 
 Pillow reads images and animations (GIF, WebP, APNG), OpenCV videos, streams and webcams.
 """
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import itertools
 import logging
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +19,8 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from clipself_d2.clip.checkpoint import write_atomically
-from clipself_d2.data.image import IMAGE_SUFFIXES, ImageError, find_images, read_image
-from clipself_d2.errors import InputError
+from clipself_d2.data.image import ImageError, read_image
+from clipself_d2.files import ANIMATIONS, VIDEOS, Stream
 
 try:
     from cv2.utils.logging import setLogLevel as set_log_level  # OpenCV 5
@@ -35,39 +31,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what is wrong is
 
 logger = logging.getLogger(__name__)
 
-ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
-VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
-_KNOWN = IMAGE_SUFFIXES | ANIMATIONS | VIDEOS
-_LONGEST_NAME = 200  # bytes; file systems allow 255 with suffix
 _DEFAULT_FPS = {"animation": 10.0, "video": 25.0}  # if a file does not say
 
 
-_STREAM = re.compile(r"webcam(:\d+)?|(rtsps?|rtmps?|https?|srt|tcp|udp)://.+", re.IGNORECASE)
 _PATIENCE = 10_000  # milliseconds that a stream may take to open, and for a frame
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A webcam, or a video of the network.
-
-    Attributes:
-        address: "webcam", "webcam:1" for the second one, or a URL.
-    """
-
-    address: str
-
-    def __str__(self) -> str:
-        """The address without its password."""
-        return re.sub(r"//[^/]*@", "//", self.address)
-
-    @property
-    def name(self) -> str:
-        """For the files of its results."""
-        place, _, query = re.sub(r"^\w+://", "", str(self)).partition("?")
-        digest = hashlib.blake2b(query.encode(), digest_size=4).hexdigest() if query else ""
-        return re.sub(r"\W+", "_", f"{place} {digest}").strip("_")
-
-    stem = name
 
 
 @dataclass
@@ -87,67 +54,9 @@ class FrameSource:
     fps: float = 0.0
 
 
-def is_stream(text: str) -> bool:
-    """Whether a text is the address of a `Stream`, and not of a file."""
-    return bool(_STREAM.fullmatch(text)) and not Path(text).exists()
-
-
 def check_stream(stream: Stream) -> None:
     """Raise an ImageError for a stream that does not answer within `_PATIENCE`."""
     _open_video(stream)
-
-
-def find_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files among `paths`, and the images and videos that their folders and patterns (``*.png``) hold.
-
-    Subfolders are searched, hidden files left out.
-
-    Raises:
-        InputError: a path does not exist, or a folder or pattern has no image or video.
-    """
-    found: list[Path] = []
-    for path in (Path(path).expanduser() for path in paths):
-        if path.is_file():
-            found.append(path)
-            continue
-        matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
-        if not matches:
-            hint = f"; a webcam is webcam:{path}" if str(path).isdecimal() else ""
-            raise InputError(f"{path}: there is no such file or folder{hint}")
-        inside = [file for match in matches for file in _known_files(match)]
-        if not inside:
-            raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(_KNOWN))})")
-        found += inside
-    return list({file.absolute(): file for file in found}.values())
-
-
-def _known_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return find_images(path, _KNOWN)
-    return [path] if path.suffix.lower() in _KNOWN else []
-
-
-def output_stems(inputs: Sequence[Path | Stream], folder: Path) -> list[Path]:
-    """Name the results of files and streams without their suffixes, each differently.
-
-    Args:
-        inputs: different ones. If files are of several folders, their results keep these below the common one.
-        folder: where results go.
-    """
-    # A stream counts as a file of the first file's folder.
-    home = next((file.absolute().parent for file in inputs if isinstance(file, Path)), Path.cwd())
-    files = [file.absolute() if isinstance(file, Path) else home / file.name for file in inputs]
-    root = Path(os.path.commonpath([file.parent for file in files]))
-    stems, names = Counter(file.with_suffix("") for file in files), set(files)
-    results = []
-    for file in files:
-        stem = file.with_suffix("")
-        name = stem.name if stems[stem] == 1 and stem not in names else file.name
-        if len(name.encode()) > _LONGEST_NAME:
-            digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-            name = f"{name.encode()[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}.{digest}"
-        results.append(folder / file.parent.relative_to(root) / name)
-    return results
 
 
 def open_frames(path: Path | Stream) -> FrameSource:

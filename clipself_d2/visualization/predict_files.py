@@ -21,7 +21,8 @@ from clipself_d2.command_line import signal_handlers
 from clipself_d2.data import ImageError
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import to_results, to_yolo
-from clipself_d2.visualization.media import Stream, open_frames, output_stems, write_frames
+from clipself_d2.files import Stream, output_stems
+from clipself_d2.visualization.media import open_frames, write_frames
 from clipself_d2.visualization.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,9 @@ def predict_files(
         What was found, and the number of files that could not be read, each of which is logged; of all ranks.
 
     Raises:
-        InputError: results would go into a folder of the inputs, or no file can be read.
+        InputError: see `output_stems`, or no file can be read.
     """
     stems = output_stems(files, output_dir)
-    folders = {file.resolve().parent for file in files if isinstance(file, Path)}
-    if {stem.parent.resolve() for stem in stems} & folders:
-        raise InputError(f"{output_dir}: has the inputs, which would be overwritten: name another folder for results")
     jsons = [stem.with_name(f"{stem.name}.json") for stem in stems]
     failed: list[int] = []
     mine = range(comm.get_rank(), len(files), comm.get_world_size())

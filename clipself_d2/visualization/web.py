@@ -245,21 +245,6 @@ def build_page(models: Models, about: str, example: Image.Image | None, words: s
     return page
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for any that is free.
-
-    Raises:
-        InputError: it is in use, or is not this machine's to give.
-    """
-    try:
-        return socket.create_server((host, port))
-    except OverflowError as error:
-        raise InputError(f"--port {port}: {error}") from None
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise InputError(f"--host {host} --port {port}: {reason}; choose another port") from None
-
-
 def serve(models: Models, about: str, example: Image.Image | None, words: str, listener: socket.socket) -> None:
     """Serve the page until the process is told to end.
 
@@ -268,7 +253,7 @@ def serve(models: Models, about: str, example: Image.Image | None, words: str, l
         about: see `build_page`.
         example: see `build_page`.
         words: see `build_page`.
-        listener: of `listen`.
+        listener: the port that it listens on.
     """
     with TemporaryDirectory(prefix="clipself_web_") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}  # read on import

@@ -111,7 +111,7 @@ def test_nouns_may_be_given(world):
     [
         (["--dataset", "nothing"], "'nothing' is not registered"),
         (["--dataset", "ov_shapes_train_base"], "has no captions: name them by --captions"),
-        (["--captions", "absent.json"], "absent.json: cannot be read"),
+        (["--captions", "absent.json"], "absent.json: there is no such file"),
         (["--captions", "others.json"], "others.json: no caption is of an image of ov_shapes_train_images"),
         (["--captions", "wordless.json"], "wordless.json: no noun follows an article"),
         (
@@ -119,7 +119,7 @@ def test_nouns_may_be_given(world):
             "wordless.json: none of the captions of 1 images names",
         ),
         (["--nouns", "zebra"], "names a noun of the vocabulary (1 names)"),
-        (["--proposals", "absent.json"], "absent.json: cannot be read"),
+        (["--proposals", "absent.json"], "absent.json: there is no such file"),
         (["--proposals", "foreign.json"], "foreign.json: proposals name 1 unknown image ids (999)"),
         (["--proposals", "none.json"], "none.json: no image of ov_shapes_train_images has both a noun and a proposal"),
         (["--output", "others.json"], "others.json: exists already"),

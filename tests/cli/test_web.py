@@ -42,6 +42,7 @@ def server(tmp_path_factory):
     assert process.stdout is not None
     import clipself_d2.visualization.web  # noqa: F401  (takes seconds, which the other process needs too)
 
+    assert process.stdout.readline() == "loading the models of the page\n", log.read_text()
     line = process.stdout.readline()
     assert line.startswith("open http://127.0.0.1:"), log.read_text()
     yield re.findall(r"http://\S+", line)[0], log
@@ -200,7 +201,7 @@ def test_what_cannot_start_is_one_line(monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         line = refused("--port", str(taken.getsockname()[1]))
         assert "Address already in use; choose another port" in line
-    assert "--port 99999" in refused("--port", "99999")
+    assert "--host 192.0.2.1 --port" in refused("--host", "192.0.2.1")  # of no machine
 
 
 def test_each_view_draws_the_image_that_is_there_at_first(monkeypatch, tmp_path):

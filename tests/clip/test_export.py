@@ -7,13 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from clipself_d2 import miniature
-from clipself_d2.cli.export import main
+from clipself_d2.cli.export import check_path, main
 from clipself_d2.clip import build_image_tower
 from clipself_d2.clip.export import (
     TOLERANCE,
     DenseEncoder,
     check_difference,
-    check_path,
     compare,
     quantize,
     write_encoder,

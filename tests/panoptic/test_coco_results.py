@@ -206,7 +206,7 @@ def test_an_instance_result_that_does_not_fit(tmp_path, annotations, instances, 
     ("arguments", "message"),
     [
         (["--panoptic", "r.json"], "--png-root"),
-        (["--instances", "absent.json"], "absent.json: cannot be read"),
+        (["--instances", "absent.json"], "absent.json: there is no such file"),
         (["--instances", "r.json", "--confidence", "1"], "confidence"),
     ],
 )
