@@ -28,7 +28,7 @@ docs: $(STAMP)
 
 # uv fetches the locked files in parallel; pip, which also reads mirrors from pip.conf, takes over where uv cannot.
 # The lock has all that is needed, hence --no-deps: lvis would add a second OpenCV.
-# CPU=1 takes PyTorch's builds without CUDA, from PyTorch's own index: about 1 GB on the disk instead of 6.
+# CPU=1 takes PyTorch's builds without CUDA, from PyTorch's own index: 2 GB on the disk instead of 5.
 $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
 	@echo "Installing into $(VENV) from requirements.lock: one to three minutes the first time."
 	python=$$(PYTHON="$(PYTHON)" tools/find_python.sh) && "$$python" -m venv $(VENV)
