@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import matplotlib
-import matplotlib.colors
 import numpy as np
+from matplotlib.colors import CSS4_COLORS, hsv_to_rgb, to_rgb
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +21,7 @@ HEAT = "inferno"
 
 # Told apart by color-blind people too (M. A. Petroff, Accessible Color Sequences for Data Visualization, 2021).
 _SAFE = "3f90da ffa90e bd1f01 94a4a2 832db6 a96b59 e76300 b9ac70 717581 92dadd"
+_SHIFTS = (0, 0.3, -0.3, 0.5, -0.5)  # of a shade, towards white, or below 0 towards black
 
 
 def distinct_colors(count: int) -> list[Color]:
@@ -28,38 +30,65 @@ def distinct_colors(count: int) -> list[Color]:
     number = np.arange(max(0, count - 2 * len(safe)))
     # Three shades in turn: neighbors on the circle of hues come from far apart in this order.
     more = np.stack([number * 0.618034 % 1, 0.55 + 0.2 * (number % 3 == 0), 0.65 + 0.15 * (number % 3)], axis=-1)
-    more = np.rint(255 * matplotlib.colors.hsv_to_rgb(more)).astype(int)
+    more = np.rint(255 * hsv_to_rgb(more)).astype(int)
     return [(int(r), int(g), int(b)) for r, g, b in np.concatenate([safe, (safe + 255) // 2, more])[:count]]
 
 
 def class_colors(names: Sequence[str]) -> list[Color]:
-    """Return the color of each class: the one that its name says ("red car"), else one of `distinct_colors`.
+    """Return the color of each class, which its name alone decides where it can.
 
-    Classes whose names say the same color get shades of it; the others get colors unlike these.
+    A name that says a color ("red car") has a shade of it, the word itself the color of CSS. Any other name has one of
+    the ten that color-blind people tell apart, or beyond ten names one of the other `distinct_colors`.
+
+    A name has the same color in every call, with two exceptions: an earlier name of the call has it, or it is like one
+    that another name of the call says. The name then has the next one.
     """
-    said: dict[int, Color] = {}
-    seen: Counter[str] = Counter()
-    for number, name in enumerate(names):
-        word = next((word for word in name.lower().split() if word in matplotlib.colors.CSS4_COLORS), None)
+    words = [next((word for word in name.lower().split() if word in CSS4_COLORS), None) for name in names]
+    found: dict[int, Color] = {}
+    taken: set[Color] = set()
+
+    def choose(number: int, candidates: Iterable[Color]) -> None:
+        """Give a name the first of the candidates that is free, or the last of all."""
+        for color in candidates:
+            found[number] = color
+            if color not in taken:
+                break
+        taken.add(found[number])
+
+    for number, (name, word) in enumerate(zip(names, words, strict=True)):
         if word is not None:
-            said[number] = _shade(word, seen[word])
-            seen[word] += 1
+            choose(number, _shades(word, 0 if name.lower() == word else _digest(name) % len(_SHIFTS)))
+    palette, said = distinct_colors(2 * len(names) + 20), list(taken)
+    like_said = {color for color in palette if any(_distance(color, other) < 150 for other in said)}
+    last = sorted(palette, key=like_said.__contains__)
+    ten = len(_SAFE.split())
+    for number, name in enumerate(names):
+        if number not in found:
+            start = _digest(name) % ten
+            first = [color for color in (*palette[start:ten], *palette[:start]) if color not in like_said]
+            choose(number, chain(first, last))
+    return [found[number] for number in range(len(names))]
 
-    def is_taken(color: Color) -> bool:
-        return any(sum(abs(a - b) for a, b in zip(color, other, strict=True)) < 150 for other in said.values())
 
-    others = iter(sorted(distinct_colors(2 * len(names) + 20), key=is_taken))
-    return [said[number] if number in said else next(others) for number in range(len(names))]
+def _digest(name: str) -> int:
+    """A number that is the same in every process, unlike Python's `hash`."""
+    return zlib.crc32(name.lower().encode())
 
 
-def _shade(word: str, number: int) -> Color:
-    """A color of CSS, and for numbers from 1 its shades."""
-    color = np.array(matplotlib.colors.to_rgb(word))
-    shift = (1.2 * (number * 0.618034 % 1) + 0.6) % 1.2 - 0.6  # towards white, or below 0 towards black
-    if not 0.1 < color.mean() < 0.9:  # white and black have one way to go
-        shift = abs(shift) if color.mean() < 0.5 else -abs(shift)
-    red, green, blue = np.rint(255 * (color + shift * (1 - color) if shift > 0 else color * (1 + shift)))
-    return int(red), int(green), int(blue)
+def _distance(color: Color, other: Color) -> int:
+    return sum(abs(a - b) for a, b in zip(color, other, strict=True))
+
+
+def _shades(word: str, start: int) -> Iterator[Color]:
+    """Shades of a color of CSS: those of `_SHIFTS` from a number on, then many others."""
+    color = to_rgb(word)
+    level = sum(color) / 3
+    others = ((1.2 * (number * 0.618034 % 1) + 0.6) % 1.2 - 0.6 for number in range(200))
+    for shift in (*_SHIFTS[start:], *_SHIFTS[:start], *others):
+        if not 0.1 < level < 0.9:  # white and black have one way to go
+            shift = abs(shift) if level < 0.5 else -abs(shift)
+        red, green, blue = (round(255 * (c + shift * (1 - c) if shift > 0 else c * (1 + shift))) for c in color)
+        yield red, green, blue
 
 
 def hex_color(color: Color) -> str:

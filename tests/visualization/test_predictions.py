@@ -6,10 +6,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from clipself_d2.visualization import draw_predictions
-from clipself_d2.visualization.colors import distinct_colors
+from clipself_d2.visualization.colors import class_colors
 from clipself_d2.visualization.predictions import draw_boxes, free_spot
 
-NAMES, IS_BASE = ["cat", "dog"], [True, False]
+NAMES, IS_BASE = ["lawn", "fire"], [True, False]  # blue and orange
 
 
 def gray(height, width):
@@ -33,7 +33,7 @@ def test_boxes_have_the_colors_of_their_classes_and_those_of_base_classes_are_da
     found = instances(image, [[100, 200, 400, 450], [500, 300, 700, 500]], [0.9, 0.8], [0, 1])
     drawn = draw_predictions(image, found, NAMES, IS_BASE)
     assert drawn.size == (800, 600)
-    for color, (x0, y0, x1, y1) in zip(distinct_colors(2), ((100, 200, 400, 450), (500, 300, 700, 500)), strict=True):
+    for color, (x0, y0, x1, y1) in zip(class_colors(NAMES), ((100, 200, 400, 450), (500, 300, 700, 500)), strict=True):
         mask = where(drawn, color)
         rows, columns = np.nonzero(mask)
         np.testing.assert_allclose([columns.min(), columns.max(), rows.max()], [x0, x1, y1], atol=3)
@@ -44,7 +44,7 @@ def test_boxes_have_the_colors_of_their_classes_and_those_of_base_classes_are_da
 def test_small_images_are_enlarged_by_a_whole_factor():
     image = gray(96, 128)
     drawn = draw_predictions(image, instances(image, [[10, 20, 40, 60]], [0.9], [1]), NAMES, IS_BASE)
-    rows, columns = np.nonzero(where(drawn, distinct_colors(2)[1]))
+    rows, columns = np.nonzero(where(drawn, class_colors(NAMES)[1]))
     assert drawn.size == (640, 480)
     np.testing.assert_allclose([columns.min(), rows.max()], [50, 300], atol=4)
 
@@ -52,7 +52,7 @@ def test_small_images_are_enlarged_by_a_whole_factor():
 def test_a_thing_is_not_drawn_in_another_color_than_its_name_says():
     image = gray(700, 700)
     found = instances(image, [[100, 100, 300, 300]], [0.9], [1])
-    drawn = draw_predictions(image, found, ["lawn", "green star"], [True, False])
+    drawn = draw_predictions(image, found, ["lawn", "green"], [True, False])
     assert where(drawn, (0, 128, 0))[120:300, 100].all()
 
 
@@ -88,7 +88,7 @@ def test_segments_have_the_color_of_their_class_and_nothing_else_is_painted():
     kinds = [{"isthing": True, "category_id": 1}] * 2 + [{"isthing": False, "category_id": 0}]
     segments = [{"id": i, "score": 0.5, **kind} for i, kind in enumerate(kinds, 1)]
     drawn = np.asarray(draw_predictions(image, {"panoptic_seg": (ids, segments)}, NAMES, IS_BASE), dtype=float)
-    colors = distinct_colors(2)
+    colors = class_colors(NAMES)
     for (row, column), k in (((30, 30), 1), ((30, 340), 1), ((320, 100), 0)):
         np.testing.assert_allclose(drawn[row, column], 0.45 * 90 + 0.55 * np.array(colors[k]), atol=3)
     assert (drawn[600] == 90).all()

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from clipself_d2.visualization import compare_segmentations
-from clipself_d2.visualization.colors import distinct_colors
+from clipself_d2.visualization.colors import class_colors
 
 NAMES = ["sky", "lawn", "cat", "dog"]
-FIRST, SECOND = distinct_colors(2)
+FIRST, SECOND = class_colors(["lawn", "cat"])
 DARK, LIGHT = (60, 60, 60), (235, 235, 235)
 WIDTH, GAP = 256, 8
 
@@ -54,5 +54,5 @@ def test_a_class_has_one_color_in_all_rows():
     truths[1][:, :3] = 2
     drawn = np.asarray(compare_segmentations([image] * 2, truths, {"sky": [sky] * 2}, NAMES))
     left, top, below = GAP + WIDTH + GAP, 22 + GAP, 128 + 22 + GAP
-    assert tuple(drawn[top + 9, left + 9]) == tuple(drawn[top + below + 9, left + 9]) == FIRST
-    assert tuple(drawn[top + below + 9, left + 250]) == SECOND
+    assert tuple(drawn[top + 9, left + 9]) == tuple(drawn[top + below + 9, left + 9]) == class_colors(["cat", "dog"])[0]
+    assert tuple(drawn[top + below + 9, left + 250]) == class_colors(["cat", "dog"])[1]
