@@ -127,13 +127,14 @@ def add_trained(parser: argparse.ArgumentParser, what: str, required: bool = Fal
     add("--weights", type=checkpoint, default="", metavar="FILE", help=help_weights)
 
 
-def words_parser(command: str, description: str | None, inputs: str) -> ArgumentParser:
-    """Make the parser of a command that looks for words in files, with `inputs`, --words and --output.
+def words_parser(command: str, description: str | None, inputs: str, usual_format: str) -> ArgumentParser:
+    """Make the parser of a command that looks for words in files, with `inputs`, --words, --output and --format.
 
     Args:
         command: its name, and that of its folder below output/.
         description: what it does.
         inputs: which files it takes.
+        usual_format: of the images that it writes.
     """
     parser = ArgumentParser(
         f"clipself {command}",
@@ -151,4 +152,6 @@ def words_parser(command: str, description: str | None, inputs: str) -> Argument
         metavar="DIR",
         help="where results go (%(default)s)",
     )
+    formats = (usual_format, "pdf", "svg")
+    add("--format", choices=formats, default=usual_format, help="of images; pdf and svg are for papers (%(default)s)")
     return parser

@@ -11,7 +11,6 @@ Examples:
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from clipself_d2.cli.arguments import add_clip, check_clip, clip_weights, words_parser
 from clipself_d2.command_line import announce, exit_codes, weights
@@ -23,7 +22,7 @@ from clipself_d2.vocabulary import describe_classes
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; an InputError for a wrong one."""
     parser = words_parser(
-        "heatmap", __doc__, "images, folders of images, and patterns (*.png); of an animation the first frame"
+        "heatmap", __doc__, "images, folders of images, and patterns (*.png); of an animation the first frame", "png"
     )
     add_clip(parser)
     add = parser.add_argument
@@ -36,7 +35,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="also draw the CLIP before CLIPSelf, whose weights are these (those of the small CLIP are known)",
     )
     add("--templates", help="vild (63), photo, or one template with {} (default: vild; of the small CLIP its own)")
-    add("--format", choices=("png", "pdf", "svg"), default="png", help="pdf and svg are for papers (%(default)s)")
     add("--size", type=int, metavar="PX", help="side that images are resized to (default: twice the CLIP's own)")
     args = parser.parse_args(argv)
     check_clip(args)
@@ -59,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from clipself_d2 import miniature
     from clipself_d2.clip import build_image_tower, build_towers
-    from clipself_d2.clip.checkpoint import write_atomically
     from clipself_d2.data import read_image
     from clipself_d2.engine.inference import resolve_device
+    from clipself_d2.visualization.figures import save_figure
     from clipself_d2.visualization.heatmaps import draw_word_maps
     from clipself_d2.vocabulary import TextClassifier, Vocabulary
 
@@ -79,6 +77,5 @@ def main(argv: Sequence[str] | None = None) -> None:
     tower.check_size(size, "--size")
     for file, stem in zip(tqdm(files, "images", unit=" images"), stems, strict=True):
         figure = draw_word_maps(towers, vocabulary, read_image(file), size)
-        draw = partial(figure.savefig, dpi="figure" if args.format == "png" else 300)
-        write_atomically(stem.with_name(f"{stem.name}.{args.format}"), draw)
+        save_figure(figure, stem.with_name(f"{stem.name}.{args.format}"), None if args.format == "png" else 300)
     print(f"written to {args.output}")

@@ -66,7 +66,7 @@ def parse_args(
         "images, animations, videos, folders, patterns; until Ctrl-C streams (rtsp://..., http://...), webcam or "
         "webcam:1; key=value of the config"
     )
-    parser = words_parser(command, doc, inputs)
+    parser = words_parser(command, doc, inputs, "jpg")
     add = parser.add_argument
     add(
         "--save-txt",
@@ -142,7 +142,8 @@ def predict_share(args: argparse.Namespace) -> None:
     chosen = {"novel": args.novel, "stuff": args.stuff}
     names = {key: [synonyms[0] for synonyms in given] for key, given in chosen.items() if given}
     predictor = Predictor(cfg, args.words, **names, weights=args.weights, threshold=args.threshold)
-    found, failures = predict_files(predictor, args.files, args.output, save_txt=args.save_txt, resume=args.resume)
+    options = {"image_format": args.format, "save_txt": args.save_txt, "resume": args.resume}
+    found, failures = predict_files(predictor, args.files, args.output, **options)
     if not comm.is_main_process():
         return
     headers = ("word", "found", "in images", "best score")

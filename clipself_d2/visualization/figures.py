@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -16,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
+from clipself_d2.clip.checkpoint import write_atomically
 from clipself_d2.visualization.colors import HEAT, Color, hex_color
 from clipself_d2.visualization.fonts import font_families
 
@@ -46,6 +49,18 @@ def figure_to_image(figure: Figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def save_figure(figure: Figure, path: Path, dpi: float | None = None) -> None:
+    """Write a figure in the format of a path's suffix. In SVG and PDF texts stay texts.
+
+    Args:
+        figure: the figure.
+        path: of the file.
+        dpi: resolution of the images inside, if it is not that of the figure.
+    """
+    with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        write_atomically(path, partial(figure.savefig, dpi=dpi or "figure"))
 
 
 def image_grid(rows: Sequence[Sequence[Image.Image]], *args: Any, **kwargs: Any) -> Image.Image:

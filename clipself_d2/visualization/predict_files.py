@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils import comm
-from PIL import Image
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from clipself_d2.clip.checkpoint import write_atomically
@@ -22,6 +22,7 @@ from clipself_d2.data import ImageError
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import to_results, to_yolo
 from clipself_d2.files import Stream, output_stems
+from clipself_d2.visualization.figures import figure_to_image, save_figure
 from clipself_d2.visualization.media import open_frames, write_frames
 from clipself_d2.visualization.predictor import Predictor
 
@@ -62,6 +63,7 @@ def predict_files(
     files: Sequence[Path | Stream],
     output_dir: Path,
     *,
+    image_format: str = "jpg",
     save_txt: bool = False,
     resume: bool = False,
 ) -> tuple[Found, int]:
@@ -73,6 +75,7 @@ def predict_files(
         output_dir: where `NAME.jpg`, `.gif` or `.mp4` and `NAME.json` go, see `output_stems`. The ``image_id`` of a
             record is the number in the image's name, else the place of its file; in a video it is the number of the
             frame.
+        image_format: "jpg", or "pdf" or "svg" with boxes and names as vectors; animations and videos stay such.
         save_txt: also write YOLO's labels of what is drawn: `NAME.txt` for an image, `NAME_FRAME.txt` for a frame, and
             `classes.txt`, the words by their numbers.
         resume: leave out files that have their json.
@@ -91,7 +94,7 @@ def predict_files(
         if resume and jsons[number].exists():
             continue
         try:
-            _predict_file(predictor, files[number], stems[number], number, save_txt)
+            _predict_file(predictor, files[number], stems[number], number, image_format, save_txt)
         except ImageError as error:
             failed.append(number)
             if len(failed) == len(files):
@@ -114,13 +117,15 @@ def _drawn(predictor: Predictor, records: Iterable[dict[str, Any]]) -> list[dict
     return [record for record in records if "bbox" not in record or record["score"] >= predictor.drawn_threshold]
 
 
-def _predict_file(predictor: Predictor, file: Path | Stream, stem: Path, number: int, save_txt: bool) -> None:
+def _predict_file(
+    predictor: Predictor, file: Path | Stream, stem: Path, number: int, image_format: str, save_txt: bool
+) -> None:
     source = open_frames(file)
     results: list[dict[str, Any]] = []
     stopped = threading.Event()
     image_id = int(file.stem) if file.stem.isdecimal() else number
 
-    def drawn() -> Iterator[Image.Image]:
+    def drawn() -> Iterator[Figure]:
         bar = tqdm(source.frames, file.name, source.count or None, unit="frame", leave=False, disable=source.count == 1)
         for frame, image in enumerate(bar):
             output = predictor(image, str(file))
@@ -130,12 +135,15 @@ def _predict_file(predictor: Predictor, file: Path | Stream, stem: Path, number:
                 height, width = image.shape[1:]
                 name = f"{stem.name}_{frame}.txt" if source.fps else f"{stem.name}.txt"
                 _write_text(stem.with_name(name), to_yolo(_drawn(predictor, records), height, width))
-            yield predictor.draw(image, output)
+            yield predictor.figure(image, output)
             if stopped.is_set():
                 return
 
     with signal_handlers([signal.SIGINT] if isinstance(file, Stream) else [], lambda _: stopped.set()):
-        write_frames(stem, drawn(), source)
+        if image_format == "jpg" or source.fps:
+            write_frames(stem, map(figure_to_image, drawn()), source)
+        else:
+            save_figure(next(drawn()), stem.with_name(f"{stem.name}.{image_format}"))
     _write_text(stem.with_name(f"{stem.name}.json"), "[" + ",\n".join(map(json.dumps, results)) + "]\n")
 
 

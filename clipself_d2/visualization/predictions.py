@@ -13,10 +13,12 @@ import torch
 from detectron2.data import Metadata
 from detectron2.utils.visualizer import VisImage, Visualizer
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from clipself_d2.visualization.colors import class_colors, hex_color
+from clipself_d2.visualization.figures import figure_to_image
 from clipself_d2.visualization.fonts import font_families
 
 _MIN_SIDE = 640  # pixels; an image with a shorter long side is enlarged by a whole factor to leave room for names
@@ -62,9 +64,6 @@ class _NameVisualizer(Visualizer):
         label.set_position(place)
         self._taken = np.concatenate([self._taken, [[*place, *(place + size)]]])
 
-    def image(self) -> Image.Image:
-        return Image.fromarray(self.output.get_image())
-
 
 def _enlarge(pixels: Tensor, factor: int) -> Tensor:
     """Repeat the pixels of an H x W or H x W x C tensor."""
@@ -101,9 +100,19 @@ def _spots_around(x: float, y: float, width: float, height: float) -> list[list[
     return [[x - width / 2, y + (shift - 0.5) * height] for shift in (0, -1, 1, -2, 2)]
 
 
-def draw_boxes(
+def draw_boxes(*args: Any, **kwargs: Any) -> Image.Image:
+    """Draw a `boxes_figure`, whose arguments these are, as an image."""
+    return figure_to_image(boxes_figure(*args, **kwargs))
+
+
+def draw_predictions(*args: Any, **kwargs: Any) -> Image.Image:
+    """Draw a `prediction_figure`, whose arguments these are, as an image."""
+    return figure_to_image(prediction_figure(*args, **kwargs))
+
+
+def boxes_figure(
     image: Tensor, boxes: Tensor, labels: Sequence[str], colors: Sequence[str], dashed: Sequence[bool] | None = None
-) -> Image.Image:
+) -> Figure:
     """Draw boxes with labels.
 
     Args:
@@ -114,7 +123,7 @@ def draw_boxes(
         dashed: for each box whether its outline is. None: none is.
 
     Returns:
-        The image, enlarged by a whole factor if it is small.
+        The image, enlarged by a whole factor if it is small, with a pixel per dot.
     """
     visualizer = _NameVisualizer(image, labels)
     corners = (boxes.detach().cpu() * visualizer.factor).tolist()
@@ -122,12 +131,12 @@ def draw_boxes(
         visualizer.draw_box(corner, alpha=1, edge_color=color, line_style="--" if broken else "-")
     for corner, label, color in zip(corners, labels, colors, strict=True):
         visualizer.draw_name(label, color, partial(_spots_of_box, *corner))
-    return visualizer.image()
+    return visualizer.output.fig
 
 
-def draw_predictions(
+def prediction_figure(
     image: Tensor, output: Mapping[str, Any], names: Sequence[str], is_base: Sequence[bool], threshold: float = 0.0
-) -> Image.Image:
+) -> Figure:
     """Draw the output of a detector or of a panoptic segmenter, in the colors of the classes.
 
     Args:
@@ -138,23 +147,21 @@ def draw_predictions(
         threshold: lowest score of a box that is drawn.
 
     Returns:
-        The image, enlarged by a whole factor if it is small.
+        See `boxes_figure`.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
-        return draw_segments(image, ids, segments, names)
+        return segments_figure(image, ids, segments, names)
     instances = output["instances"]
     instances = instances[instances.scores >= threshold]
     classes = instances.pred_classes.tolist()
     labels = [f"{names[k]} {score:.2f}" for k, score in zip(classes, instances.scores.tolist(), strict=True)]
     palette = class_colors(names)
     colors, dashed = [hex_color(palette[k]) for k in classes], [bool(is_base[k]) for k in classes]
-    return draw_boxes(image, instances.pred_boxes.tensor, labels, colors, dashed)
+    return boxes_figure(image, instances.pred_boxes.tensor, labels, colors, dashed)
 
 
-def draw_segments(
-    image: Tensor, ids: Tensor, segments: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> Image.Image:
+def segments_figure(image: Tensor, ids: Tensor, segments: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
     """Paint segments in the colors of their classes, outline them, and name each at its largest part.
 
     Detectron2's visualizer keeps four floats per pixel of every segment with a hole, 190 MB at 12 megapixels.
@@ -166,7 +173,7 @@ def draw_segments(
         names: of the classes.
 
     Returns:
-        The image, enlarged by a whole factor if it is small.
+        See `boxes_figure`.
     """
     colors = np.array(class_colors(names), dtype=np.float32)
     table = np.zeros((int(ids.max()) + 1, 3), dtype=np.float32)
@@ -191,4 +198,4 @@ def draw_segments(
             row, column = np.median((parts == largest).nonzero(), axis=1)
             around = partial(_spots_around, *(step * visualizer.factor * np.array([column, row])))
             visualizer.draw_name(names[segment["category_id"]], colors[segment["category_id"]] / 255, around)
-    return visualizer.image()
+    return visualizer.output.fig

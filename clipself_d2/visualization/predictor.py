@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import LazyCall
 from detectron2.data import MetadataCatalog
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
@@ -22,7 +23,8 @@ from clipself_d2.engine.hub import read_run
 from clipself_d2.engine.inference import autocast, load_trained, resolve_device
 from clipself_d2.errors import InputError
 from clipself_d2.evaluation.json_results import semantic_segments
-from clipself_d2.visualization.predictions import draw_predictions
+from clipself_d2.visualization.figures import figure_to_image
+from clipself_d2.visualization.predictions import prediction_figure
 from clipself_d2.vocabulary import TextClassifier, Vocabulary, seen_classes
 
 Words = Sequence[Sequence[str]]
@@ -131,9 +133,13 @@ class Predictor:
         """The lowest score of a box that is drawn."""
         return 0.3 if self.threshold is None else self.threshold
 
+    def figure(self, image: Tensor, output: dict[str, Any]) -> Figure:
+        """Draw an output over its image, with boxes and names as vectors."""
+        return prediction_figure(image, output, self.names, self.is_base, self.drawn_threshold)
+
     def draw(self, image: Tensor, output: dict[str, Any]) -> Image.Image:
-        """Draw an output over its image."""
-        return draw_predictions(image, output, self.names, self.is_base, self.drawn_threshold)
+        """Draw an output over its image, in pixels."""
+        return figure_to_image(self.figure(image, output))
 
 
 def set_classes(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import signal
 import socket
@@ -303,11 +304,29 @@ def test_yolos_labels_have_what_is_drawn(world):
     assert Path("out/red.txt").read_text() == ""
 
 
+def test_images_for_papers_have_vectors(world):
+    """The box's corners, ten times enlarged, and its name; what moves is no image for a paper."""
+    assert run("--format", "pdf") == 0
+    written = {path.name for path in Path("out").iterdir()}
+    assert written == {"0042.pdf", "0042.json", "video.gif", "video.json", "red.pdf", "red.json"}
+    assert Path("out/red.pdf").read_bytes().startswith(b"%PDF")
+    assert run("--format", "svg") == 0
+    drawn = Path("out/red.svg").read_text()
+    assert drawn.startswith("<?xml") and re.search(r">\s*red 0\.90\s*</text>", drawn)
+    [path] = re.findall(r'<path d="([^"]*)"[^>]*stroke: #ff0000', drawn)
+    corners = np.array([float(number) for number in re.findall(r"[\d.]+", path)]).reshape(-1, 2)
+    expected = 7.2 * np.array([[10, 20], [60, 40]])  # points of 1/72 inch; a pixel is 1/100
+    np.testing.assert_allclose([corners.min(axis=0), corners.max(axis=0)], expected, atol=0.1)
+
+
 def test_segments_need_no_config(world):
     arguments = ["--words", "red star, lawn", "--output", "out", "--save-txt", "train.device=cpu"]
     assert segment.main(["images/red.png", *arguments]) == 0
     assert sum(r["area"] for r in results("red")) == 48 * 64
     assert len(Path("out/red.txt").read_text().splitlines()) == len(results("red"))
+    assert segment.main(["images/red.png", *arguments, "--format", "svg"]) == 0
+    drawn = re.findall(r">\s*([\w ]+?)\s*</text>", Path("out/red.svg").read_text())
+    assert set(drawn) == {record["name"] for record in results("red")}
 
 
 def test_a_tiny_fvit_with_random_weights(world):

@@ -1,6 +1,7 @@
 """What ships answers at once: novel things are found and segmented, and heat maps are brightest on them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,7 @@ def test_heatmap_compares_with_the_clip_before(tmp_path, monkeypatch):
     for form, start in (("pdf", b"%PDF"), ("svg", b"<?xml")):
         assert heatmap.main([*fixed, "--format", form]) == 0
         assert Path(f"out/wide.{form}").read_bytes().startswith(start)
+    assert re.search(r">\s*red star\s*</text>", Path("out/wide.svg").read_text())  # a text, no outlines of letters
 
 
 @pytest.mark.parametrize(
