@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,11 @@ from PIL import Image
 from torch import Tensor
 
 from clipself_d2 import RegionClassifier, Vocabulary, build_towers, read_image
-from clipself_d2.cli import main as clipself_main
 from clipself_d2.data import PanopticRegionMapper, get_dataset
 from clipself_d2.data.classes import OV_COCO_BASE
 from clipself_d2.data.distillation import RegionSampler
 from clipself_d2.data.labeled_regions import LabeledRegions
+from clipself_d2.engine.config import load_config
 from clipself_d2.miniature import CLASSES, CLIPSELF_WEIGHTS, MODEL, TEMPLATES, THINGS, WEIGHTS
 from clipself_d2.miniature.dataset import scene_of
 from clipself_d2.miniature.render import render
@@ -39,6 +40,7 @@ from clipself_d2.miniature.world import COLORS, COMPOUNDS, SHAPES, STUFF, Ground
 from clipself_d2.regions import GridRegions, ProposalRegions, crop_and_resize, letterbox, resize_masks
 from clipself_d2.visualization.colors import distinct_colors, hex_color
 from clipself_d2.visualization.figures import figure_to_image
+from clipself_d2.visualization.predictor import Predictor
 from clipself_d2.vocabulary import TextClassifier
 
 DOCS = Path(__file__).parent
@@ -65,9 +67,8 @@ def outline(axes: Axes, box: Sequence[float], text: str, color: str, style: str 
 def pairs_of_bars(axes: Axes, pairs: Mapping[str, Sequence[float]], ticks: Sequence[str], form: str = "%.0f") -> None:
     """Draw two bars with their values above each tick; `pairs` has the values by meaning."""
     places = np.arange(len(ticks))
-    for (label, values), shift, color, hatch in zip(
-        pairs.items(), (-0.2, 0.2), (ORANGE, BLUE), ("//", ""), strict=True
-    ):
+    looks = ((-0.2, ORANGE, "//"), (0.2, BLUE, ""))
+    for (label, values), (shift, color, hatch) in zip(pairs.items(), looks, strict=True):
         drawn = axes.bar(places + shift, values, 0.38, color=color, hatch=hatch, label=label)
         axes.bar_label(drawn, fmt=form, fontsize=8)
     axes.set_xticks(places, ticks, fontsize=8)
@@ -99,8 +100,7 @@ def clipself() -> Figure:
             outline(axes, region, str(number), BLUE)
         axes.set(xlim=(0, width), ylim=(height, 0))
         right.suptitle("what the teacher sees of each", fontsize=11)
-        columns = 5
-        for number, tile in enumerate(right.subplots(-(-len(crops) // columns), columns).flat, 1):
+        for number, tile in enumerate(right.subplots(-(-len(crops) // 5), 5).flat, 1):
             tile.axis("off")
             if number <= len(crops):
                 show(tile, crop_and_resize(image, crops[number - 1 : number], 224)[0].byte())
@@ -171,12 +171,13 @@ def region_text() -> Figure:
         show(axes, draw_scene("train", index))
         for box, k in zip(*(each.tolist() for each in pairs(index + 1, SIZE, SIZE)), strict=True):
             outline(axes, box, pairs.names[k], BLUE)
-        axes.set_xlabel(caption(scene_of("train", index)), fontsize=10, wrap=True)
+        axes.set_xlabel(caption(index), fontsize=10, wrap=True)
     return figure
 
 
-def caption(scene: Scene) -> str:
-    """Name everything in a scene."""
+def caption(index: int) -> str:
+    """Name everything in a training scene."""
+    scene = scene_of("train", index)
     names = [*(STUFF[ground.category] for ground in scene.grounds), *(THINGS[t.category] for t in scene.things)]
     return "a " + ", a ".join(names)
 
@@ -185,8 +186,7 @@ def caption(scene: Scene) -> str:
 def image_text() -> Figure:
     """A batch of images and captions, and the cosines that the loss raises and lowers."""
     indices = (0, 3, 8, 12)
-    scenes = [scene_of("train", index) for index in indices]
-    captions = [caption(scene) for scene in scenes]
+    captions = [caption(index) for index in indices]
     tower, text = build_towers(MODEL, WEIGHTS)
     pixels = [draw_scene("train", index) for index in indices]
     images = tower.eval().image_embeddings(tower.normalize(letterbox(pixels, tower.native_size)[0]))
@@ -219,19 +219,14 @@ def own_data() -> Figure:
     top1 = {moment: [results[moment][task]["top1"] for task in tasks] for moment in ("before", "after")}
     pairs_of_bars(evaluate, top1, list(tasks.values()))
     evaluate.set(title="eval", ylabel="mean accuracy over classes, %", ylim=(0, 116))
-    pixels = render(scene_of("val", 0), SIZE)[0]
-    show(predict, pixels, "predict")
-    with tempfile.TemporaryDirectory() as folder:
-        Image.fromarray(pixels).save(f"{folder}/scene.png")
-        words = ", ".join(THINGS)
-        if clipself_main(["predict", f"{folder}/scene.png", "--words", words, "--output", f"{folder}/drawn"]):
-            raise SystemExit("clipself predict failed")
-        found = json.loads(Path(f"{folder}/drawn/scene.json").read_text())
-    for box in found:
-        if box["score"] >= 0.5:
-            x, y, width, height = box["bbox"]
-            label, base = f"{box['name']} {box['score']:.2f}", box["is_base"]
-            outline(predict, (x, y, x + width, y + height), label, BLUE if base else RED, "--" if base else "-")
+    image = draw_scene("val", 0)
+    show(predict, image, "predict")
+    predictor = Predictor(load_config("miniature/detector", ["train.device=cpu"]), [[name] for name in THINGS])
+    found = predictor(image)["instances"]
+    for box, score, k in zip(found.pred_boxes.tensor.tolist(), found.scores, found.pred_classes.tolist(), strict=True):
+        if score >= 0.5:
+            color, style = (RED, "-") if is_novel(k) else (BLUE, "--")
+            outline(predict, box, f"{THINGS[k]} {score:.2f}", color, style)
     return figure
 
 
@@ -245,12 +240,9 @@ def miniature() -> Figure:
         thing = Thing(number, 0.5, 0.5, 0.4, 0.0, (0.0, 0.0, 0.0), 0.1)
         show(axes, render(Scene((thing,), (Ground(STUFF.index("gravel path"), 1, 1.0),), ()), 56)[0])
         if is_novel(number):
-            for spine in axes.spines.values():
-                spine.set(color=ORANGE, linewidth=4)
-        if shape == SHAPES[0]:
-            axes.set_ylabel(color, fontsize=11)
-        if color == next(iter(COLORS)):
-            axes.set_title(shape, fontsize=11)
+            axes.spines[:].set(color=ORANGE, linewidth=4)
+        axes.set_ylabel(color if shape == SHAPES[0] else "", fontsize=11)
+        axes.set_title(shape if color == "red" else "", fontsize=11)
     for axes, name in zip(grounds.subplots(1, len(STUFF)), STUFF, strict=True):
         show(axes, render(Scene((), (Ground(STUFF.index(name), 1, 1.0),), ()), 80)[0], name)
     return figure
@@ -283,10 +275,8 @@ def scaling() -> Figure:
 
 def table(page: str, header: str) -> list[list[str]]:
     """The cells of a page's table whose header starts so, row by row."""
-    lines = (DOCS / page).read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith(header)) + 2
-    end = next(number for number in range(start, len(lines)) if not lines[number].startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:end]]
+    lines = (DOCS / page).read_text().partition(header)[2].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(str.strip, lines)]
 
 
 PICTURES: dict[str, Callable[[], Figure]] = {
