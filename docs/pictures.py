@@ -2,7 +2,7 @@
 
     python docs/pictures.py [NAME ...]
 
-Most need what ships with the package alone. The others read what commands of the pages write:
+Most need what ships with the package alone. The others read what commands of the pages write (`COPIES` too):
 
   clipself.jpg     COCO's val2017/000000423617.jpg and annotations/instances_val2017.json in $DETECTRON2_DATASETS/coco
   region_text.png  output/fvit/region_text.json, by the commands of docs/region_text.md for the miniature
@@ -291,12 +291,21 @@ PICTURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+COPIES = {
+    "detections.png": "output/reproduce/3a-miniature/detections.png",
+    "kmeans.png": "output/demo/kmeans.png",
+    "semantic.png": "output/reproduce/5-miniature/segmentations.png",
+}
+"""What other commands draw, made small."""
+
+
 def main(names: Sequence[str]) -> None:
-    """Draw the pictures of these names, or all."""
-    for name in names or PICTURES:
-        image, file = figure_to_image(PICTURES[name]()), DOCS / "images" / name
+    """Write the pictures of these names, or all."""
+    for name in names or [*PICTURES, *COPIES]:
+        image = figure_to_image(PICTURES[name]()) if name in PICTURES else Image.open(COPIES[name]).convert("RGB")
+        file = DOCS / "images" / name
         if file.suffix == ".png":
-            image = image.quantize(256, dither=Image.Dither.NONE)
+            image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=4, dither=Image.Dither.NONE)
         image.save(file, optimize=True, quality=74)
         print(f"{file}: {file.stat().st_size // 1000} kB")
 

@@ -165,13 +165,14 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_picture_is_shown_and_described():
+def test_every_picture_is_shown_described_and_small():
     shown = set()
     for page in PAGES:
         for token in (token for token in TOKENS[page] if token.type == "image"):
             shown.add((page.parent / str(token.attrs["src"])).resolve())
             assert len(token.content) > 20, f"{page}: {token.attrs['src']} needs an alt text"
     assert shown == set(ROOT.glob("docs/images/*"))
+    assert not [path.name for path in shown if path.stat().st_size > 150_000]
 
 
 def test_pictures_can_be_drawn_again():
