@@ -1,11 +1,13 @@
 """`clipself web` in a real browser, and what it refuses."""
 
+import multiprocessing
+import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
+import time
 from importlib.machinery import PathFinder
 
 import pytest
@@ -15,18 +17,6 @@ from clipself_d2 import errors
 from clipself_d2.cli import web
 from clipself_d2.errors import InputError
 
-OFFLINE = """
-import sys
-from clipself_d2.cli import main
-
-def watch(event, args):
-    asked = {"socket.connect": lambda: args[1], "socket.getaddrinfo": lambda: args}.get(event, lambda: ("127.0.0.1",))()
-    if asked[0] != "127.0.0.1":
-        sys.stderr.write(f"NETWORK: {event} {args}\\n")
-
-sys.addaudithook(watch)
-sys.exit(main(["web", "--port", "0"]))
-"""
 PICTURE = "#picture img"
 MESSAGE = "#message textarea"
 COLUMN, GAP = 256, 8
@@ -34,21 +24,35 @@ COLUMN, GAP = 256, 8
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a running page, and the file of its stderr, where it notes what it asks of the network."""
+    """The address of a running page, and the file of its output, where it notes what it asks of the network."""
     pytest.importorskip("gradio", reason="the extra [web] is not installed")
-    log = tmp_path_factory.mktemp("web") / "stderr"
-    with log.open("w") as stderr:
-        process = subprocess.Popen([sys.executable, "-c", OFFLINE], stdout=subprocess.PIPE, stderr=stderr, text=True)
-    assert process.stdout is not None
-    import clipself_d2.visualization.web  # noqa: F401  (takes seconds, which the other process needs too)
-
-    assert process.stdout.readline() == "loading the models of the page\n", log.read_text()
-    line = process.stdout.readline()
-    assert line.startswith("open http://127.0.0.1:"), log.read_text()
-    yield re.findall(r"http://\S+", line)[0], log
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    log = tmp_path_factory.mktemp("web") / "log"
+    process = multiprocessing.get_context("forkserver").Process(target=run_offline, args=(["--port", "0"], str(log)))
+    process.start()
+    while not (log.exists() and (found := re.findall(r"open (http://127.0.0.1:\d+) ", log.read_text()))):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.1)
+    assert log.read_text().startswith("loading the models of the page\n")
+    yield found[0], log
+    os.kill(process.pid, signal.SIGINT)
+    process.join(20)
+    assert process.exitcode == 130
     assert log.read_text().splitlines()[-1] == "interrupted; the same command opens the page again"
+
+
+def run_offline(arguments, log):
+    """`clipself web`, its output in a file, with a line for all that it asks of another host."""
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+    def watch(event, details):
+        hosts = {"socket.connect": lambda: details[1], "socket.getaddrinfo": lambda: details}
+        if event in hosts and hosts[event]()[0] != "127.0.0.1":
+            os.write(2, f"NETWORK: {event} {details}\n".encode())
+
+    sys.addaudithook(watch)
+    sys.exit(web.main(arguments))
 
 
 @pytest.fixture(scope="module")
