@@ -228,9 +228,7 @@ def test_tables_of_few_sizes_are_kept(towers):
     assert len(tower.tables.tables) <= tower.tables.capacity
 
 
-@pytest.mark.parametrize(
-    ("name", "autocast"), [("tiny-vit", False), ("tiny-eva", False), ("tiny-eva", True), ("tiny-resnet", False)]
-)
+@pytest.mark.parametrize(("name", "autocast"), [("tiny-vit", False), ("tiny-eva", True), ("tiny-resnet", False)])
 def test_blocks_compile_without_graph_breaks_and_give_the_same(towers, name, autocast):
     tower, _ = towers(name)
     images = images_for(tower)
