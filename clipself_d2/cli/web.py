@@ -1,8 +1,9 @@
 """Open a page in the browser: an image and words of yours, and what a CLIP makes of them.
 
-Its tabs: a heat map per word, boxes, segments, and the K-Means clusters of the dense map; heat maps and clusters also
-before CLIPSelf. The page is on this machine alone, unless --host says otherwise, and needs no network. The CLIP is the
-small one that ships with a detector and two segmenters, or --clip, whose boxes need a detector of --config-file.
+Its tabs: a heat map per word, boxes, segments, and the K-Means clusters of the dense map; heat maps, names of boxes,
+segments and clusters also before CLIPSelf. The page is on this machine alone, unless --host says otherwise, and needs
+no network. The CLIP is the small one that ships with a detector and two segmenters, or --clip, whose boxes need a
+detector of --config-file.
 
 Examples:
   clipself web
@@ -20,7 +21,7 @@ from clipself_d2.cli.arguments import add_clip, add_trained, check_clip, clip_we
 from clipself_d2.cli.overrides import clip_overrides
 from clipself_d2.cli.predict import BY_TEXT, DETECTOR, PANOPTIC, SEMANTIC
 from clipself_d2.cli.segment import SHIPPED
-from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
+from clipself_d2.command_line import ArgumentParser, announce, exit_codes
 from clipself_d2.errors import InputError, require
 
 SCENE = 12  # of the held-out ones
@@ -75,28 +76,30 @@ def open_page(args: argparse.Namespace, listener: socket.socket) -> None:
     from PIL import Image
 
     from clipself_d2 import miniature
-    from clipself_d2.clip.build import build_image_tower, image_tower_shape
+    from clipself_d2.clip.build import image_tower_shape
     from clipself_d2.engine.config import load_config
     from clipself_d2.miniature.dataset import scene_of
     from clipself_d2.miniature.render import render
     from clipself_d2.visualization.predictor import Predictor
     from clipself_d2.visualization.web import Models, read_words, serve
 
-    name, before = args.clip or miniature.MODEL, args.compare
-    example, words, about = None, REAL_WORDS, f"The CLIP is {name}."
-    config, overrides = BY_TEXT, clip_overrides(args.clip, args.pretrained)
+    name, pretrained, before = args.clip or miniature.MODEL, args.pretrained, args.compare
+    config, example, words, about = BY_TEXT, None, REAL_WORDS, f"The CLIP is {name}."
     if not args.clip:
-        config, *overrides = SHIPPED
-        example, words, before = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS, miniature.WEIGHTS
+        config, pretrained, before = SHIPPED[0], miniature.CLIPSELF_WEIGHTS, miniature.WEIGHTS
+        example, words = Image.fromarray(render(scene_of("val", SCENE), 128)[0]), WORDS
         about = "The CLIP is the small one that ships. It knows colored shapes on simple grounds, and nothing else."
     size = f"model.size={args.size or 2 * image_tower_shape(name).native_size}"
-    segmenter = Predictor(load_config(config, [*overrides, size]), read_words(words))
+
+    def by_text(weights: str) -> Predictor:
+        return Predictor(load_config(config, [*clip_overrides(args.clip, weights), size]), read_words(words))
+
     trained = {} if args.clip else {"Boxes": DETECTOR, "Panoptic": PANOPTIC, "CAT-Seg": SEMANTIC}
     if args.config_file:
         trained["Boxes"] = args.config_file
     models = Models(
-        segmenter,
-        build_image_tower(name, weights(before)).to(segmenter.cfg.train.device) if before else None,
+        by_text(pretrained),
+        by_text(before) if before else None,
         {
             title: Predictor(
                 load_config(config), read_words(words), weights=args.weights if config == args.config_file else ""

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import nms
 
 from clipself_d2.clip import ImageTower
 from clipself_d2.data import read_image
 from clipself_d2.errors import InputError, RunError, lack_of_resources
-from clipself_d2.regions import dense_features, letterbox_images
-from clipself_d2.visualization.figures import figure_to_image
+from clipself_d2.regions import RegionClassifier, dense_features, letterbox_images
+from clipself_d2.visualization.colors import class_colors, hex_color
+from clipself_d2.visualization.figures import figure_to_image, image_grid
 from clipself_d2.visualization.heatmaps import draw_word_maps
 from clipself_d2.visualization.kmeans import compare_kmeans
+from clipself_d2.visualization.predictions import draw_boxes
 from clipself_d2.visualization.predictor import Predictor, Words
 from clipself_d2.vocabulary import Vocabulary, parse_words
 
@@ -39,9 +42,11 @@ MAX_WORDS = 50
 _MAX_LETTERS = 2000
 _HEAT_MAPS = 4  # more are too small to be seen
 _CSS = "#picture img { margin-top: 2.2rem; max-height: 62vh; object-fit: contain }"  # below the buttons
+_SAME_PLACE = 0.5  # IoU of boxes, of which one is named
 _KEPT_SECONDS = 24 * 3600  # how long an upload is kept
 _PREDICTED = {  # what a tab shows, and the lowest score that is drawn
     "Boxes": ("What a detector finds that was trained with some classes, and is asked for any.", 0.3),
+    "Regions": ("The boxes of the detector, each named by the CLIP alone.", 0.3),
     "Panoptic": ("Masks of a generator that was trained with some classes; CLIP names those of any.", 0.0),
     "CAT-Seg": ("The best word for every pixel, by a model that was trained with some classes.", 0.0),
     "Segments": ("The best word for every pixel, by the text alone. Name what surrounds your things too.", 0.0),
@@ -80,27 +85,39 @@ class Models:
 
     Attributes:
         segmenter: a `ZeroShotSegmenter`, whose towers also make the heat maps and the K-Means maps.
-        before: the image tower of the same CLIP before CLIPSelf, for comparison.
+        before: the same with the CLIP before CLIPSelf, for comparison.
         trained: detectors and segmenters by the titles of their tabs: Boxes, Panoptic, CAT-Seg.
     """
 
     segmenter: Predictor
-    before: ImageTower | None = None
+    before: Predictor | None = None
     trained: Mapping[str, Predictor] = field(default_factory=dict)
+
+    @property
+    def segmenters(self) -> dict[str, Predictor]:
+        """What to call the segmenters, and the segmenters."""
+        return (
+            {"CLIPSelf": self.segmenter} if self.before is None else {"before": self.before, "CLIPSelf": self.segmenter}
+        )
 
     @property
     def towers(self) -> dict[str, ImageTower]:
         """What to call the towers, and the towers."""
-        tower = self.segmenter.model.tower
-        return {"CLIPSelf": tower} if self.before is None else {"before": self.before, "CLIPSelf": tower}
+        return {title: segmenter.model.tower for title, segmenter in self.segmenters.items()}
 
     def views(self) -> list[View]:
         """The tabs."""
-        predicted = []
-        for title, predictor in {**self.trained, "Segments": self.segmenter}.items():
-            text, threshold = _PREDICTED[title]
-            slider = Slider("Lowest score", 0, 1, 0.01, threshold)
-            predicted.append(View(title, text, partial(_predict, predictor), slider))
+        draw: dict[str, Callable[[Tensor, Words, float], Image.Image]] = {}
+        for title, predictor in self.trained.items():
+            draw[title] = partial(_predict, {title: predictor})
+            if title == "Boxes":
+                draw["Regions"] = self.draw_regions
+        draw["Segments"] = partial(_predict, self.segmenters)
+        predicted = [
+            View(title, text, draw[title], Slider("Lowest score", 0, 1, 0.01, threshold))
+            for title, (text, threshold) in _PREDICTED.items()
+            if title in draw
+        ]
         return [
             View(
                 "Heat map",
@@ -122,6 +139,26 @@ class Models:
         return figure_to_image(draw_word_maps(self.towers, vocabulary, image, self.segmenter.model.size))
 
     @torch.inference_mode()
+    def draw_regions(self, image: Tensor, words: Words, threshold: float) -> Image.Image:
+        """Draw the detector's boxes, one per place, with the names that each tower gives them."""
+        detector = self.trained["Boxes"]
+        detector.set_words(words)
+        found = detector(image)["instances"]
+        found = found[found.scores >= threshold]
+        boxes = found.pred_boxes.tensor
+        boxes = boxes[nms(boxes, found.scores, _SAME_PLACE)]
+        vocabulary = Vocabulary.from_classes(words, self.segmenter.text, background=None)
+        palette = [hex_color(color) for color in class_colors(vocabulary.names)]
+        drawn = {}
+        for title, tower in self.towers.items():
+            classifier = RegionClassifier(tower, vocabulary, size=self.segmenter.model.size)
+            scores, classes = classifier.classify_boxes([image], [boxes])[0].max(dim=1)
+            best = list(zip(classes.tolist(), scores.tolist(), strict=True))
+            labels = [f"{vocabulary.names[k]} {score:.2f}" for k, score in best]
+            drawn[title] = draw_boxes(image, boxes, labels, [palette[k] for k, _ in best])
+        return _side_by_side(drawn)
+
+    @torch.inference_mode()
     def draw_kmeans(self, image: Tensor, _: Words, clusters: float) -> Image.Image:
         """Draw the clusters of the dense maps."""
         dense = {}
@@ -131,10 +168,18 @@ class Models:
         return compare_kmeans([image], dense, int(clusters))
 
 
-def _predict(predictor: Predictor, image: Tensor, words: Words, threshold: float) -> Image.Image:
-    predictor.set_words(words)
-    predictor.threshold = threshold
-    return predictor.draw(image, predictor(image))
+def _predict(predictors: Mapping[str, Predictor], image: Tensor, words: Words, threshold: float) -> Image.Image:
+    drawn = {}
+    for title, predictor in predictors.items():
+        predictor.set_words(words)
+        predictor.threshold = threshold
+        drawn[title] = predictor.draw(image, predictor(image))
+    return _side_by_side(drawn)
+
+
+def _side_by_side(drawn: Mapping[str, Image.Image]) -> Image.Image:
+    [first, *others] = drawn.values()
+    return image_grid([[first, *others]], tuple(drawn), width=first.width) if others else first
 
 
 def read_words(text: str) -> list[tuple[str, ...]]:

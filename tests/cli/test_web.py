@@ -10,7 +10,9 @@ import sys
 import time
 from importlib.machinery import PathFinder
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clipself_d2 import errors
@@ -110,7 +112,15 @@ def test_words_and_images_make_pictures(page, tmp_path):
     look_for(page, "white cross, pond")
     address, size = picture(page, address)
     assert 3 * COLUMN < size[0] < 4 * COLUMN
-    for title, expected in (("Boxes", (640, 640)), ("Segments", (640, 640)), ("K-Means", (800, 294))):
+    beside = (2 * 640 + 3 * GAP, 22 + 640 + 2 * GAP)  # before and after CLIPSelf
+    for title, expected in (
+        ("Boxes", (640, 640)),
+        ("Regions", beside),
+        ("Panoptic", (640, 640)),
+        ("CAT-Seg", (640, 640)),
+        ("Segments", beside),
+        ("K-Means", (800, 294)),
+    ):
         page.get_by_role("tab", name=title).click()
         address, size = picture(page, address)
         assert size == expected
@@ -199,7 +209,7 @@ def test_what_cannot_start_is_one_line(monkeypatch, capsys):
         patch.setattr(errors, "find_spec", lambda name: None if name == "gradio" else PathFinder.find_spec(name))
         assert refused() == "error: clipself web needs the package gradio: pip install 'clipself_d2[web]'\n"
     assert "--compare: is for --clip" in refused("--compare", "openai")
-    assert "--weights: name the detector's config" in refused("--weights", "a.pth")
+    assert "--weights: name the detector's config" in refused("--weights", "null")
     assert "--clip and --pretrained belong together" in refused("--clip", "ViT-B-16")
     pytest.importorskip("gradio")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -209,8 +219,10 @@ def test_what_cannot_start_is_one_line(monkeypatch, capsys):
 
 
 def test_each_view_draws_the_image_that_is_there_at_first(monkeypatch, tmp_path):
-    """The boxes and segments are those of the predictors, also for other words."""
+    """The boxes and segments are those of the predictors, also for other words; each tower names the same boxes."""
+    from clipself_d2 import miniature
     from clipself_d2.data import read_image
+    from clipself_d2.regions import RegionClassifier
     from clipself_d2.visualization import web as page
     from clipself_d2.vocabulary import parse_words
 
@@ -222,15 +234,31 @@ def test_each_view_draws_the_image_that_is_there_at_first(monkeypatch, tmp_path)
     example.save(tmp_path / "a.png")
     image = read_image(tmp_path / "a.png")
     views = {view.title: view for view in models.views()}
-    assert list(views) == ["Heat map", "Boxes", "Panoptic", "CAT-Seg", "Segments", "K-Means"]
+    assert list(views) == ["Heat map", "Boxes", "Regions", "Panoptic", "CAT-Seg", "Segments", "K-Means"]
     assert set(models.towers) == {"before", "CLIPSelf"}
     drawn = {}
     for title, view in views.items():
         value = view.slider.value if view.slider else 0
         drawn[title], message = page.draw_view(view, str(tmp_path / "a.png"), words, value)
         assert not message and drawn[title].width >= 128
-    for title, predictor in {**models.trained, "Segments": models.segmenter}.items():
+    for title, predictor in models.trained.items():
         assert predictor.names == [synonyms[0] for synonyms in parse_words(words)]
         assert drawn[title] == predictor.draw(image, predictor(image))
         other, _ = page.draw_view(views[title], str(tmp_path / "a.png"), "pond, white cross", 0)
         assert predictor.names == ["pond", "white cross"] and other != drawn[title]
+    sides = [drawn["Segments"].crop((left, 22 + GAP, left + 640, 662 + GAP)) for left in (GAP, 640 + 2 * GAP)]
+    for side, predictor in zip(sides, (models.before, models.segmenter), strict=True):
+        expected = np.asarray(predictor.draw(image, predictor(image)), dtype=int)
+        assert np.abs(np.asarray(side, dtype=int) - expected).mean() < 2
+    assert sides[0] != sides[1]
+
+    named = []
+    monkeypatch.setattr(page, "draw_boxes", lambda _, boxes, labels, colors: named.append((boxes, labels)) or example)
+    page.draw_view(views["Regions"], str(tmp_path / "a.png"), words, 0.3)
+    for (boxes, labels), weights in zip(named, (miniature.WEIGHTS, miniature.CLIPSELF_WEIGHTS), strict=True):
+        fixed = {"templates": list(miniature.TEMPLATES), "size": models.segmenter.model.size}
+        classifier = RegionClassifier.from_pretrained(miniature.MODEL, parse_words(words), pretrained=weights, **fixed)
+        [probabilities] = classifier.classify_boxes([image], [boxes])
+        names = models.trained["Boxes"].names
+        assert labels == [f"{names[int(each.argmax())]} {float(each.max()):.2f}" for each in probabilities]
+        assert len(labels) >= 3 and torch.equal(boxes, named[0][0])

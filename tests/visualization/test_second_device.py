@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from clipself_d2 import miniature
-from clipself_d2.clip import build_image_tower
 from clipself_d2.engine import inference
 from clipself_d2.engine.config import load_config
 from clipself_d2.visualization import predictor
@@ -17,11 +16,11 @@ WORDS = [("red star",), ("blue heart", "heart"), ("grass",)]
 def draw(device):
     """The pictures of all tabs of the page: heat maps, boxes, segments, K-Means; then with other words."""
 
-    def predict(name):
-        cfg = load_config(f"miniature/{name}", [f"train.device={device}", "train.precision=fp32"])
+    def predict(name, *overrides):
+        cfg = load_config(f"miniature/{name}", [f"train.device={device}", "train.precision=fp32", *overrides])
         return predictor.Predictor(cfg, WORDS, weights="null" if name == "zero_shot_semantic" else "")
 
-    before = build_image_tower(miniature.MODEL, miniature.WEIGHTS).to(device)
+    before = predict("zero_shot_semantic", f"clip.pretrained={miniature.WEIGHTS}")
     trained = {"Boxes": "detector", "Panoptic": "panoptic_segmenter", "CAT-Seg": "semantic_segmenter"}
     models = Models(predict("zero_shot_semantic"), before, {title: predict(name) for title, name in trained.items()})
     image = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -39,6 +38,6 @@ def test_every_tab_of_the_page(monkeypatch):
         monkeypatch.setattr(module, "resolve_device", lambda name: name)
     with SecondDevice():
         found = draw(CUDA.type)
-    assert len(found) == len(expected) == 12
+    assert len(found) == len(expected) == 14
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
