@@ -61,38 +61,45 @@ def find_images(folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES) -> lis
 
 
 def is_stream(text: str) -> bool:
-    """Whether a text is the address of a `Stream`, and not of a file."""
-    return bool(_STREAM.fullmatch(text)) and not Path(text).exists()
+    """Whether a text is the address of a `Stream`, and not of a file or of an image of the web."""
+    path = text.partition("?")[0]
+    return bool(_STREAM.fullmatch(text)) and Path(path).suffix.lower() not in IMAGE_SUFFIXES and not Path(text).exists()
 
 
-def find_files(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the files among `paths`, and the images and videos that their folders and patterns (``*.png``) hold.
+def find_files(paths: Sequence[str | Path], suffixes: Collection[str] = _KNOWN) -> list[Path]:
+    """Return the files among `paths`, and those of some suffixes that their folders and patterns (``*.png``) hold.
 
     Subfolders are searched, hidden files left out.
 
+    Args:
+        paths: files, folders and patterns.
+        suffixes: of images and videos by default.
+
     Raises:
-        InputError: a path does not exist, or a folder or pattern has no image or video.
+        InputError: a path does not exist, or a folder or pattern has no such file.
     """
     found: list[Path] = []
-    for path in (Path(path).expanduser() for path in paths):
+    for text, path in ((str(path), Path(path).expanduser()) for path in paths):
         if path.is_file():
             found.append(path)
             continue
         matches = [path] if path.is_dir() else sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         if not matches:
-            hint = f"; a webcam is webcam:{path}" if str(path).isdecimal() else ""
+            if "://" in text:
+                raise InputError(f"{text}: is no file: download it, and name the file")
+            hint = f"; a webcam is webcam:{path}" if text.isdecimal() else ""
             raise InputError(f"{path}: there is no such file or folder{hint}")
-        inside = [file for match in matches for file in _known_files(match)]
+        inside = [file for match in matches for file in _files_of(match, suffixes)]
         if not inside:
-            raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(_KNOWN))})")
+            raise InputError(f"{path}: no image or video in this folder (known are {' '.join(sorted(suffixes))})")
         found += inside
     return list({file.absolute(): file for file in found}.values())
 
 
-def _known_files(path: Path) -> list[Path]:
+def _files_of(path: Path, suffixes: Collection[str]) -> list[Path]:
     if path.is_dir():
-        return find_images(path, _KNOWN)
-    return [path] if path.suffix.lower() in _KNOWN else []
+        return find_images(path, suffixes)
+    return [path] if path.suffix.lower() in suffixes else []
 
 
 def output_stems(inputs: Sequence[Path | Stream], folder: Path) -> list[Path]:

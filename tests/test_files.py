@@ -31,6 +31,7 @@ def test_finding(tmp_path, monkeypatch):
         find_files([tmp_path / "empty"])
     with pytest.raises(InputError, match="no image or video"):
         find_files([tmp_path / "*.txt"])
+    assert [path.name for path in find_files([tmp_path], {".gif", ".png"})] == ["a.gif", "inside.png"]
     with pytest.raises(InputError, match=r"nothing.jpg: there is no such file or folder"):
         find_files([tmp_path / "nothing.jpg"])
 
@@ -56,6 +57,10 @@ def test_what_is_a_stream(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     streams = ["rtsp://host/live", "HTTPS://host:80/a.m3u8?token=1", "webcam", "webcam:2"]
     assert all(map(is_stream, streams)) and not any(map(is_stream, ["a.mp4", "webcams", "webcam:", "dir/webcam"]))
+    for image in ("https://host/cat.JPG", "http://host/a/b.png?size=3"):
+        assert not is_stream(image)
+        with pytest.raises(InputError, match=r"\?size=3: is no file: download it|cat\.JPG: is no file: download it"):
+            find_files([image])
     (tmp_path / "webcam").touch()
     assert not is_stream("webcam")
     stems = output_stems([*map(Stream, streams), Stream("https://host:80/a.m3u8?token=2"), Path("p.png")], Path("out"))

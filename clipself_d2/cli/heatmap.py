@@ -10,13 +10,16 @@ Examples:
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from clipself_d2.cli.arguments import add_clip, check_clip, clip_weights, words_parser
 from clipself_d2.command_line import announce, exit_codes, weights
 from clipself_d2.errors import InputError
-from clipself_d2.files import find_files, output_stems
+from clipself_d2.files import ANIMATIONS, IMAGE_SUFFIXES, find_files, output_stems
 from clipself_d2.vocabulary import describe_classes
+
+logger = logging.getLogger(__name__)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; returns the exit code."""
     args = parse_args(argv)
-    files = find_files(args.inputs)
+    files = find_files(args.inputs, IMAGE_SUFFIXES | ANIMATIONS)
     stems = output_stems(files, args.output)
     announce(describe_classes(args.words))
 
@@ -57,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from clipself_d2 import miniature
     from clipself_d2.clip import build_image_tower, build_towers
-    from clipself_d2.data import read_image
+    from clipself_d2.data import ImageError, read_image
     from clipself_d2.engine.inference import resolve_device
     from clipself_d2.visualization.figures import save_figure
     from clipself_d2.visualization.heatmaps import draw_word_maps
@@ -75,7 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     vocabulary = Vocabulary.from_classes(args.words, TextClassifier(text.to(device), templates), background=None)
     size = args.size or 2 * tower.native_size
     tower.check_size(size, "--size")
+    failed = 0
     for file, stem in zip(tqdm(files, "images", unit=" images"), stems, strict=True):
-        figure = draw_word_maps(towers, vocabulary, read_image(file), size)
+        try:
+            image = read_image(file)
+        except ImageError as error:
+            failed += 1
+            if failed == len(files):
+                raise
+            logger.warning("Skipped: %s", error)
+            continue
+        figure = draw_word_maps(towers, vocabulary, image, size)
         save_figure(figure, stem.with_name(f"{stem.name}.{args.format}"), None if args.format == "png" else 300)
+    if failed:
+        print(f"{failed:,} of {len(files):,} images could not be read and were left out")
     print(f"written to {args.output}")

@@ -56,6 +56,8 @@ WRONG = {
     "heatmap a.png --words absent.json": "argument --words: absent.json",
     "heatmap a.png --words cat --format jpg": "argument --format: invalid choice: 'jpg'",
     "heatmap a.png --words cat --output a.png": "argument --output: a.png: nothing can be written there",
+    "predict https://host/cat.jpg --words cat": "https://host/cat.jpg: is no file: download it, and name the file",
+    "heatmap http://host/video --words cat": "http://host/video: is no file: download it, and name the file",
     "distill --images absent": "argument --images: absent: there is no such folder",
     "distill --images empty": "argument --images: empty: holds no images",
     "distill --images . --pretrained absent.pt": "argument --pretrained: absent.pt: there is no such file",

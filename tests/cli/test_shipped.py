@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools import mask as coco_mask
 from torchvision.ops import box_iou
 
@@ -97,6 +97,26 @@ def test_heatmap_draws_a_column_per_word(scenes, tmp_path, monkeypatch, capsys):
     [wide] = Path("output/heatmap").rglob("wide.png")
     with Image.open(wide) as image:
         assert image.width > 3 * 256 and image.height < 256
+
+
+def test_heatmap_takes_the_images_of_a_folder(tmp_path, monkeypatch, capsys, caplog):
+    """Turned, gray with transparency, of 16 bits, in a folder with a space; no video, and a broken one is skipped."""
+    monkeypatch.chdir(tmp_path)
+    Path("my photos").mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (60, 90), "red").save("my photos/turned.jpg", exif=exif)
+    Image.new("LA", (90, 60), (90, 30)).save("my photos/gray.webp")
+    Image.fromarray(np.full((60, 90), 40_000, dtype=np.uint16)).save("my photos/levels.png")
+    Path("my photos/bad.jpg").write_text("no image")
+    Path("my photos/video.mp4").touch()
+    assert heatmap.main(["my photos", "--words", "red star", "--output", "out"]) == 0
+    sizes = set()
+    for file in Path("out").iterdir():
+        with Image.open(file) as image:
+            sizes.add(image.size)
+    assert len(list(Path("out").iterdir())) == 3 and len(sizes) == 1  # the turned one is as wide as the others
+    assert "1 of 4 images could not be read" in capsys.readouterr().out and "Skipped: my photos/bad.jpg" in caplog.text
 
 
 def test_heatmap_compares_with_the_clip_before(tmp_path, monkeypatch):
