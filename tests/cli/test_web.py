@@ -72,7 +72,7 @@ def browser():
 def page(server, browser):
     """The opened page; in the end nothing was asked of another host, and nothing failed."""
     page = browser.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(server[0])
