@@ -65,14 +65,20 @@ def test_commands_are_what_the_tool_and_the_configs_take(name, scale, planner):
 def check_tool(tool, arguments, job):
     names = runpy.run_path(tool)  # a door to a command has only its main
     parse = names.get("parse_args") or sys.modules[names["main"].__module__].parse_args
+    read = [source.product for key, source in job.sources.items() if key.startswith("--")]
+    for file in read:  # which other jobs write
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     args = parse(arguments)
+    for file in read:
+        file.unlink()
     assert args.output == (job.folder if job.results else job.product)
     assert args.dataset in DatasetCatalog
     if job.run.tool == "make_proposals":
         assert Path(args.weights) == job.sources["--weights"].product
         load_config(args.config_file, args.opts)
         return
-    assert (args.name, args.device) == (job.config.clip.name, "cpu")
+    assert (args.clip, args.device) == (job.config.clip.name, "cpu")
     if job.run.tool == "make_region_text":
         assert args.proposals == job.sources["--proposals"].product
         assert args.pretrained == job.config.clip.pretrained
