@@ -2,7 +2,7 @@
 
 Reads: open_clip (.pt, .bin, .safetensors), OpenAI (state dict or TorchScript archive), transformers (CLIPModel and
 SiglipModel), official EVA-CLIP, official CLIPSelf, official CAT-Seg (its CLIP), and this project's own files; and
-hf-hub:OWNER/NAME or local-dir:FOLDER, which need no --model.
+hf-hub:OWNER/NAME or local-dir:FOLDER, which need no --clip.
 
 Writes:
   open_clip  OUTPUT.safetensors and a JSON card; open_clip.create_model(MODEL, pretrained=OUTPUT) loads it.
@@ -15,13 +15,13 @@ Writes:
              environment of ODISE or FC-CLIP (docs/panoptic.md); for ViTs and EVA-02. Needs --vocabulary.
 
 Examples:
-  clipself convert EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --model EVA02-B-16
-  clipself convert output/tower.safetensors vit_b16.pt --model ViT-B-16-quickgelu --format openai
-  clipself convert output/tower.safetensors my_clip --model ViT-B-16-quickgelu --format transformers
-  clipself convert output/tower.safetensors cat_seg.pth --model ViT-B-16-quickgelu --format cat-seg
+  clipself convert EVA02_CLIP_B_psz16_s8B.pt eva02_b16.safetensors --clip EVA02-B-16
+  clipself convert output/tower.safetensors vit_b16.pt --clip ViT-B-16-quickgelu --format openai
+  clipself convert output/tower.safetensors my_clip --clip ViT-B-16-quickgelu --format transformers
+  clipself convert output/tower.safetensors cat_seg.pth --clip ViT-B-16-quickgelu --format cat-seg
   clipself convert hf-hub:OWNER/NAME my_clip --format transformers
-  clipself convert ViT-L-14.pt l14_336.safetensors --model ViT-L-14-336-quickgelu --resize-positions
-  clipself convert output/tower.safetensors plugin.safetensors --model ViT-L-14-336-quickgelu \\
+  clipself convert ViT-L-14.pt l14_336.safetensors --clip ViT-L-14-336-quickgelu --resize-positions
+  clipself convert output/tower.safetensors plugin.safetensors --clip ViT-L-14-336-quickgelu \\
       --format plugin --vocabulary names.json --templates photo
 """
 
@@ -55,7 +55,7 @@ def convert(args: argparse.Namespace) -> None:
     from clipself_d2.clip.transformers_format import save_transformers
 
     source, output, form = args.input, args.output, args.format
-    name = args.model or source
+    name = args.clip or source
     if form == "plugin":
         from clipself_d2.panoptic.plugin_file import save_plugin_file
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("input", help="weights in any of the formats above")
     parser.add_argument("output", type=Path, help="the file or folder to write")
     parser.add_argument(
-        "--model",
+        "--clip",
         type=clip_name,
         help="open_clip's name of the model (EVA02-B-16), a JSON config, or a repository as the input may be",
     )
@@ -103,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("--format plugin, and no other, needs --vocabulary: the class names of ODISE or FC-CLIP")
     if not args.input.startswith(REPOSITORIES):
         args.input = str(existing_file(args.input))
-        if not args.model:
-            raise InputError(f"{args.input}: name its model by --model")
+        if not args.clip:
+            raise InputError(f"{args.input}: name its CLIP by --clip")
     if args.format == "transformers":
         args.output = output_folder(str(args.output))
     elif args.output.suffix != SUFFIXES[args.format]:

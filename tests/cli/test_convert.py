@@ -16,7 +16,7 @@ from clipself_d2.engine.hub import write_repository
 
 def test_to_open_clip(configs, checkpoint, tmp_path, capsys):
     source, output = checkpoint("tiny-eva"), tmp_path / "out" / "eva.safetensors"
-    assert main([str(source), str(output), "--model", configs["tiny-eva"]]) == 0
+    assert main([str(source), str(output), "--clip", configs["tiny-eva"]]) == 0
     assert "wrote" in capsys.readouterr().out
     images = torch.randn(1, 3, 32, 32)
     ours, _ = build_towers(configs["tiny-eva"], str(source))
@@ -29,8 +29,8 @@ def test_to_open_clip(configs, checkpoint, tmp_path, capsys):
 
 def test_to_openai_and_back(configs, checkpoint, tmp_path):
     name, source = configs["tiny-vit-quickgelu"], checkpoint("tiny-vit-quickgelu")
-    assert main([str(source), str(tmp_path / "a.pt"), "--model", name, "--format", "openai"]) == 0
-    assert main([str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"), "--model", name]) == 0
+    assert main([str(source), str(tmp_path / "a.pt"), "--clip", name, "--format", "openai"]) == 0
+    assert main([str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"), "--clip", name]) == 0
     images = torch.randn(1, 3, 32, 32)
     answers = [build_towers(name, str(p))[0].image_embeddings(images) for p in (source, tmp_path / "b.safetensors")]
     torch.testing.assert_close(*answers)
@@ -38,8 +38,8 @@ def test_to_openai_and_back(configs, checkpoint, tmp_path):
 
 def test_to_cat_seg_and_back(configs, checkpoint, tmp_path):
     name, source = configs["tiny-vit-quickgelu"], checkpoint("tiny-vit-quickgelu")
-    assert main([str(source), str(tmp_path / "a.pth"), "--model", name, "--format", "cat-seg"]) == 0
-    assert main([str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"), "--model", name]) == 0
+    assert main([str(source), str(tmp_path / "a.pth"), "--clip", name, "--format", "cat-seg"]) == 0
+    assert main([str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"), "--clip", name]) == 0
     back, state = load_file(tmp_path / "b.safetensors"), torch.load(source, weights_only=True)
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
@@ -55,7 +55,7 @@ def test_a_repository_is_input_and_model(tmp_path):
 def test_resizes_positions_when_asked_to(configs, checkpoint, tmp_path, capsys):
     state = torch.load(checkpoint("tiny-vit"), weights_only=True)
     torch.save({**state, "visual.positional_embedding": torch.randn(10, 128)}, tmp_path / "small.pt")
-    arguments = [str(tmp_path / "small.pt"), str(tmp_path / "a.safetensors"), "--model", configs["tiny-vit"]]
+    arguments = [str(tmp_path / "small.pt"), str(tmp_path / "a.safetensors"), "--clip", configs["tiny-vit"]]
     assert main(arguments) == 2
     assert "--resize-positions" in capsys.readouterr().err
     assert main([*arguments, "--resize-positions"]) == 0
@@ -65,17 +65,17 @@ def test_resizes_positions_when_asked_to(configs, checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     "args, reason",
     [
-        (["absent.pt", "b.safetensors", "--model", "ViT-B-16"], "no such file"),
-        (["{file}", "b.safetensors"], "tiny-vit.pt: name its model by --model"),
+        (["absent.pt", "b.safetensors", "--clip", "ViT-B-16"], "no such file"),
+        (["{file}", "b.safetensors"], "tiny-vit.pt: name its CLIP by --clip"),
         (["local-dir:absent", "b.safetensors"], "no such folder"),
         (["{file}", "b.safetensors", "--modle", "ViT-B-16"], "unrecognized arguments: --modle"),
-        (["{file}", "b.pt", "--model", "ViT-B-16"], "safetensors"),
-        (["{file}", "b.safetensors", "--model", "ViT-B16"], "ViT-B-16"),
-        (["{file}", "b.safetensors", "--model", "ViT-B-16", "--format", "openai"], ".pt"),
-        (["{file}", "b.safetensors", "--model", "{other}"], "does not fit"),
-        (["{file}", "b.pt", "--model", "ViT-B-16", "--format", "cat-seg"], ".pth"),
-        (["{file}", "b.pt", "--model", "{same}", "--format", "openai"], "QuickGELU"),
-        (["{eva}", "b.pth", "--model", "{other}", "--format", "cat-seg"], "EVA-02's rotary positions"),
+        (["{file}", "b.pt", "--clip", "ViT-B-16"], "safetensors"),
+        (["{file}", "b.safetensors", "--clip", "ViT-B16"], "ViT-B-16"),
+        (["{file}", "b.safetensors", "--clip", "ViT-B-16", "--format", "openai"], ".pt"),
+        (["{file}", "b.safetensors", "--clip", "{other}"], "does not fit"),
+        (["{file}", "b.pt", "--clip", "ViT-B-16", "--format", "cat-seg"], ".pth"),
+        (["{file}", "b.pt", "--clip", "{same}", "--format", "openai"], "QuickGELU"),
+        (["{eva}", "b.pth", "--clip", "{other}", "--format", "cat-seg"], "EVA-02's rotary positions"),
     ],
 )
 def test_wrong_arguments(configs, checkpoint, tmp_path, monkeypatch, capsys, args, reason):

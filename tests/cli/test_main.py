@@ -38,7 +38,7 @@ def test_a_wrong_command_is_one_line(capsys):
 def test_a_command_gets_its_arguments_and_gives_its_exit_code(monkeypatch):
     seen = []
     monkeypatch.setattr(import_module("clipself_d2.cli.convert"), "main", lambda argv: seen.append(argv) or 7)
-    assert main(["convert", "a", "--model", "x"]) == 7 and seen == [["a", "--model", "x"]]
+    assert main(["convert", "a", "--clip", "x"]) == 7 and seen == [["a", "--clip", "x"]]
 
 
 def test_help_takes_no_time():

@@ -255,7 +255,7 @@ def test_other_weights_for_the_model_of_a_repository(repository, tmp_path):
 def test_a_folder_of_transformers_is_a_model(configs, checkpoint, tmp_path):
     source = str(checkpoint("tiny-vit-quickgelu"))
     folder = tmp_path / "my_clip"
-    assert convert([source, str(folder), "--model", configs["tiny-vit-quickgelu"], "--format", "transformers"]) == 0
+    assert convert([source, str(folder), "--clip", configs["tiny-vit-quickgelu"], "--format", "transformers"]) == 0
     image, text = build_towers(f"local-dir:{folder}", None)
     expected = build_towers(configs["tiny-vit-quickgelu"], source)
     images = torch.randn(1, 3, 32, 32)

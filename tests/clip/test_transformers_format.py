@@ -23,7 +23,7 @@ TEXTS = ["a photo of a red car", "two dogs, Éclair 12!"]
 def test_transformers_gives_the_same_embeddings(configs, checkpoint, tmp_path, name):
     transformers = pytest.importorskip("transformers")
     source = checkpoint(name)
-    assert main([str(source), str(tmp_path / "clip"), "--model", configs[name], "--format", "transformers"]) == 0
+    assert main([str(source), str(tmp_path / "clip"), "--clip", configs[name], "--format", "transformers"]) == 0
     model, report = transformers.CLIPModel.from_pretrained(tmp_path / "clip", output_loading_info=True)
     assert not any(report.values())
     image, text = build_towers(configs[name], str(source))
@@ -39,7 +39,7 @@ def test_transformers_gives_the_same_embeddings(configs, checkpoint, tmp_path, n
 def test_tokenizer_and_image_processor(configs, checkpoint, tmp_path):
     transformers = pytest.importorskip("transformers")
     config = configs["tiny-vit"]
-    main([str(checkpoint("tiny-vit")), str(tmp_path / "clip"), "--model", config, "--format", "transformers"])
+    main([str(checkpoint("tiny-vit")), str(tmp_path / "clip"), "--clip", config, "--format", "transformers"])
     processor = transformers.CLIPProcessor.from_pretrained(tmp_path / "clip")
     found = processor.tokenizer(TEXTS, padding="max_length", max_length=20, return_tensors="pt")["input_ids"]
     expected = build_towers(config, None)[1].tokenizer(TEXTS)
@@ -55,7 +55,7 @@ def test_tokenizer_and_image_processor(configs, checkpoint, tmp_path):
 
 def test_a_folder_is_read_again(configs, checkpoint, tmp_path):
     source = checkpoint("tiny-vit")
-    main([str(source), str(tmp_path / "clip"), "--model", configs["tiny-vit"], "--format", "transformers"])
+    main([str(source), str(tmp_path / "clip"), "--clip", configs["tiny-vit"], "--format", "transformers"])
     image, text = build_towers(configs["tiny-vit"], str(tmp_path / "clip/model.safetensors"))
     state = torch.load(source, weights_only=True)
     assert all(torch.equal(value, state[key]) for key, value in {**image.state_dict(), **text.state_dict()}.items())
@@ -74,7 +74,7 @@ def test_a_folder_is_read_again(configs, checkpoint, tmp_path):
     ],
 )
 def test_other_towers_are_refused(configs, checkpoint, tmp_path, capsys, name, reason):
-    arguments = [str(checkpoint(name)), str(tmp_path / "clip"), "--model", configs[name]]
+    arguments = [str(checkpoint(name)), str(tmp_path / "clip"), "--clip", configs[name]]
     assert main([*arguments, "--format", "transformers"]) == 2
     assert f"would compute something else: {reason}; use --format open_clip" in capsys.readouterr().err
     assert not (tmp_path / "clip").exists()
@@ -85,7 +85,7 @@ def test_a_text_tower_of_another_kind_is_refused(tmp_path, capsys):
     (tmp_path / "tiny-last.json").write_text(json.dumps({**CONFIGS["tiny-vit"], "text_cfg": text}))
     image, tower = build_towers(str(tmp_path / "tiny-last.json"), None)
     torch.save({**image.state_dict(), **tower.state_dict()}, tmp_path / "last.pt")
-    paths = [str(tmp_path / "last.pt"), str(tmp_path / "clip"), "--model", str(tmp_path / "tiny-last.json")]
+    paths = [str(tmp_path / "last.pt"), str(tmp_path / "clip"), "--clip", str(tmp_path / "tiny-last.json")]
     assert main([*paths, "--format", "transformers"]) == 2
     assert "its text tower does not read the end token" in capsys.readouterr().err
 
@@ -139,7 +139,7 @@ def test_a_siglip_becomes_one_of_transformers(siglip, tmp_path):
     _, source = siglip
     (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}')
     folder, model = tmp_path / "written", f"local-dir:{source}"
-    assert main([str(source / "model.safetensors"), str(folder), "--model", model, "--format", "transformers"]) == 0
+    assert main([str(source / "model.safetensors"), str(folder), "--clip", model, "--format", "transformers"]) == 0
     read, report = transformers.SiglipModel.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
     image, text = build_towers(model, None)

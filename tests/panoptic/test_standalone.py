@@ -239,7 +239,7 @@ def test_the_tool_exports_a_plug_in(towers, tmp_path, capsys):
     save_file({**tower.state_dict(), **text_tower.state_dict()}, tmp_path / "tower.safetensors")
     (tmp_path / "names.json").write_text(json.dumps([*NAMES, ["sky", "heaven"]]))
     output = tmp_path / "plugin.safetensors"
-    command = [str(tmp_path / "tower.safetensors"), str(output), "--model", str(tmp_path / "tiny-eva.json")]
+    command = [str(tmp_path / "tower.safetensors"), str(output), "--clip", str(tmp_path / "tiny-eva.json")]
     main = load_tool("convert_checkpoint").main
     assert main([*command, "--format", "plugin", "--vocabulary", str(tmp_path / "names.json")]) == 0
     with safe_open(output, "pt") as file:
