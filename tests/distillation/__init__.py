@@ -1,1 +1,0 @@
-"""Tests of `clipself_d2.distillation`."""
