@@ -147,7 +147,10 @@ def predict_share(args: argparse.Namespace) -> None:
     if not comm.is_main_process():
         return
     headers = ("word", "found", "in images", "best score")
-    print(tabulate(found.rows(), headers, "simple_outline", floatfmt=".2f", maxcolwidths=[36]))
+    if rows := found.rows():
+        print(tabulate(rows, headers, "simple_outline", floatfmt=".2f", maxcolwidths=[36]))
+    else:
+        print("found none of the words; --threshold 0 draws what has low scores too")
     if failures:
         print(f"{failures:,} of {len(args.files):,} inputs could not be read and were left out")
     print(f"written to {args.output}")

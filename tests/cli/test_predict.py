@@ -230,7 +230,8 @@ def test_words_of_any_script_are_drawn(world, caplog, monkeypatch):
 
 def test_the_threshold_is_of_the_image_and_the_table_only(world, capsys):
     assert run("--threshold", "0.95") == 0
-    assert "0.90" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.90" not in printed and "found none of the words" in printed
     assert not has_box("red.jpg", "red") and len(results("red")) == 1
 
 
