@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -63,3 +64,15 @@ def assets() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"CLIPSELF_D2_ASSETS={folder} has no folder data/")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window; skips where it or Playwright is not installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("there is no chromium on the PATH")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()

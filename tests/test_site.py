@@ -27,15 +27,6 @@ def site(tmp_path_factory):
     return built
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not (chromium := shutil.which("chromium")):
-        pytest.skip("there is no chromium on the PATH")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-
 @pytest.mark.parametrize("name", WIDEST)
 def test_nothing_is_hidden(site, browser, name):
     page = browser.new_page()

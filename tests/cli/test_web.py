@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -55,17 +54,6 @@ def run_offline(arguments, log):
 
     sys.addaudithook(watch)
     sys.exit(web.main(arguments))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not (chromium := shutil.which("chromium")):
-        pytest.skip("there is no chromium on the PATH")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
