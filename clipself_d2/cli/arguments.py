@@ -55,6 +55,14 @@ def output_file(text: str) -> Path:
     return path
 
 
+def new_file(text: str) -> Path:
+    """A file that can be written and is not there."""
+    path = output_file(text)
+    if path.exists():
+        raise InputError(f"{text}: exists already; remove it, or name another")
+    return path
+
+
 def checkpoint(text: str) -> str:
     """A `checkpoint_*.pth` that is there; "null" for none."""
     return text if text in ("", "null") else str(existing_file(text))

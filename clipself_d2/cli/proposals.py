@@ -29,9 +29,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clipself_d2.cli.arguments import add_trained, output_file
+from clipself_d2.cli.arguments import add_trained, new_file
 from clipself_d2.command_line import ArgumentParser, announce, exit_codes, weights
-from clipself_d2.errors import InputError
 
 _MOST_RECALLED = 300  # proposals of an image that count for the network's recall
 
@@ -44,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add_trained(parser, "the trained network", required=True)
     add("--dataset", required=True, metavar="NAME", help="the data set of the images; see datasets/README.md")
-    add("--output", required=True, type=output_file, metavar="FILE.json", help="the new file; must not exist")
+    add("--output", required=True, type=new_file, metavar="FILE.json", help="the new file; must not exist")
     add("--top", type=int, default=50, metavar="N", help="most proposals per image (%(default)s)")
     add("--nms", type=float, default=0.7, metavar="IOU", help="threshold; 1 keeps duplicates (%(default)s)")
     add("--min-score", type=float, default=0.0, metavar="P", help="lowest objectness (%(default)s)")
@@ -52,10 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num-workers", type=int, default=4, metavar="N", help="processes that read images (%(default)s)")
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with train.device=cpu (%(default)s)")
     add("opts", nargs="*", metavar="key=value", help="overrides of the config")
-    args = parser.parse_intermixed_args(argv)
-    if args.output.exists():
-        raise InputError(f"{args.output}: exists already; remove it, or name another --output")
-    return args
+    return parser.parse_intermixed_args(argv)
 
 
 @exit_codes("the same command goes on where it stopped")

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipself_d2.cli.arguments import add_clip, check_clip, existing_file, output_file
+from clipself_d2.cli.arguments import add_clip, check_clip, existing_file, new_file
 from clipself_d2.command_line import WORDS_HELP, ArgumentParser, announce, exit_codes, weights
 from clipself_d2.errors import InputError
 
@@ -61,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--dataset", required=True, metavar="NAME", help="of the images; datasets/README.md has the names")
     add_clip(parser, required=True)
-    add("--output", required=True, type=output_file, metavar="FILE.json", help="what to write; must not exist")
+    add("--output", required=True, type=new_file, metavar="FILE.json", help="what to write; must not exist")
     add("--nouns", metavar="WORDS", help="objects, phrases, a file or words (see above and below)")
     add("--min-images", type=int, default=1, metavar="N", help="leave out nouns of fewer images (%(default)s)")
     add("--top", type=int, default=20, metavar="N", help="proposals of an image, the first (%(default)s)")
@@ -74,8 +74,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--num-gpus", type=int, default=1, metavar="N", help="ranks; on the CPU with --device cpu (%(default)s)")
     args = parser.parse_args(argv)
     check_clip(args)
-    if args.output.exists():
-        raise InputError(f"{args.output}: exists already; remove it, or name another --output")
     if min(args.top, args.min_images) < 1:
         raise InputError(f"--top {args.top} --min-images {args.min_images}: give numbers of at least 1")
     if not -1 <= args.threshold <= 1:
